@@ -1,0 +1,1 @@
+//! The arithmetic of inference on slices; knows nothing of jobs or models.

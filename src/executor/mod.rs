@@ -1,0 +1,1 @@
+//! Built-in inference: GGUF models on the CPU.

@@ -1,0 +1,1 @@
+//! What Switchbox keeps on disk; knows nothing of jobs.
