@@ -1,7 +1,9 @@
 //! Switchbox: one binary that turns a single box into a low-latency inference network.
 
+pub mod config;
 pub mod coordinator;
 pub mod credits;
+pub mod datadir;
 pub mod executor;
 pub mod ids;
 pub mod output;
