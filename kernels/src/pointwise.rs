@@ -39,6 +39,12 @@ pub fn add(arithmetic: Arithmetic, x: &mut [f32], y: &[f32]) {
     dispatch!(arithmetic, add(x, y));
 }
 
+/// Rounds to f16 bits: `bits[i] = f16(x[i])`, to nearest even. Panics if the lengths differ.
+pub fn narrow(arithmetic: Arithmetic, x: &[f32], bits: &mut [u16]) {
+    assert_eq!(x.len(), bits.len(), "shapes of narrow");
+    dispatch!(arithmetic, narrow(x, bits));
+}
+
 /// Rotates each head of one token: `x: [heads, head_dim]`, `cos`, `sin`: `[pairs]` of the token's position,
 /// `2 pairs <= head_dim`; see [`reference::rope`].
 pub fn rope(x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]) {

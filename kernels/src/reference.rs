@@ -105,6 +105,13 @@ pub fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
+/// `bits[i] = f16(x[i])`, to nearest even.
+pub fn narrow(x: &[f32], bits: &mut [u16]) {
+    for (b, x) in bits.iter_mut().zip(x) {
+        *b = f16::from_f32(*x).to_bits();
+    }
+}
+
 /// Index of the largest value, the first of equals; NaN never wins; 0 for an empty slice.
 pub fn argmax(x: &[f32]) -> usize {
     let mut best = (0, f32::NEG_INFINITY);

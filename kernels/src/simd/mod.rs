@@ -9,7 +9,7 @@ mod vector;
 use std::ops::Range;
 
 pub(crate) use attend::attend;
-pub(crate) use vector::{add, rms_norm, silu_mul};
+pub(crate) use vector::{add, narrow, rms_norm, silu_mul};
 
 use crate::format::{Matrix, WeightType};
 use crate::matmul::{ActivationRow, Activations, Out, quantise_blocks};

@@ -105,6 +105,19 @@ pub(crate) fn add(x: &mut [f32], y: &[f32]) {
     reference::add(x, y);
 }
 
+/// `reference::narrow`.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn narrow(x: &[f32], bits: &mut [u16]) {
+    let (x8, x) = x.as_chunks::<8>();
+    let (bits8, bits) = bits.as_chunks_mut::<8>();
+    for (x, b) in x8.iter().zip(bits8) {
+        let half = _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(load(x));
+        // SAFETY: 16 bytes are there.
+        unsafe { _mm_storeu_si128(b.as_mut_ptr().cast(), half) };
+    }
+    reference::narrow(x, bits);
+}
+
 /// `reference::softmax`.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn softmax(x: &mut [f32]) {
