@@ -6,13 +6,19 @@ use switchbox::executor::SpecialTokens;
 
 use crate::{golden, model};
 
+/// The text that llama.cpp tokenized: its tool reads `\n`, `\t` and the like in its input as escapes, so in
+/// three of the goldens (`\to`, `\naïve`) it saw a tab or a newline. Others of its escapes do not occur.
+fn unescape(text: &str) -> String {
+    text.replace("\\n", "\n").replace("\\t", "\t")
+}
+
 #[test]
 fn tokenizer_goldens() {
     let model = model();
     let (mut wrong, mut rows) = (Vec::new(), 0);
     for line in golden("smollm2-tokenizer.jsonl").lines() {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();
-        let text = row["text"].as_str().unwrap();
+        let text = &unescape(row["text"].as_str().unwrap());
         for (name, special) in [("ids", SpecialTokens::Plain), ("ids_parse_special", SpecialTokens::Parse)] {
             let Some(ids) = row[name].as_array() else { continue };
             let expected: Vec<u32> = ids.iter().map(|id| id.as_u64().unwrap() as u32).collect();
