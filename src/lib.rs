@@ -1,8 +1,10 @@
 //! Switchbox: one binary that turns a single box into a low-latency inference network.
 
 pub mod clock;
+pub mod config;
 pub mod coordinator;
 pub mod credits;
+pub mod datadir;
 pub mod door;
 pub mod driver;
 pub mod executor;

@@ -48,9 +48,9 @@ fn act() -> impl Strategy<Value = Act> {
 
 fn limits() -> Limits {
     Limits {
-        namespace_queue_jobs_max: 6,
-        queue_jobs_max: 12,
-        queue_bytes_max: 60,
+        namespace_queue_jobs_max: 4,
+        queue_jobs_max: 6,
+        queue_bytes_max: 36,
         output_budget_bytes: 6_000 * 64,
         output_bytes_max: 1_500 * 64,
         finished_jobs_max: 5,
