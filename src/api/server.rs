@@ -176,9 +176,15 @@ fn spawn<S, H, F>(
     tokio::spawn(async move {
         let _held = connection;
         let mut http = std::pin::pin!(http);
+        let closing = async move { closing.wait_for(|phase| *phase == Phase::Closing).await.map(|_| ()) };
         let ended = tokio::select! {
-            ended = &mut http => ended,
-            _ = closing.wait_for(|phase| *phase == Phase::Closing) => {
+            ended = &mut http => Some(ended),
+            // The sender is gone only when the whole listener was dropped: then so is the grace.
+            _ = closing => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
                 http.as_mut().graceful_shutdown();
                 http.await
             }

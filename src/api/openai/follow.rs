@@ -39,7 +39,6 @@ pub(super) struct OutputLost;
 /// One submitted job as its client sees it.
 pub(in crate::api) struct Follow {
     session: ClientSession,
-    durability: Durability,
     job: Option<JobId>,
     /// The newest attempt's output, unless it was revoked.
     opened: Option<Opened>,
@@ -61,7 +60,7 @@ impl Follow {
             Durability::Strict => Acceptance::Unknown,
             Durability::Relaxed => Acceptance::Durable,
         };
-        Self { session, durability, job: None, opened: None, acceptance, outcome: None }
+        Self { session, job: None, opened: None, acceptance, outcome: None }
     }
 
     /// The job's id, once it was accepted.

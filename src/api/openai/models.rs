@@ -10,7 +10,7 @@ use crate::runtime::{Catalog, Entry};
 /// All models.
 pub(in crate::api) fn list(catalog: &Catalog) -> Response<Body> {
     let mut out = b"{\"object\":\"list\",\"data\":[".to_vec();
-    for (index, entry) in catalog.entries().iter().enumerate() {
+    for (index, entry) in catalog.entries().enumerate() {
         if index > 0 {
             out.push(b',');
         }
