@@ -1,5 +1,6 @@
 //! Switchbox: one binary that turns a single box into a low-latency inference network.
 
+pub mod api;
 pub mod clock;
 pub mod config;
 pub mod coordinator;
