@@ -18,5 +18,6 @@ pub mod request;
 pub mod rows;
 pub mod runtime;
 pub mod sender;
+pub mod serve;
 mod sync;
 pub mod time;

@@ -46,7 +46,9 @@ impl Throttle {
     /// How long this peer is refused whatever it brings; `None` if it is listened to.
     pub(super) fn refuses_peer(&self, peer: Peer, now: Instant) -> Option<Duration> {
         match peer {
-            Peer::Ip(ip) if !ip.is_loopback() => lock(&self.addresses).get(&one_customer(ip))?.blocked_for(now),
+            Peer::Ip(ip) if !ip.is_loopback() => {
+                lock(&self.addresses).get(&one_customer(ip))?.blocked_for(now)
+            }
             Peer::Ip(_) | Peer::Unix => None,
         }
     }
