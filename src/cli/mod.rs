@@ -19,6 +19,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::ConfigError;
 use crate::datadir::{self, DataDirError};
+use crate::executor::ModelError;
+use crate::serve::ServeError;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -89,10 +91,13 @@ enum CliError {
     DataDir(#[from] DataDirError),
     /// The box ended badly.
     #[error("{0}")]
-    Serve(#[from] serve::Failure),
+    Serve(#[from] ServeError),
     /// The box can't be asked, or refused.
     #[error("{0}")]
     Client(#[from] client::ClientError),
+    /// The model's file can't be used.
+    #[error("{0}")]
+    Model(#[from] ModelError),
     /// Something else went wrong.
     #[error("{0}")]
     Failed(String),

@@ -90,18 +90,5 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     {
         tracing::warn!(%listen, "the admin listener can be reached from other machines; its token is all that guards it");
     }
-    Ok(box_process(config)?)
-}
-
-/// How the box failed.
-pub(super) type Failure = StandIn;
-
-/// Stands in for `crate::serve::ServeError`.
-#[derive(Debug, thiserror::Error)]
-#[error("this build can't serve yet: {0}")]
-pub(super) struct StandIn(&'static str);
-
-/// Stands in for `crate::serve::run`.
-fn box_process(_config: Config) -> Result<(), Failure> {
-    Err(StandIn("`serve::run` isn't there"))
+    Ok(crate::serve::run(config)?)
 }
