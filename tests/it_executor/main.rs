@@ -1,9 +1,15 @@
 //! The executor from outside: goldens of llama.cpp on the real model, and the engine's promises.
 
 mod collect;
+mod engine;
 mod greedy;
+mod hostile;
+mod numerics;
 mod perplexity;
+mod prompts;
 mod speed;
+mod synthetic;
+mod text;
 mod tokenizer;
 
 use std::path::PathBuf;
