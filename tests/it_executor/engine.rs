@@ -282,13 +282,15 @@ fn impossible_requests_fail_with_a_reason() {
     engine.submit(long);
     let (_, outcome) = wait(&heard);
     assert_eq!((outcome.reason, outcome.completion_tokens), (Finish::Length, 12));
-    // A broken model computes nothing finite.
-    let mut file = synthetic::file(WeightType::F32);
-    file.tensor("output_norm.weight").data = [f32::NAN.to_le_bytes(); 64].concat();
-    let (request, heard) = request(1, vec![5], 5);
-    let engine = start(&file.open().unwrap(), 1);
-    engine.submit(request);
-    assert!(matches!(wait(&heard).1.reason, Finish::Failed(r) if r.contains("no finite number")));
+    // A broken model computes nothing finite, and says so on every path.
+    for kind in WeightType::ALL {
+        let mut file = synthetic::file(kind);
+        file.tensor("blk.1.ffn_norm.weight").data = [f32::NAN.to_le_bytes(); 64].concat();
+        let (request, heard) = request(1, vec![5], 5);
+        let engine = start(&file.open().unwrap(), 1);
+        engine.submit(request);
+        assert!(matches!(wait(&heard).1.reason, Finish::Failed(r) if r.contains("no finite number")));
+    }
 }
 
 #[test]

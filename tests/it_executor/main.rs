@@ -1,5 +1,7 @@
 //! The executor from outside: goldens of llama.cpp on the real model, and the engine's promises.
 
+#![expect(clippy::print_stdout, reason = "measured numbers are part of what these tests say")]
+
 mod collect;
 mod engine;
 mod greedy;
