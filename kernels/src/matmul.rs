@@ -85,7 +85,9 @@ pub(crate) fn quantise(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [
 pub(crate) fn quantise_blocks(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
     let blocks = x.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0);
     for (((x, q), scale), total) in blocks.zip(scales).zip(sums) {
-        let max = x.iter().fold(0.0f32, |max, v| max.max(v.abs()));
+        // By bits, in which NaN is larger than any number: it must reach the result.
+        let max = x.iter().fold(0, |max: u32, v| max.max(v.abs().to_bits()));
+        let max = f32::from_bits(max);
         *scale = max / 127.0;
         // Below this the quotient overflows; such a block is nothing beside any other.
         let inverse = if max > 1e-30 { 127.0 / max } else { 0.0 };

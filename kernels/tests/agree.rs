@@ -150,6 +150,26 @@ fn zeros_and_extremes() {
 }
 
 #[test]
+fn nan_and_infinity_reach_the_result() {
+    let mut random = Random(5);
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for kind in WeightType::ALL {
+            let bytes = random.weights(kind, 64);
+            let weights = Matrix::new(kind, 1, 64, &bytes).unwrap();
+            let mut x = random.floats(64);
+            x[40] = bad;
+            let found = product(Arithmetic::detect(), 1, weights, &x);
+            assert!(!found[0].is_finite(), "{kind:?} {bad}: {found:?}");
+        }
+    }
+    for n in [8, 9] {
+        let mut x = vec![f32::NAN; n];
+        pointwise::silu_mul(Arithmetic::detect(), &mut x, &vec![1.0; n]);
+        assert!(x.iter().all(|v| v.is_nan()));
+    }
+}
+
+#[test]
 fn dequantised_bits() {
     let half = |x: f32| f16::from_f32(x).to_le_bytes();
     let nibbles: Vec<u8> = (0..16).map(|n| n | (15 - n) << 4).collect();
