@@ -130,7 +130,8 @@ pub fn new_key_text() -> Result<Zeroizing<String>, KeyError> {
 /// The id and the secret of a key's text.
 fn split(text: &str) -> Option<(&str, &str)> {
     let (id, secret) = text.strip_prefix(PREFIX)?.split_once('.')?;
-    let is_whole = id.len() == ID_CHARS && base64::decodes_to(secret, SECRET_BYTES) && base64::is_alphabet(id);
+    let is_whole =
+        id.len() == ID_CHARS && base64::decodes_to(secret, SECRET_BYTES) && base64::is_alphabet(id);
     is_whole.then_some((id, secret))
 }
 
@@ -230,7 +231,8 @@ impl Keys {
         let mut namespaces: HashMap<Namespace, Arc<AtomicU64>> = HashMap::new();
         let known = records.into_iter().map(|record| {
             let in_flight = Arc::clone(namespaces.entry(record.namespace.clone()).or_default());
-            let principal = Principal { namespace: record.namespace, environment: record.environment, in_flight };
+            let principal =
+                Principal { namespace: record.namespace, environment: record.environment, in_flight };
             (record.id, KnownKey { digest: record.digest, principal })
         });
         Self { known: known.collect(), hmac: pepper.hmac(), throttle: Throttle::default() }
@@ -264,7 +266,9 @@ impl Keys {
         let id = id.filter(|id| self.known.contains_key(*id));
         match self.throttle.failed(peer, id, now) {
             Some(wait) => ApiError::too_many_failures(wait.as_secs() + 1),
-            None => ApiError::invalid_key("Incorrect API key: it must be one that this server made, `sk-...`."),
+            None => {
+                ApiError::invalid_key("Incorrect API key: it must be one that this server made, `sk-...`.")
+            }
         }
     }
 }
@@ -304,10 +308,15 @@ mod tests {
         assert_eq!((&principal.namespace, principal.environment), (&named, Environment::Testnet));
         let other = new_key_text().expect("random bytes");
         let mixed = format!("{}{}", &text[..12], &other[12..]);
-        for wrong in ["", "Bearer", "Bearer x", "Basic abc", "Bearer sk-12345678.short", &format!("Bearer {mixed}")] {
+        for wrong in
+            ["", "Bearer", "Bearer x", "Basic abc", "Bearer sk-12345678.short", &format!("Bearer {mixed}")]
+        {
             assert_eq!(code(&access, wrong), "invalid_api_key", "{wrong}");
         }
-        assert_eq!(access.authenticate(&HeaderMap::new(), HERE).err().map(|e| e.code), Some("invalid_api_key"));
+        assert_eq!(
+            access.authenticate(&HeaderMap::new(), HERE).err().map(|e| e.code),
+            Some("invalid_api_key")
+        );
     }
 
     #[test]

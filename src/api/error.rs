@@ -61,7 +61,12 @@ impl ApiError {
     /// No such path.
     pub(super) fn route_unknown(method: &hyper::Method, path: &str) -> Self {
         let path: String = path.chars().take(100).collect();
-        Self::new(StatusCode::NOT_FOUND, INVALID, "unknown_url", format!("There is nothing at {method} {path}."))
+        Self::new(
+            StatusCode::NOT_FOUND,
+            INVALID,
+            "unknown_url",
+            format!("There is nothing at {method} {path}."),
+        )
     }
 
     /// A path that knows other methods.
@@ -72,7 +77,8 @@ impl ApiError {
 
     /// A body that isn't JSON by its own words.
     pub(super) fn media_type(header: &str) -> Self {
-        let message = format!("Send the body as plain `content-type: application/json` (see the header {header}).");
+        let message =
+            format!("Send the body as plain `content-type: application/json` (see the header {header}).");
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type", message)
     }
 
@@ -115,7 +121,12 @@ impl ApiError {
 
     /// A body whose connection broke.
     pub(super) fn body_broken() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, INVALID, "body_incomplete", "The body ended before its announced end.")
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            INVALID,
+            "body_incomplete",
+            "The body ended before its announced end.",
+        )
     }
 
     /// No room for another body.
@@ -128,12 +139,18 @@ impl ApiError {
     /// A model that nothing here serves.
     pub(super) fn model_not_found(model: &str) -> Self {
         let model: String = model.chars().take(100).collect();
-        let message = format!("The model `{model}` does not exist or is not served here: GET /v1/models lists them.");
+        let message =
+            format!("The model `{model}` does not exist or is not served here: GET /v1/models lists them.");
         Self::new(StatusCode::NOT_FOUND, INVALID, "model_not_found", message).about("model")
     }
 
     /// More tokens than the model can hold, in OpenAI's words.
-    pub(super) fn context_exceeded(endpoint: Endpoint, context: u32, input: u32, output: Option<u32>) -> Self {
+    pub(super) fn context_exceeded(
+        endpoint: Endpoint,
+        context: u32,
+        input: u32,
+        output: Option<u32>,
+    ) -> Self {
         let (param, name) = match endpoint {
             Endpoint::ChatCompletions => ("messages", "messages"),
             Endpoint::Completions => ("prompt", "prompt"),
@@ -214,13 +231,16 @@ impl ApiError {
 
     /// How a job ended that has no answer; `None` if it has one.
     pub(super) fn ended(end: &End) -> Option<Self> {
-        let unavailable = |code, message: &str| Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, code, message);
+        let unavailable =
+            |code, message: &str| Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, code, message);
         Some(match end {
             End::Succeeded(_) => return None,
             End::Failed(error) if error.class == ErrorClass::Terminal => {
                 Self::new(StatusCode::BAD_REQUEST, INVALID, "request_rejected", error.message.clone())
             }
-            End::Failed(error) => Self::new(StatusCode::BAD_GATEWAY, SERVER, "node_error", error.message.clone()),
+            End::Failed(error) => {
+                Self::new(StatusCode::BAD_GATEWAY, SERVER, "node_error", error.message.clone())
+            }
             End::Cancelled(CancelCause::Client) => {
                 Self::new(StatusCode::CONFLICT, INVALID, "job_cancelled", "The job was cancelled on request.")
                     .retry(Retry::Never)
@@ -290,7 +310,13 @@ mod tests {
         let second = Span::from_secs(1);
         for (kind, after, status, code, retry) in [
             (RefusalKind::NamespaceQueueFull, Some(second), 429, "rate_limit_exceeded", Retry::AfterSecs(1)),
-            (RefusalKind::QueueFull, Some(Span::from_secs(3_600)), 503, "server_is_overloaded", Retry::AfterSecs(60)),
+            (
+                RefusalKind::QueueFull,
+                Some(Span::from_secs(3_600)),
+                503,
+                "server_is_overloaded",
+                Retry::AfterSecs(60),
+            ),
             (RefusalKind::QueueBytesFull, Some(Span(1)), 503, "server_is_overloaded", Retry::AfterSecs(1)),
             (RefusalKind::RingFull, None, 503, "server_is_overloaded", Retry::AfterSecs(5)),
             (RefusalKind::Draining, Some(second), 503, "server_is_draining", Retry::AfterSecs(5)),

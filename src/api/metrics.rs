@@ -73,7 +73,12 @@ fn of_core(counts: &Counts) -> Vec<Family> {
         Family { name: "jobs", help, kind: Kind::Gauge, samples: states },
         counter("jobs_accepted_total", "Jobs accepted.", counts.accepted),
         Family { name: "jobs_finished_total", help: "Jobs ended.", kind: Kind::Counter, samples: ends },
-        Family { name: "refusals_total", help: "Jobs refused.", kind: Kind::Counter, samples: refusals(counts) },
+        Family {
+            name: "refusals_total",
+            help: "Jobs refused.",
+            kind: Kind::Counter,
+            samples: refusals(counts),
+        },
         counter("attempts_failed_total", "Attempts that failed or timed out.", counts.attempts_failed),
         gauge("reservations", "Reservations that aren't gone.", counts.reservations),
         gauge("slots_taken", "Slots of nodes that are taken.", counts.slots_taken),
@@ -135,13 +140,18 @@ fn of_edges(door: DoorGauges, bodies_in_flight_bytes: u64) -> Vec<Family> {
         gauge("outputs", "Outputs that the driver knows.", door.outputs),
         gauge("last_lsn", "The last step that changed rows.", door.last_lsn.0),
         gauge("durable_lsn", "The last step on stable storage.", door.durable_lsn.0),
-        gauge("bodies_in_flight_bytes", "Room for request bodies that are being read.", bodies_in_flight_bytes),
+        gauge(
+            "bodies_in_flight_bytes",
+            "Room for request bodies that are being read.",
+            bodies_in_flight_bytes,
+        ),
     ]
 }
 
 /// What the executors of all models have done.
 fn of_executors(catalog: &Catalog) -> Vec<Family> {
-    let all: Vec<_> = catalog.entries().filter_map(|entry| Some((&entry.name, entry.executor_counters()?))).collect();
+    let all: Vec<_> =
+        catalog.entries().filter_map(|entry| Some((&entry.name, entry.executor_counters()?))).collect();
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     macro_rules! sum {
         ($field:ident) => {
@@ -185,7 +195,12 @@ fn of_executors(catalog: &Catalog) -> Vec<Family> {
 }
 
 /// Everything, for Prometheus.
-pub(super) fn text(counts: &Counts, door: DoorGauges, bodies_in_flight_bytes: u64, catalog: &Catalog) -> String {
+pub(super) fn text(
+    counts: &Counts,
+    door: DoorGauges,
+    bodies_in_flight_bytes: u64,
+    catalog: &Catalog,
+) -> String {
     let mut out = String::with_capacity(8 << 10);
     for family in of_core(counts) {
         write_family(&mut out, PREFIX, &family);
@@ -207,7 +222,9 @@ pub(super) fn counts_json(counts: &Counts) -> Value {
     let member = |family: Family| {
         let value = match family.samples {
             Samples::One(value) => value.into(),
-            Samples::By(_, samples) => samples.into_iter().map(|(label, value)| (label, Value::from(value))).collect(),
+            Samples::By(_, samples) => {
+                samples.into_iter().map(|(label, value)| (label, Value::from(value))).collect()
+            }
         };
         (family.name.to_owned(), value)
     };

@@ -149,7 +149,8 @@ async fn answer(context: Arc<Context>, peer: Peer, request: Request<Incoming>) -
     let request_id = context.request_ids.next();
     let origin = context.origins.allowed(request.headers()).cloned();
     let client_request_id = logged_id(&request);
-    let mut response = dispatch(&context, peer, request).await.unwrap_or_else(|error| response::error(&error));
+    let mut response =
+        dispatch(&context, peer, request).await.unwrap_or_else(|error| response::error(&error));
     let took_ms = begun.elapsed().as_millis() as u64;
     let headers = response.headers_mut();
     response::finish(headers, &request_id, took_ms);
@@ -200,6 +201,8 @@ async fn dispatch(
         Route::Models => Ok(openai::models::list(&context.catalog)),
         Route::Model(name) => openai::models::one(&context.catalog, &name),
         Route::Infer(endpoint) => openai::infer(context, endpoint, principal, request).await,
-        Route::Health | Route::Ready | Route::Unknown | Route::WrongMethod(_) => unreachable!("answered above"),
+        Route::Health | Route::Ready | Route::Unknown | Route::WrongMethod(_) => {
+            unreachable!("answered above")
+        }
     }
 }

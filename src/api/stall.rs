@@ -33,7 +33,9 @@ impl<S> StallGuard<S> {
         let overdue = self.overdue.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
         match overdue.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading"))),
+            Poll::Ready(()) => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading")))
+            }
         }
     }
 }

@@ -55,7 +55,8 @@ pub async fn serve(listener: Listener, context: Arc<AdminContext>, shutdown: imp
 async fn answer(context: Arc<AdminContext>, peer: Peer, request: Request<Incoming>) -> Response<Body> {
     let begun = Instant::now();
     let request_id = context.request_ids.next();
-    let mut response = dispatch(&context, peer, &request).await.unwrap_or_else(|error| response::error(&error));
+    let mut response =
+        dispatch(&context, peer, &request).await.unwrap_or_else(|error| response::error(&error));
     response::finish(response.headers_mut(), &request_id, begun.elapsed().as_millis() as u64);
     response
 }
@@ -133,8 +134,12 @@ async fn metrics_text(context: &AdminContext) -> Result<Response<Body>, ApiError
         return Err(unexpected());
     };
     let inference = &context.inference;
-    let text =
-        metrics::text(&counts, inference.door.gauges(), inference.bodies_in_flight_bytes(), &inference.catalog);
+    let text = metrics::text(
+        &counts,
+        inference.door.gauges(),
+        inference.bodies_in_flight_bytes(),
+        &inference.catalog,
+    );
     Ok(response::whole(hyper::StatusCode::OK, METRICS_TYPE, text))
 }
 

@@ -13,9 +13,7 @@ use crate::time::Time;
 /// The nodes with capacity and load.
 pub(super) fn nodes(nodes: &[NodeView]) -> Value {
     let node = |node: &NodeView| {
-        let model = |(model, slots, taken): &(crate::ids::ModelName, u32, u32)| {
-            json!({"model": **model, "slots": slots, "slots_taken": taken})
-        };
+        let model = |(model, slots, taken): &(crate::ids::ModelName, u32, u32)| json!({"model": **model, "slots": slots, "slots_taken": taken});
         let models: Vec<_> = node.models.iter().map(model).collect();
         json!({"node": node.node.to_string(), "connected_at": seconds(node.connected_at), "models": models})
     };
@@ -100,14 +98,20 @@ fn event(what: &TraceEvent) -> Value {
         }
         TraceEvent::Accepted => json!({"event": "accepted"}),
         TraceEvent::Declined { reason } => json!({"event": "declined", "reason": reason}),
-        TraceEvent::AttemptFailed { error: failure } => json!({"event": "attempt_failed", "error": error(failure)}),
+        TraceEvent::AttemptFailed { error: failure } => {
+            json!({"event": "attempt_failed", "error": error(failure)})
+        }
         TraceEvent::TimedOut { deadline } => json!({"event": "timed_out", "deadline": deadline}),
         TraceEvent::TakenBack => json!({"event": "taken_back"}),
         TraceEvent::Revoked { delivered, written } => {
             json!({"event": "revoked", "delivered": delivered, "written": written})
         }
-        TraceEvent::Requeued { not_before } => json!({"event": "requeued", "not_before": seconds(*not_before)}),
-        TraceEvent::CancelRequested { cause } => json!({"event": "cancel_requested", "cause": cancel_cause(*cause)}),
+        TraceEvent::Requeued { not_before } => {
+            json!({"event": "requeued", "not_before": seconds(*not_before)})
+        }
+        TraceEvent::CancelRequested { cause } => {
+            json!({"event": "cancel_requested", "cause": cancel_cause(*cause)})
+        }
         TraceEvent::Ended { state } => json!({"event": "ended", "state": state.word()}),
     }
 }

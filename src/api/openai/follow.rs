@@ -105,7 +105,9 @@ impl Follow {
         let taken = match self.answer_reader(missing_to.attempt) {
             _ if missing_to.chunks == 0 => return Poll::Ready(Step::End(outcome)),
             None => return Poll::Ready(Step::Lost),
-            Some(opened) if opened.reader.cursor() >= missing_to.chunks => return Poll::Ready(Step::End(outcome)),
+            Some(opened) if opened.reader.cursor() >= missing_to.chunks => {
+                return Poll::Ready(Step::End(outcome));
+            }
             Some(opened) => opened.reader.poll_take(cx),
         };
         self.outcome = Some(outcome);
@@ -135,7 +137,11 @@ impl Follow {
     }
 
     /// Takes a finished job's whole text and appends it as the inside of a JSON string.
-    pub(super) async fn take_text(&mut self, finished: &Finished, out: &mut Vec<u8>) -> Result<(), OutputLost> {
+    pub(super) async fn take_text(
+        &mut self,
+        finished: &Finished,
+        out: &mut Vec<u8>,
+    ) -> Result<(), OutputLost> {
         if finished.chunks == 0 {
             return Ok(());
         }

@@ -46,7 +46,8 @@ pub(super) fn write_stream(headers: &mut HeaderMap, job: Option<JobId>) {
 
 fn displayed(value: impl std::fmt::Display) -> HeaderValue {
     // Ids and amounts are ASCII; a node's name that isn't is left out rather than mangled.
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(value.to_string())).unwrap_or(HeaderValue::from_static(""))
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(value.to_string()))
+        .unwrap_or(HeaderValue::from_static(""))
 }
 
 /// How long a job may wait: what the operator set, or less if its client gives up earlier.

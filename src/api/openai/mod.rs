@@ -46,7 +46,9 @@ pub(super) async fn infer(
     } else {
         let (context, bytes) = (Arc::clone(context), Arc::clone(&read.bytes));
         let parsing = tokio::task::spawn_blocking(move || prepare(&context, endpoint, &bytes));
-        parsing.await.map_err(|_| ApiError::internal("The request could not be parsed: please report it."))??
+        parsing
+            .await
+            .map_err(|_| ApiError::internal("The request could not be parsed: please report it."))??
     };
     let refused = |refusal| ApiError::refused(&refusal, &prepared.model);
     let mut session = context.door.open().map_err(refused)?;
@@ -118,7 +120,8 @@ impl Prepared {
 /// Parses a body and counts its tokens. Takes as long as the body is large.
 fn prepare(context: &Context, endpoint: Endpoint, body: &[u8]) -> Result<Prepared, ApiError> {
     let request = request::parse(endpoint, body)?;
-    let entry = context.catalog.find(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
+    let entry =
+        context.catalog.find(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
     let input = entry.input_tokens(&request).map_err(|reason| ApiError::prompt_unfit(endpoint, &reason))?;
     let context_tokens = entry.context_tokens();
     let output = output_room(context_tokens, input, request.max_tokens, entry.output_tokens_default())
@@ -244,7 +247,8 @@ fn stream(
 ) -> Response<Body> {
     let Exchange { follow, shown, in_flight } = exchange;
     let job = follow.job();
-    let events = EventStream::new(follow, shown.events(job, usage), first, context.limits.keepalive(), in_flight);
+    let events =
+        EventStream::new(follow, shown.events(job, usage), first, context.limits.keepalive(), in_flight);
     let mut response = response::whole(hyper::StatusCode::OK, "text/event-stream", "");
     headers::write_stream(response.headers_mut(), job);
     *response.body_mut() = Body::Events(Box::new(events));

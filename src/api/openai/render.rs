@@ -189,7 +189,13 @@ mod tests {
     const USAGE: Usage = Usage { input_tokens: 3, output_tokens: 2 };
 
     fn shown(endpoint: Endpoint) -> Shown {
-        Shown { endpoint, created: 1_700, model: "m\"1".into(), tier: Tier::Realtime, fingerprint: "switchbox-1".into() }
+        Shown {
+            endpoint,
+            created: 1_700,
+            model: "m\"1".into(),
+            tier: Tier::Realtime,
+            fingerprint: "switchbox-1".into(),
+        }
     }
 
     fn whole(endpoint: Endpoint) -> Value {
@@ -209,7 +215,8 @@ mod tests {
         events.finish(&mut out, FinishReason::Stop, USAGE);
         let text = String::from_utf8(out).expect("UTF-8");
         let rest = text.strip_suffix("data: [DONE]\n\n").expect("exactly this end");
-        let event = |event: &str| serde_json::from_str(event.strip_prefix("data: ").expect("data")).expect("JSON");
+        let event =
+            |event: &str| serde_json::from_str(event.strip_prefix("data: ").expect("data")).expect("JSON");
         rest.split_terminator("\n\n").map(event).collect()
     }
 
@@ -269,7 +276,10 @@ mod tests {
         let events = stream(Endpoint::Completions, UsageChunk::NotAsked);
         let choices: Vec<_> = events.iter().map(|event| event["choices"][0].clone()).collect();
         let choice = |text: &str, reason: Value| json!({"index": 0, "text": text, "logprobs": null, "finish_reason": reason});
-        assert_eq!(choices, [choice("a\n", json!(null)), choice("\"b\"", json!(null)), choice("", json!("stop"))]);
+        assert_eq!(
+            choices,
+            [choice("a\n", json!(null)), choice("\"b\"", json!(null)), choice("", json!("stop"))]
+        );
         assert!(events.iter().all(|event| event["object"] == "text_completion"));
     }
 }
