@@ -2,8 +2,10 @@
 
 pub mod api;
 pub mod clock;
+pub mod config;
 pub mod coordinator;
 pub mod credits;
+pub mod datadir;
 pub mod door;
 pub mod driver;
 pub mod executor;
@@ -16,5 +18,6 @@ pub mod request;
 pub mod rows;
 pub mod runtime;
 pub mod sender;
+pub mod serve;
 mod sync;
 pub mod time;
