@@ -15,7 +15,7 @@ pub struct Limits {
     pub header_read_timeout_ms: u64,
     /// Header lines of a request.
     pub headers_max: usize,
-    /// Bytes that hyper buffers of a connection; a longer request head is answered 431.
+    /// Bytes that hyper buffers of a connection. A request head that is longer, by up to one read, is answered 431.
     pub head_bytes_max: usize,
     /// Bytes of a JSON body.
     pub body_bytes_max: u64,

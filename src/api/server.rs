@@ -251,3 +251,6 @@ impl Drop for AddressPlace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,7 +94,8 @@ impl Record {
         if self.blocked_for(now).is_some() {
             return;
         }
-        if quiet >= BLOCK_MAX {
+        let unblocked = self.blocked_until.map_or(quiet, |until| now.saturating_duration_since(until));
+        if quiet.min(unblocked) >= BLOCK_MAX {
             self.next_block = BLOCK;
         }
         let refilled = quiet.as_secs_f64() / REFILL.as_secs_f64() * f64::from(FAILURES_MAX);
