@@ -2,23 +2,14 @@
 //! each variant of it.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
 use loom::sync::Notify;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
 use super::output::{AppendError, Chunk, Output, Reader, Take};
-use crate::tests::explore;
-
-/// A parked task: a wake-up is kept until it is waited for.
-struct Parked(Notify);
-
-impl Wake for Parked {
-    fn wake(self: Arc<Self>) {
-        self.0.notify();
-    }
-}
+use crate::tests::{Parked, explore};
 
 fn output() -> Arc<Output> {
     Output::new(1_000)

@@ -4,13 +4,14 @@
 use std::sync::atomic::AtomicUsize as Counter;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex as Record};
+use std::task::Waker;
 
 use loom::sync::Notify;
 use loom::thread;
 
 use super::queue::{Machine, Permit, Pushed, Queue, Room, Turn};
 use crate::sync::{Mutex, lock};
-use crate::tests::explore;
+use crate::tests::{Parked, explore};
 
 /// One event: who pushed it, and which of its own it is.
 struct Event {
@@ -95,13 +96,14 @@ pub fn pushers(preemptions: usize, pushes: &'static [usize], budget: usize) {
     });
 }
 
-/// Where a turn waits for the drainer that is parked there.
+/// Where a turn waits for the drainer that is parked there: the scheme of `sender.rs`.
+#[derive(Default)]
 struct Place {
     turn: Mutex<Option<Turn<Event, Recorder>>>,
-    filled: Notify,
+    task: Mutex<Option<Waker>>,
 }
 
-/// The driver's scheme: turns are handed to parked drainers through a place and a notification.
+/// Drainers, and what tells them that all is done.
 struct Drainers {
     places: Vec<Place>,
     steps: Steps,
@@ -110,29 +112,39 @@ struct Drainers {
 
 impl Drainers {
     fn new(count: usize, steps: &Steps, total: usize) -> Arc<Self> {
-        let place = |_| Place { turn: Mutex::new(None), filled: Notify::new() };
-        Arc::new(Self { places: (0..count).map(place).collect(), steps: Arc::clone(steps), total })
+        let places = (0..count).map(|_| Place::default()).collect();
+        Arc::new(Self { places, steps: Arc::clone(steps), total })
     }
 
     fn hand_over(&self, to: usize, turn: Turn<Event, Recorder>) {
-        let place = &self.places[to];
-        let before = lock(&place.turn).replace(turn);
+        let before = lock(&self.places[to].turn).replace(turn);
         assert!(before.is_none(), "two turns");
-        place.filled.notify();
+        self.wake(to);
+    }
+
+    fn wake(&self, drainer: usize) {
+        let task = lock(&self.places[drainer].task).take();
+        if let Some(waker) = task {
+            waker.wake();
+        }
     }
 
     /// A drainer: it takes its turn, and hands what is over its budget to the next drainer.
     fn drain(&self, me: usize, budget: usize) {
         let next = (me + 1) % self.places.len();
-        while self.steps.lock().expect("whole").events.len() < self.total {
-            self.places[me].filled.wait();
+        let parked = Arc::new(Parked(Notify::new()));
+        loop {
+            *lock(&self.places[me].task) = Some(Waker::from(Arc::clone(&parked)));
             let turn = lock(&self.places[me].turn).take();
             if let Some(rest) = turn.and_then(|turn| turn.run(budget)) {
                 self.hand_over(next, rest);
             }
+            if self.steps.lock().expect("whole").events.len() == self.total {
+                // The next drainer may be parked still.
+                return self.wake(next);
+            }
+            parked.0.wait();
         }
-        // Everything is stepped: the next drainer may still be parked.
-        self.places[next].filled.notify();
     }
 }
 

@@ -4,12 +4,25 @@
 //! in its name, the others explore everything. The whole takes about a minute on two cores.
 
 use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::task::Wake;
+
+use loom::sync::Notify;
 
 use crate::real::{output_models, queue_models};
 use crate::variants::*;
 
 /// More preemptions than any of these models has steps to be preempted at.
 const ALL: usize = 1_000;
+
+/// A parked task: a wake-up is kept until it is waited for.
+pub(crate) struct Parked(pub(crate) Notify);
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        self.0.notify();
+    }
+}
 
 /// Runs a model through its interleavings, with at most so many preemptions in each.
 pub(crate) fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
