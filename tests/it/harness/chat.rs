@@ -1,6 +1,6 @@
 //! Chat requests and the server-sent events that answer them.
 
-use super::http::{Answer, Connection, Response};
+use super::http::{Answer, Connection, Request, Response};
 use super::server::Server;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
@@ -19,11 +19,16 @@ pub fn long_prompt(words: usize) -> String {
     (0..words).map(|i| some[(i * i + i / 7) % some.len()]).collect::<Vec<_>>().join(" ")
 }
 
-/// Sends a streamed chat request and returns the connection, unread.
-pub fn open(server: &Server, model: &str, content: &str, more: Value) -> Connection {
+/// A streamed chat request, not yet sent.
+pub fn stream(server: &Server, model: &str, content: &str, more: Value) -> Request {
     let mut fields = json!({"stream": true});
     fields.as_object_mut().expect("made above").extend(more.as_object().expect("fields").clone());
-    server.request("POST", "/v1/chat/completions").json(&body(model, content, fields)).open()
+    server.request("POST", "/v1/chat/completions").json(&body(model, content, fields))
+}
+
+/// Sends a streamed chat request and returns the connection, unread.
+pub fn open(server: &Server, model: &str, content: &str, more: Value) -> Connection {
+    stream(server, model, content, more).open()
 }
 
 /// Sends a chat request that isn't streamed and reads its answer.

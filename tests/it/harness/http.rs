@@ -1,5 +1,6 @@
 //! An HTTP/1.1 client on a plain socket. It can stop reading, send nonsense and hang up, which a proper client can't.
 
+use rustix::net::{self, AddressFamily, SocketType, sockopt};
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -51,7 +52,18 @@ impl Request {
     }
 
     /// Sends, and leaves the reading to the caller.
-    pub fn open(mut self) -> Connection {
+    pub fn open(self) -> Connection {
+        let connection = Connection::new(self.addr);
+        self.open_on(connection)
+    }
+
+    /// Like `open`, for a client that reads little (`Connection::narrow`).
+    pub fn open_narrow(self) -> Connection {
+        let connection = Connection::narrow(self.addr);
+        self.open_on(connection)
+    }
+
+    fn open_on(mut self, mut connection: Connection) -> Connection {
         if !self.named_host {
             self.head.push_str(&format!("host: {}\r\n", self.addr));
         }
@@ -59,7 +71,6 @@ impl Request {
             self.head.push_str(&format!("content-length: {}\r\n", self.body.len()));
         }
         self.head.push_str("\r\n");
-        let mut connection = Connection::new(self.addr);
         // A refusal may come before the body was read, so a failed write isn't an error: the answer tells.
         let _ = connection.send(self.head.as_bytes()).and_then(|()| connection.send(&self.body));
         connection
@@ -73,7 +84,18 @@ pub struct Connection {
 
 impl Connection {
     pub fn new(addr: SocketAddr) -> Connection {
-        let socket = TcpStream::connect(addr).expect("the box listens");
+        Connection::over(TcpStream::connect(addr).expect("the box listens"))
+    }
+
+    /// A connection with a receive buffer of a few kilobytes, so that the box notices soon when nobody reads.
+    pub fn narrow(addr: SocketAddr) -> Connection {
+        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("a buffer size can be set");
+        net::connect(&socket, &addr).expect("the box listens");
+        Connection::over(TcpStream::from(socket))
+    }
+
+    fn over(socket: TcpStream) -> Connection {
         socket.set_read_timeout(Some(SILENCE)).expect("a timeout can be set");
         socket.set_write_timeout(Some(SILENCE)).expect("a timeout can be set");
         socket.set_nodelay(true).expect("nodelay can be set");
