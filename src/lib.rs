@@ -1,3 +1,9 @@
 //! Switchbox: one binary that turns a single box into a low-latency inference network.
 
+pub mod credits;
 pub mod executor;
+pub mod ids;
+pub mod output;
+pub mod queue;
+mod sync;
+pub mod time;
