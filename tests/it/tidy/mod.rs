@@ -31,7 +31,7 @@ fn files_are_short() {
 #[test]
 fn functions_are_short() {
     let functions: Vec<(Source, Vec<Function>)> =
-        source::rust().map(|s| (s.clone(), functions::of(&s))).collect();
+        source::rust().map(|s| (s.clone(), functions::of(s))).collect();
     let long = functions.iter().flat_map(|(s, all)| {
         let long = all.iter().filter(|f| f.lines > FUNCTION_LINES_MAX);
         long.map(|f| format!("{}:{}: `{}` has {} lines", s.path, f.line, f.name, f.lines))
@@ -56,7 +56,7 @@ fn functions_are_short() {
 fn names_say_what_things_are() {
     let mut places = Vec::new();
     for source in source::rust() {
-        let named = functions::definitions(&source).into_iter().map(|(line, name)| (line, name.to_owned()));
+        let named = functions::definitions(source).into_iter().map(|(line, name)| (line, name.to_owned()));
         let stem = source.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
         for (line, name) in named.chain([(1, stem)]) {
             if is_empty_name(&name) {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// Folders that aren't source.
+/// What isn't source (`.git` is a file in a work tree).
 const SKIPPED: [&str; 8] =
     ["target", ".git", "node_modules", ".venv", ".cache", "__pycache__", "proptest-regressions", "results"];
 
@@ -92,7 +92,10 @@ fn walk(dir: &Path, sources: &mut Vec<Source>) {
     for entry in entries {
         let name = entry.file_name();
         let kind = entry.file_type().expect("the checkout can be read");
-        if kind.is_dir() && !SKIPPED.iter().any(|s| name == *s) {
+        if SKIPPED.iter().any(|s| name == *s) {
+            continue;
+        }
+        if kind.is_dir() {
             walk(&entry.path(), sources);
         } else if kind.is_file() {
             sources.extend(read(&entry.path()));
