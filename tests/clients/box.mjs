@@ -13,7 +13,7 @@ export function modelPath() {
   return execFileSync(join(root, "scripts/fetch-model"), { encoding: "utf8" }).trim();
 }
 
-/// Polls until `look` gives something true; only a hang reaches the deadline.
+// Polls until `look` gives something true; only a hang reaches the deadline.
 export async function waitFor(what, look) {
   for (const deadline = Date.now() + PATIENCE_MS; Date.now() < deadline; ) {
     const seen = await look();
@@ -49,7 +49,7 @@ export class Box {
     return readFileSync(join(this.data, name), "utf8").trim();
   }
 
-  /// The sum over the samples of that name whose labels contain `label`.
+  // The sum over the samples of that name whose labels contain `label`.
   async metric(name, label = "") {
     const headers = { authorization: `Bearer ${this.read("admin.token")}` };
     const text = await (await fetch(`${this.read("admin.addr")}/metrics`, { headers })).text();
