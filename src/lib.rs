@@ -1,5 +1,6 @@
 //! Switchbox: one binary that turns a single box into a low-latency inference network.
 
+pub mod coordinator;
 pub mod credits;
 pub mod executor;
 pub mod ids;

@@ -47,8 +47,6 @@ pub enum Effect {
     CloseOutput(ReservationId),
     /// Nobody will ask for this output again by name.
     ForgetOutput(ReservationId),
-    /// Nothing more will be sent to this client.
-    ForgetClient(ClientId),
     /// Look at an output; answered by the local event `Progress`.
     CheckProgress(ReservationId),
     /// Answer a question from stored rows, once this step's LSN is durable.
@@ -57,6 +55,8 @@ pub enum Effect {
         client: ClientId,
         /// What to look up.
         job: JobId,
+        /// What must be durable before the look.
+        lsn: Lsn,
     },
 }
 
@@ -74,6 +74,8 @@ pub enum When {
 pub enum Row {
     /// A job, live or finished.
     Job(Box<JobRow>),
+    /// A finished job that is older than what is kept.
+    JobForgotten(JobId),
     /// A ledger transfer with all its legs.
     Posting(Posting),
     /// An account's balance.
