@@ -30,13 +30,13 @@ pub fn definitions(source: &Source) -> Vec<(usize, &str)> {
 fn definitions_after<'a>(source: &'a Source, keywords: &[&str]) -> Vec<(usize, &'a str)> {
     let mut found = Vec::new();
     for (i, line) in source.code.iter().enumerate() {
-        let mut words = line.split(|c: char| c.is_whitespace() || c == '(').filter(|w| !w.is_empty());
+        let mut words = line.split_whitespace();
         while let Some(word) = words.next() {
             if keywords.contains(&word)
                 && let Some(next) = words.clone().next()
             {
                 let name = next.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
-                // `fn(` is a type, `$name` belongs to a macro.
+                // `$name` belongs to a macro.
                 found.extend((!name.is_empty()).then_some((i + 1, name)));
             }
         }
@@ -55,4 +55,16 @@ fn item_end_from(code: &[String], start: usize, name: &str) -> usize {
     let mut lines = code[start..].to_vec();
     lines[0] = lines[0][at..].to_owned();
     start + item_end(&lines, 0)
+}
+
+#[test]
+fn functions_are_found_and_measured() {
+    let text = "trait T {\n    fn declared(&self) -> [u8; 4];\n}\nfn one() { two(); }\n\nfn three(\n    f: fn(u8),\n) {\n    \
+                fn inner() {\n    }\n}\n#[cfg(test)]\nmod tests {\n    fn four() {\n        \"}\";\n    }\n}\n";
+    let source = super::source::parse("src/x.rs".to_owned(), text);
+    let found: Vec<_> =
+        of(&source).into_iter().map(|f| (f.name, f.line, f.lines, source.in_test(f.line))).collect();
+    let expected =
+        [("one", 4, 1, false), ("three", 6, 6, false), ("inner", 9, 2, false), ("four", 14, 3, true)];
+    assert_eq!(found, expected.map(|(name, line, lines, test)| (name.to_owned(), line, lines, test)));
 }

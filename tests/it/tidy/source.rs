@@ -106,12 +106,17 @@ fn walk(dir: &Path, sources: &mut Vec<Source>) {
 /// `None` for what isn't text.
 fn read(path: &Path) -> Option<Source> {
     let text = fs::read_to_string(path).ok()?;
-    let path = path.strip_prefix(root()).expect("below the top").to_str().expect("UTF-8").to_owned();
+    let path = path.strip_prefix(root()).expect("below the top").to_str().expect("UTF-8");
+    Some(parse(path.to_owned(), &text))
+}
+
+/// Tells code from the rest.
+pub fn parse(path: String, text: &str) -> Source {
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let code =
-        if path.ends_with(".rs") { blank(&text).lines().map(str::to_owned).collect() } else { lines.clone() };
+        if path.ends_with(".rs") { blank(text).lines().map(str::to_owned).collect() } else { lines.clone() };
     let test = test_lines(&code);
-    Some(Source { path, lines, code, test })
+    Source { path, lines, code, test }
 }
 
 /// Marks what follows a `#[cfg(test)]` up to the closing brace of that item.
