@@ -1,1 +1,61 @@
-//! The arithmetic of inference on slices; knows nothing of jobs or models.
+//! The arithmetic of inference on slices: quantised matrix products, normalisation, rotary positions,
+//! attention, and the threads they run on. Knows nothing of jobs, files or models, and never allocates
+//! by a number that it did not get from the length of a slice.
+//!
+//! `reference` is the oracle: one plain function per operation, f32, no tricks. Every other path is tested
+//! against it. A result for one row of activations never depends on which other rows are in the batch, nor
+//! on the number of threads: each output element is summed in one fixed order.
+
+pub mod attention;
+pub mod format;
+pub mod matmul;
+pub mod pointwise;
+pub mod pool;
+pub mod reference;
+#[cfg(target_arch = "x86_64")]
+mod simd;
+
+pub use format::{Matrix, ShapeError, WeightType};
+pub use matmul::{Activations, Product, multiply};
+pub use pool::Pool;
+
+/// Which implementation computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Plain scalar f32: the oracle.
+    Reference,
+    /// AVX2, FMA and F16C; activations of quantised products are rounded to 8 bit per block of 32.
+    Avx2,
+}
+
+impl Arithmetic {
+    /// The fastest implementation that this processor has.
+    pub fn detect() -> Arithmetic {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+        {
+            return Arithmetic::Avx2;
+        }
+        Arithmetic::Reference
+    }
+
+    /// The name for logs and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arithmetic::Reference => "reference",
+            Arithmetic::Avx2 => "avx2",
+        }
+    }
+
+    /// Panics unless this processor can run it: a caller who asks for `Avx2` by hand on another machine
+    /// must not reach an illegal instruction.
+    pub(crate) fn check(self) {
+        assert!(
+            self == Arithmetic::Reference || Arithmetic::detect() == self,
+            "arithmetic {} is not available on this processor",
+            self.name()
+        );
+    }
+}

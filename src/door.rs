@@ -1,0 +1,310 @@
+//! The way into the core for whoever serves clients: a session per request, with room reserved up front.
+//!
+//! A session that is dropped tells the core that its client left; that is how a disconnect cancels.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use switchbox_storage::MemoryStore;
+
+use crate::coordinator::effect::{Answer, Finished, Refusal, RefusalKind};
+use crate::coordinator::event::{
+    Ask, ClientGone, Departure, Endpoint, Environment, Event, Mode, Question, Submission, Tier,
+};
+use crate::driver::{Attach, DriverGauges, Envelope};
+use crate::ids::{ClientId, JobId, Lsn, ModelName, Namespace};
+use crate::outbox::{Commits, Outbox};
+use crate::output::Reader;
+use crate::queue::{Permit, Room};
+use crate::rows::{RowKey, RowValue};
+use crate::sender::Sender;
+use crate::time::Span;
+
+/// What a request's outbox carries.
+pub enum ClientMail {
+    /// Nothing was accepted.
+    Refused(Refusal),
+    /// The job waits or runs.
+    Accepted {
+        /// Its id.
+        job: JobId,
+    },
+    /// An attempt began.
+    Opened(Opened),
+    /// The job's last word.
+    Finished(Box<Finished>),
+    /// An answer.
+    Answer(Box<Answer>),
+    /// Everything that the answer rests on is durable: look this job up in the store.
+    Lookup(JobId),
+}
+
+/// What a session hears.
+pub enum ClientMessage {
+    /// Nothing was accepted; nothing else will come.
+    Refused(Refusal),
+    /// The job waits or runs.
+    Accepted {
+        /// Its id.
+        job: JobId,
+    },
+    /// An attempt began; a reader of an earlier attempt is of no more use.
+    Opened(Opened),
+    /// The job's last word; nothing else will come.
+    Finished(Box<Finished>),
+    /// An answer to a question.
+    Answer(Box<Answer>),
+}
+
+/// An attempt that began.
+pub struct Opened {
+    /// Which, from 1.
+    pub attempt: u32,
+    /// The step that accepted the job: durable before a strict stream's first byte.
+    pub submit_lsn: Lsn,
+    /// Its output from the beginning.
+    pub reader: Reader,
+}
+
+/// A request for a job; see [`Submission`] for the fields.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the fields are those of Submission, documented there")]
+pub struct NewJob {
+    pub namespace: Namespace,
+    pub environment: Environment,
+    pub endpoint: Endpoint,
+    pub model: ModelName,
+    pub body: Arc<[u8]>,
+    pub mode: Mode,
+    pub tier: Tier,
+    pub ttl: Span,
+    pub input_tokens: u32,
+    pub output_tokens_max: u32,
+}
+
+/// How much room the door hands out.
+#[derive(Debug, Clone, Copy)]
+pub struct DoorRoom {
+    /// Requests at once: each holds room for its departure.
+    pub clients_max: usize,
+    /// Submits, cancels and questions that wait to be stepped.
+    pub request_events_max: usize,
+}
+
+impl Default for DoorRoom {
+    fn default() -> Self {
+        Self { clients_max: 16_384, request_events_max: 8_192 }
+    }
+}
+
+/// What can be seen of the queue and the driver without asking.
+#[derive(Debug, Clone, Copy)]
+pub struct DoorGauges {
+    /// Events pushed and not yet stepped.
+    pub queue_depth: u64,
+    /// Requests that found no room for their event.
+    pub refused: u64,
+    /// Sessions that are open.
+    pub sessions: u64,
+    /// Outputs that the driver knows.
+    pub outputs: u64,
+    /// The core's last step that changed rows.
+    pub last_lsn: Lsn,
+    /// The last durable step.
+    pub durable_lsn: Lsn,
+}
+
+/// Opens sessions. Cheap to clone. For the io thread only.
+#[derive(Clone)]
+pub struct Door {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    sender: Sender,
+    commits: Arc<Commits>,
+    store: MemoryStore<RowKey, RowValue>,
+    driver: Arc<DriverGauges>,
+    clients: Arc<Room>,
+    requests: Arc<Room>,
+    next_client: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What a door is made of.
+pub struct DoorParts {
+    /// Into the queue.
+    pub sender: Sender,
+    /// How far the store is.
+    pub commits: Arc<Commits>,
+    /// Where finished jobs are looked up.
+    pub store: MemoryStore<RowKey, RowValue>,
+    /// What the driver shows.
+    pub driver: Arc<DriverGauges>,
+    /// How much room there is.
+    pub room: DoorRoom,
+}
+
+impl Door {
+    /// A door into a queue whose capacity includes `parts.room`.
+    pub fn new(parts: DoorParts) -> Self {
+        let shared = Shared {
+            sender: parts.sender,
+            commits: parts.commits,
+            store: parts.store,
+            driver: parts.driver,
+            clients: Room::new(parts.room.clients_max),
+            requests: Room::new(parts.room.request_events_max),
+            next_client: AtomicU64::new(1),
+            refused: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Opens a session for one request, with the room that its departure will need.
+    ///
+    /// # Errors
+    /// When as many requests are open as there is room for.
+    pub fn open(&self) -> Result<ClientSession, Refusal> {
+        let departure_room = self.shared.take(&self.shared.clients)?;
+        let id = ClientId(self.shared.next_client.fetch_add(1, Ordering::Relaxed));
+        let shared = Arc::clone(&self.shared);
+        let (departure_room, known) = (Some(departure_room), Known::No);
+        Ok(ClientSession { shared, id, outbox: Outbox::new(), departure_room, known })
+    }
+
+    /// What can be seen without asking.
+    pub fn gauges(&self) -> DoorGauges {
+        let shared = &self.shared;
+        DoorGauges {
+            queue_depth: shared.sender.depth() as u64,
+            refused: shared.refused.load(Ordering::Relaxed),
+            sessions: shared.clients.taken() as u64,
+            outputs: shared.driver.outputs.load(Ordering::Relaxed),
+            last_lsn: Lsn(shared.driver.lsn.load(Ordering::Relaxed)),
+            durable_lsn: shared.commits.durable(),
+        }
+    }
+}
+
+impl Shared {
+    fn take(&self, room: &Arc<Room>) -> Result<Permit, Refusal> {
+        room.take().ok_or_else(|| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            Refusal { kind: RefusalKind::RingFull, retry_after: Some(Span::from_secs(1)) }
+        })
+    }
+}
+
+/// Whether the core has heard of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    No,
+    Yes,
+}
+
+/// One request's conversation with the core. Dropping it is leaving.
+pub struct ClientSession {
+    shared: Arc<Shared>,
+    id: ClientId,
+    outbox: Arc<Outbox<ClientMail>>,
+    departure_room: Option<Permit>,
+    known: Known,
+}
+
+impl ClientSession {
+    /// Submits a job; at most one a session. Never waits; the core may run on this thread.
+    ///
+    /// # Errors
+    /// When the event queue has no room for new work.
+    pub fn submit(&mut self, job: NewJob) -> Result<(), Refusal> {
+        let NewJob { namespace, environment, endpoint, model, body, mode, tier, ttl, .. } = job;
+        let (input_tokens, output_tokens_max) = (job.input_tokens, job.output_tokens_max);
+        self.push(Event::Submit(Box::new(Submission {
+            client: self.id,
+            namespace,
+            environment,
+            endpoint,
+            model,
+            body,
+            mode,
+            tier,
+            ttl,
+            input_tokens,
+            output_tokens_max,
+        })))
+    }
+
+    /// Asks a question; the answer comes as a message.
+    ///
+    /// # Errors
+    /// When the event queue has no room for it.
+    pub fn ask(&mut self, question: Question) -> Result<(), Refusal> {
+        self.push(Event::Ask(Ask { client: self.id, question }))
+    }
+
+    /// The next message.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<ClientMessage> {
+        self.outbox.poll_next(cx, &self.shared.commits).map(|mail| match mail {
+            ClientMail::Refused(refusal) => ClientMessage::Refused(refusal),
+            ClientMail::Accepted { job } => ClientMessage::Accepted { job },
+            ClientMail::Opened(opened) => ClientMessage::Opened(opened),
+            ClientMail::Finished(finished) => ClientMessage::Finished(finished),
+            ClientMail::Answer(answer) => ClientMessage::Answer(answer),
+            ClientMail::Lookup(job) => ClientMessage::Answer(Box::new(self.look_up(job))),
+        })
+    }
+
+    /// The next message; safe to drop.
+    pub async fn next(&mut self) -> ClientMessage {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Ready once the step `lsn` is durable.
+    pub fn poll_committed(&mut self, cx: &mut Context<'_>, lsn: Lsn) -> Poll<()> {
+        self.shared.commits.poll(cx, lsn)
+    }
+
+    /// Waits until the step `lsn` is durable.
+    pub async fn committed(&mut self, lsn: Lsn) {
+        std::future::poll_fn(|cx| self.poll_committed(cx, lsn)).await;
+    }
+
+    /// Leaves, having had everything. Without this call, leaving is abandoning.
+    pub fn served(mut self) {
+        self.leave(Departure::Served);
+    }
+
+    fn push(&mut self, event: Event) -> Result<(), Refusal> {
+        let permit = Some(self.shared.take(&self.shared.requests)?);
+        let attach = match self.known {
+            Known::Yes => Attach::Nothing,
+            Known::No => Attach::Client(self.id, Arc::clone(&self.outbox)),
+        };
+        self.known = Known::Yes;
+        self.shared.sender.push(Envelope { event, attach, permit });
+        Ok(())
+    }
+
+    fn look_up(&self, job: JobId) -> Answer {
+        match self.shared.store.read(&RowKey::Job(job)) {
+            Some(RowValue::Job(row)) => Answer::Trace(row),
+            _ => Answer::Refused(RefusalKind::JobUnknown, Question::Trace(job)),
+        }
+    }
+
+    fn leave(&mut self, departure: Departure) {
+        let Some(permit) = self.departure_room.take() else { return };
+        if self.known == Known::Yes {
+            let event = Event::ClientGone(ClientGone { client: self.id, departure });
+            self.shared.sender.push(Envelope { event, attach: Attach::Nothing, permit: Some(permit) });
+        }
+    }
+}
+
+impl Drop for ClientSession {
+    fn drop(&mut self) {
+        self.leave(Departure::Abandoned);
+    }
+}

@@ -1,0 +1,257 @@
+//! The drain around the core: steps events, publishes effects, hands on what publishing causes (CORE section 1).
+//!
+//! It has no `.await`, never waits for the disk or for a receiver, and decides nothing: that is the core's.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use switchbox_storage::{Change, Committer, Group, MemoryStore, Urgency};
+
+use crate::clock::Clock;
+use crate::coordinator::Coordinator;
+use crate::coordinator::effect::{Assignment, Effect, OpenOutput, Reply, When};
+use crate::coordinator::event::{Declined, Event, Progress, Revoked};
+use crate::door::{ClientMail, Opened};
+use crate::ids::{ClientId, NodeId, ReservationId};
+use crate::node::{NodeMail, SlotRoom};
+use crate::outbox::{Commits, Outbox};
+use crate::output::Output;
+use crate::queue::{Machine, Permit};
+use crate::rows::{RowKey, RowValue, changes_of};
+use crate::time::Time;
+
+/// An event on its way to the core, with its room and what its sender wants to be reached by.
+pub struct Envelope {
+    /// What happened.
+    pub event: Event,
+    /// Whose outbox to know from now on.
+    pub attach: Attach,
+    /// The room that it takes in the ring.
+    pub permit: Option<Permit>,
+}
+
+/// An outbox that the driver learns of with an event.
+pub enum Attach {
+    /// None.
+    Nothing,
+    /// A client's.
+    Client(ClientId, Arc<Outbox<ClientMail>>),
+    /// A node's, with the room for what it will say.
+    Node(NodeId, NodeLink),
+}
+
+/// How to reach a node.
+pub struct NodeLink {
+    /// Its outbox.
+    pub outbox: Arc<Outbox<NodeMail>>,
+    /// Room for its answers.
+    pub room: SlotRoom,
+}
+
+/// What can be seen of the driver from outside, without asking it.
+#[derive(Debug, Default)]
+pub struct DriverGauges {
+    /// The core's last step that changed rows.
+    pub lsn: AtomicU64,
+    /// Outputs in the table.
+    pub outputs: AtomicU64,
+    /// Outboxes in the table.
+    pub outboxes: AtomicU64,
+}
+
+/// The core with everything that its effects need. Stepped by whoever owns the drain.
+pub struct Driver {
+    core: Coordinator,
+    clock: Clock,
+    committer: Committer<RowKey, RowValue>,
+    clients: HashMap<ClientId, Arc<Outbox<ClientMail>>>,
+    nodes: HashMap<NodeId, NodeLink>,
+    outputs: HashMap<ReservationId, Arc<Output>>,
+    gauges: Arc<DriverGauges>,
+    /// Events that publishing caused: stepped before the next one from the ring.
+    local: VecDeque<Event>,
+    effects: Vec<Effect>,
+    /// Receivers to wake when the batch is done.
+    wake_clients: Vec<Arc<Outbox<ClientMail>>>,
+    wake_nodes: Vec<Arc<Outbox<NodeMail>>>,
+}
+
+impl Driver {
+    /// A driver for a core that has stepped nothing yet.
+    pub fn new(core: Coordinator, clock: Clock, committer: Committer<RowKey, RowValue>) -> Self {
+        Self {
+            core,
+            clock,
+            committer,
+            clients: HashMap::new(),
+            nodes: HashMap::new(),
+            outputs: HashMap::new(),
+            gauges: Arc::default(),
+            local: VecDeque::new(),
+            effects: Vec::new(),
+            wake_clients: Vec::new(),
+            wake_nodes: Vec::new(),
+        }
+    }
+
+    /// The committer's and the store's side of acknowledging.
+    pub fn committer(
+        store: &MemoryStore<RowKey, RowValue>,
+        commits: &Arc<Commits>,
+    ) -> std::io::Result<Committer<RowKey, RowValue>> {
+        let commits = Arc::clone(commits);
+        Committer::start(store.clone(), Default::default(), move |lsn| commits.advance(lsn))
+    }
+
+    /// What can be seen from outside.
+    pub fn gauges(&self) -> Arc<DriverGauges> {
+        Arc::clone(&self.gauges)
+    }
+
+    fn step_core(&mut self, event: Event) {
+        let gone = match &event {
+            Event::ClientGone(gone) => Some(gone.client),
+            _ => None,
+        };
+        let mut effects = std::mem::take(&mut self.effects);
+        self.core.step(self.clock.now(), event, &mut effects);
+        self.publish(&mut effects);
+        self.effects = effects;
+        if let Some(client) = gone {
+            self.clients.remove(&client);
+        }
+    }
+
+    /// Does what a step wants done, in its order.
+    fn publish(&mut self, effects: &mut Vec<Effect>) {
+        let mut changes: Vec<Change<RowKey, RowValue>> = Vec::new();
+        let mut urgency = Urgency::Lazy;
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Row(row) => changes_of(row, &mut changes),
+                Effect::Urgent => urgency = Urgency::Urgent,
+                Effect::ToClient { client, reply, when } => self.mail_client(client, mail_of(reply), when),
+                Effect::Read { client, job, lsn } => {
+                    self.mail_client(client, ClientMail::Lookup(job), When::Durable(lsn));
+                }
+                Effect::Assign { node, assignment, when } => self.assign(&node, assignment, when),
+                Effect::Stop { node, reservation } => self.stop(&node, reservation),
+                Effect::OpenOutput(open) => self.open_output(open),
+                Effect::CloseOutput(reservation) => self.close_output(reservation),
+                Effect::ForgetOutput(reservation) => drop(self.outputs.remove(&reservation)),
+                Effect::CheckProgress(reservation) => self.check_progress(reservation),
+            }
+        }
+        self.commit(changes, urgency);
+    }
+
+    fn commit(&mut self, changes: Vec<Change<RowKey, RowValue>>, urgency: Urgency) {
+        let lsn = self.core.lsn().0;
+        if !changes.is_empty() {
+            self.committer.append(Group { lsn, changes }, urgency);
+            self.gauges.lsn.store(lsn, Ordering::Relaxed);
+        } else if urgency == Urgency::Urgent {
+            self.committer.hurry();
+        }
+    }
+
+    fn mail_client(&mut self, client: ClientId, mail: ClientMail, when: When) {
+        // A client that left hears nothing more.
+        if let Some(outbox) = self.clients.get(&client) {
+            outbox.push(mail, when);
+            self.wake_clients.push(Arc::clone(outbox));
+        }
+    }
+
+    fn assign(&mut self, node: &NodeId, assignment: Assignment, when: When) {
+        let reservation = assignment.reservation;
+        let output = self.outputs.get(&reservation).cloned();
+        let link = self.nodes.get(node).zip(output);
+        let slot = link.and_then(|(link, output)| Some((link, output, link.room.take(reservation)?)));
+        let Some((link, output, slot)) = slot else {
+            let reason = "the node has no room for what it would answer".to_owned();
+            self.local.push_back(Event::Declined(Declined { reservation, reason }));
+            return;
+        };
+        link.outbox.push(NodeMail::Assign { assignment, output, slot }, when);
+        self.wake_nodes.push(Arc::clone(&link.outbox));
+    }
+
+    fn stop(&mut self, node: &NodeId, reservation: ReservationId) {
+        let Some(link) = self.nodes.get(node) else { return };
+        let is_it = |mail: &NodeMail| match mail {
+            NodeMail::Assign { assignment, .. } => assignment.reservation == reservation,
+            NodeMail::Stop(_) => false,
+        };
+        match link.outbox.take_back(is_it, NodeMail::Stop(reservation)) {
+            Some(NodeMail::Assign { slot, .. }) => {
+                slot.take_back();
+                self.local.push_back(Event::Undeliverable(reservation));
+            }
+            _ => self.wake_nodes.push(Arc::clone(&link.outbox)),
+        }
+    }
+
+    fn open_output(&mut self, open: OpenOutput) {
+        let output = Output::new(open.bytes_max);
+        if let Some(client) = open.client {
+            let reader = output.reader();
+            let opened = Opened { attempt: open.attempt, submit_lsn: open.submit_lsn, reader };
+            self.mail_client(client, ClientMail::Opened(opened), When::Now);
+        }
+        self.outputs.insert(open.reservation, output);
+    }
+
+    fn close_output(&mut self, reservation: ReservationId) {
+        let closing = self.outputs.get(&reservation).map(|output| output.close());
+        let revoked = match closing {
+            Some(closing) => Revoked {
+                reservation,
+                delivered: closing.delivered,
+                written: closing.extent.chunks,
+                written_tokens: closing.extent.tokens,
+            },
+            None => Revoked { reservation, delivered: 0, written: 0, written_tokens: 0 },
+        };
+        self.local.push_back(Event::Revoked(revoked));
+    }
+
+    fn check_progress(&mut self, reservation: ReservationId) {
+        let Some(output) = self.outputs.get(&reservation) else { return };
+        let extent = output.extent();
+        let last_at = (extent.chunks > 0).then_some(Time(extent.last_at_us));
+        self.local.push_back(Event::Progress(Progress { reservation, written: extent.chunks, last_at }));
+    }
+}
+
+impl Machine<Envelope> for Driver {
+    fn step(&mut self, envelope: Envelope) {
+        match envelope.attach {
+            Attach::Nothing => {}
+            Attach::Client(id, outbox) => drop(self.clients.insert(id, outbox)),
+            Attach::Node(id, link) => drop(self.nodes.insert(id, link)),
+        }
+        drop(envelope.permit);
+        self.step_core(envelope.event);
+        while let Some(event) = self.local.pop_front() {
+            self.step_core(event);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.wake_clients.drain(..).for_each(|outbox| outbox.wake());
+        self.wake_nodes.drain(..).for_each(|outbox| outbox.wake());
+        self.gauges.outputs.store(self.outputs.len() as u64, Ordering::Relaxed);
+        self.gauges.outboxes.store(self.clients.len() as u64, Ordering::Relaxed);
+    }
+}
+
+fn mail_of(reply: Reply) -> ClientMail {
+    match reply {
+        Reply::Refused(refusal) => ClientMail::Refused(refusal),
+        Reply::Accepted { job } => ClientMail::Accepted { job },
+        Reply::Finished(finished) => ClientMail::Finished(finished),
+        Reply::Answer(answer) => ClientMail::Answer(answer),
+    }
+}

@@ -1,0 +1,172 @@
+//! Messages on their way out of the core: two queues each, *now* and *by LSN* (CORE section 2).
+//!
+//! What acknowledges something leaves only once the step that it rests on is durable; the rest leaves at once.
+//! Nothing relies on the mutual order of the two. Pushing never waits.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use crate::coordinator::effect::When;
+use crate::ids::Lsn;
+use crate::sync::lock;
+
+/// One receiver's messages.
+pub struct Outbox<M> {
+    queues: Mutex<Queues<M>>,
+}
+
+struct Queues<M> {
+    now: VecDeque<M>,
+    by_lsn: VecDeque<(Lsn, M)>,
+    receiver: Option<Waker>,
+}
+
+impl<M> Outbox<M> {
+    /// An empty outbox.
+    pub fn new() -> Arc<Self> {
+        let queues = Queues { now: VecDeque::new(), by_lsn: VecDeque::new(), receiver: None };
+        Arc::new(Self { queues: Mutex::new(queues) })
+    }
+
+    /// Adds a message; the receiver hears of it at [`Outbox::wake`].
+    pub fn push(&self, message: M, when: When) {
+        let mut queues = lock(&self.queues);
+        match when {
+            When::Now => queues.now.push_back(message),
+            When::Durable(lsn) => queues.by_lsn.push_back((lsn, message)),
+        }
+    }
+
+    /// Takes back the first message that `matches`, if the receiver hasn't taken it; otherwise adds `instead`.
+    pub fn take_back(&self, matches: impl Fn(&M) -> bool, instead: M) -> Option<M> {
+        let mut queues = lock(&self.queues);
+        if let Some(index) = queues.now.iter().position(&matches) {
+            return queues.now.remove(index);
+        }
+        if let Some(index) = queues.by_lsn.iter().position(|(_, message)| matches(message)) {
+            return queues.by_lsn.remove(index).map(|(_, message)| message);
+        }
+        queues.now.push_back(instead);
+        None
+    }
+
+    /// Wakes the receiver if it waits.
+    pub fn wake(&self) {
+        let receiver = lock(&self.queues).receiver.take();
+        if let Some(waker) = receiver {
+            waker.wake();
+        }
+    }
+
+    /// The next message that may leave.
+    pub fn poll_next(&self, cx: &mut Context<'_>, commits: &Commits) -> Poll<M> {
+        let mut queues = lock(&self.queues);
+        if let Some(message) = queues.now.pop_front() {
+            return Poll::Ready(message);
+        }
+        // Registers before it looks, so that a commit between the two isn't missed.
+        if let Some((lsn, _)) = queues.by_lsn.front()
+            && commits.poll(cx, *lsn).is_ready()
+            && let Some((_, message)) = queues.by_lsn.pop_front()
+        {
+            return Poll::Ready(message);
+        }
+        queues.receiver = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// How far the store is, and who waits for it to get further.
+#[derive(Default)]
+pub struct Commits {
+    durable: AtomicU64,
+    waiting: Mutex<BTreeMap<(u64, u64), Waker>>,
+    registered: AtomicU64,
+    /// Woken by the committer; walks the list on the io thread.
+    releaser: Mutex<Option<Waker>>,
+}
+
+impl Commits {
+    /// The last durable step.
+    pub fn durable(&self) -> Lsn {
+        Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Called by the committer: everything up to `lsn` is durable and readable.
+    pub fn advance(&self, lsn: u64) {
+        self.durable.store(lsn, Ordering::Release);
+        // One wake-up of the io thread, whoever many wait: waking a thread is what costs.
+        let releaser = lock(&self.releaser).take();
+        if let Some(waker) = releaser {
+            waker.wake();
+        }
+    }
+
+    /// Ready once `lsn` is durable.
+    pub fn poll(&self, cx: &Context<'_>, lsn: Lsn) -> Poll<()> {
+        if self.durable() >= lsn {
+            return Poll::Ready(());
+        }
+        let turn = self.registered.fetch_add(1, Ordering::Relaxed);
+        lock(&self.waiting).insert((lsn.0, turn), cx.waker().clone());
+        if self.durable() >= lsn {
+            lock(&self.waiting).remove(&(lsn.0, turn));
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    /// The task that wakes, in LSN order, whoever waited for what has become durable. Runs for ever.
+    pub async fn release(&self) {
+        std::future::poll_fn(|cx| {
+            *lock(&self.releaser) = Some(cx.waker().clone());
+            self.wake_durable();
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    fn wake_durable(&self) {
+        let mut waiting = lock(&self.waiting);
+        let later = waiting.split_off(&(self.durable().0 + 1, 0));
+        let due = std::mem::replace(&mut *waiting, later);
+        drop(waiting);
+        due.into_values().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(outbox: &Outbox<u32>, commits: &Commits) -> Option<u32> {
+        match outbox.poll_next(&mut Context::from_waker(Waker::noop()), commits) {
+            Poll::Ready(message) => Some(message),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn what_acknowledges_waits_for_its_commit() {
+        let (outbox, commits) = (Outbox::new(), Commits::default());
+        outbox.push(1, When::Durable(Lsn(5)));
+        outbox.push(2, When::Now);
+        outbox.push(3, When::Durable(Lsn(6)));
+        assert_eq!((poll(&outbox, &commits), poll(&outbox, &commits)), (Some(2), None));
+        commits.advance(5);
+        assert_eq!((poll(&outbox, &commits), poll(&outbox, &commits)), (Some(1), None));
+        commits.advance(9);
+        assert_eq!(poll(&outbox, &commits), Some(3));
+    }
+
+    #[test]
+    fn a_message_is_taken_back_only_while_it_is_here() {
+        let (outbox, commits) = (Outbox::new(), Commits::default());
+        outbox.push(1, When::Durable(Lsn(1)));
+        assert_eq!(outbox.take_back(|m| *m == 1, 9), Some(1));
+        assert_eq!(outbox.take_back(|m| *m == 1, 9), None);
+        assert_eq!(poll(&outbox, &commits), Some(9));
+    }
+}
