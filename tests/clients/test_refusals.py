@@ -1,11 +1,11 @@
 """What the official Python client raises when the box refuses: the class, the code, the param, the request id; and
 that its retries help where they can."""
 
+import contextlib
 import threading
 
-import httpx
 import openai
-from box import BoxCase, wait_for
+from box import BoxCase
 
 HELLO = [{"role": "user", "content": "hello"}]
 LONG = [{"role": "user", "content": " ".join(["word"] * 400)}]
@@ -73,7 +73,7 @@ class Hosts(Refused):
 
 
 class Occupied(Refused):
-    """A box with one slot; `occupy` fills it and its queue until the returned function is called."""
+    """A box with one slot; within `occupied`, that slot and the queue are full."""
 
     config = """
 [limits]
@@ -85,50 +85,57 @@ spec = "echo:20"
 slots = 1
 """
 
-    def occupy(self):
-        streams = []
+    @contextlib.contextmanager
+    def occupied(self):
+        """Yields a function that makes room again."""
+        enough = threading.Event()
 
         def run():
-            stream = client(self.box).chat.completions.create(model="slow", messages=LONG, stream=True)
-            streams.append(stream)
-            try:
+            with client(self.box).chat.completions.create(model="slow", messages=LONG, stream=True) as stream:
                 for _ in stream:
-                    pass
-            except (httpx.HTTPError, openai.APIError):
-                pass  # closed by the test
+                    if enough.is_set():
+                        break
 
-        runner = threading.Thread(target=run)
-        runner.start()
-        self.box.wait_metric("switchbox_jobs", 'state="running"', 1)
-        waiter = threading.Thread(
-            target=lambda: client(self.box).chat.completions.create(model="slow", messages=HELLO)
-        )
-        waiter.start()
-        self.box.wait_metric("switchbox_jobs", 'state="queued"', 1)
-        wait_for("the running stream's head", lambda: streams)
+        def wait():
+            client(self.box).chat.completions.create(model="slow", messages=HELLO)
+
+        runner, waiter = threading.Thread(target=run), threading.Thread(target=wait)
 
         def leave():
-            streams[0].close()
+            enough.set()
             runner.join()
             waiter.join()
 
-        return leave
+        runner.start()
+        self.box.wait_metric("switchbox_jobs", 'state="running"', 1)
+        waiter.start()
+        self.box.wait_metric("switchbox_jobs", 'state="queued"', 1)
+        try:
+            yield leave
+        finally:
+            leave()
 
+
+class NamespaceFull(Occupied):
     def test_429_then_retries_help(self):
-        leave = self.occupy()
-        call = lambda: client(self.box).chat.completions.create(model="slow", messages=HELLO)
-        error = self.refusal(openai.RateLimitError, 429, "rate_limit_exceeded", None, call)
-        self.assertIn(int(error.response.headers["retry-after"]), range(1, 61))
-        self.assertIn("x-ratelimit-remaining-requests", error.response.headers)
-        self.assertNotEqual(error.response.headers.get("x-should-retry"), "false")
+        with self.occupied() as leave:
+            call = lambda: client(self.box).chat.completions.create(model="slow", messages=HELLO)
+            error = self.refusal(openai.RateLimitError, 429, "rate_limit_exceeded", None, call)
+            self.assertIn(int(error.response.headers["retry-after"]), range(1, 61))
+            self.assertIn("x-ratelimit-remaining-requests", error.response.headers)
+            self.assertNotEqual(error.response.headers.get("x-should-retry"), "false")
+            self.retry_until_there_is_room(leave)
+
+    def retry_until_there_is_room(self, leave):
         counts = []
 
         def seen(request):
             counts.append(request.headers["x-stainless-retry-count"])
             if len(counts) == 2:
-                leave()  # the first retry finds room again
+                leave()  # so that the first retry finds room
 
-        patient = client(self.box, max_retries=2, http_client=httpx.Client(event_hooks={"request": [seen]}))
+        watched = openai.DefaultHttpxClient(event_hooks={"request": [seen]})
+        patient = client(self.box, max_retries=2, http_client=watched)
         answer = patient.chat.completions.create(model="slow", messages=HELLO)
         self.assertIn("hello", answer.choices[0].message.content)
         self.assertEqual(counts, ["0", "1"])
@@ -137,16 +144,12 @@ slots = 1
 class Overloaded(Occupied):
     config = Occupied.config.replace("namespace_queue_jobs_max = 1", "queue_jobs_max = 1")
 
-    def test_429_then_retries_help(self):
-        self.skipTest("the bound of the namespace is not the one that counts here")
-
     def test_503(self):
-        leave = self.occupy()
-        call = lambda: client(self.box).chat.completions.create(model="slow", messages=HELLO)
-        error = self.refusal(openai.InternalServerError, 503, "server_is_overloaded", None, call)
+        with self.occupied():
+            call = lambda: client(self.box).chat.completions.create(model="slow", messages=HELLO)
+            error = self.refusal(openai.InternalServerError, 503, "server_is_overloaded", None, call)
         self.assertEqual(error.type, "service_unavailable_error")
         self.assertIn(int(error.response.headers["retry-after"]), range(1, 61))
-        leave()
 
 
 class Draining(Refused):
