@@ -1,8 +1,11 @@
 //! Switchbox: one binary that turns a single box into a low-latency inference network.
 
+pub mod api;
 pub mod clock;
+pub mod config;
 pub mod coordinator;
 pub mod credits;
+pub mod datadir;
 pub mod door;
 pub mod driver;
 pub mod executor;
@@ -11,7 +14,10 @@ pub mod node;
 pub mod outbox;
 pub mod output;
 pub mod queue;
+pub mod request;
 pub mod rows;
+pub mod runtime;
 pub mod sender;
+pub mod serve;
 mod sync;
 pub mod time;

@@ -87,7 +87,8 @@ pub(crate) fn quantise_blocks(x: &[f32], q: &mut [i8], scales: &mut [f32], sums:
     for (((x, q), scale), total) in blocks.zip(scales).zip(sums) {
         let max = x.iter().fold(0.0f32, |max, v| max.max(v.abs()));
         *scale = max / 127.0;
-        let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
+        // Below this the quotient overflows; such a block is nothing beside any other.
+        let inverse = if max > 1e-30 { 127.0 / max } else { 0.0 };
         let mut sum = 0i32;
         for (q, x) in q.iter_mut().zip(x) {
             let rounded = (x * inverse).round_ties_even() as i32;

@@ -126,6 +126,10 @@ impl Coordinator {
         let cost = row.price.cost(ending.usage.input_tokens, ending.usage.output_tokens).min(row.hold);
         let held = std::mem::replace(&mut row.hold, Credits::ZERO);
         row.charged = cost;
+        #[cfg(test)]
+        if self.planted == super::Planted::LeakHold {
+            return;
+        }
         let (namespace, node) = (&row.namespace, row.node.as_ref());
         let rows = self.ledger.settle(Settlement { job: row.id, held, cost, namespace, node });
         for row in rows {
@@ -172,7 +176,11 @@ impl Coordinator {
         }
     }
 
-    fn release_output(&mut self, bytes: u64) {
+    pub(super) fn release_output(&mut self, bytes: u64) {
+        #[cfg(test)]
+        if self.planted == super::Planted::LeakOutputBytes {
+            return;
+        }
         if bytes > 0 {
             self.counts.output_bytes_held -= bytes;
             self.output_budget_freed();

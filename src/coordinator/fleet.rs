@@ -51,6 +51,8 @@ pub(super) enum ReservationState {
 pub(super) enum Ending {
     /// The job is to end: when the node has stopped, it does.
     Cancel(Left),
+    /// The node refused, in its words: the job is decided when the output is closed.
+    Declined(String),
     /// The node doesn't have it any more: the job is decided when the output is closed.
     Lost,
     /// A failed result: the job is decided when the output is closed.

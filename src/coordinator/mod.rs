@@ -104,6 +104,19 @@ pub struct Coordinator {
     /// Whether this step changed rows, and so has an LSN of its own.
     writes: Writes,
     effects: Vec<Effect>,
+    /// A bug that tests plant to see that they would find it.
+    #[cfg(test)]
+    planted: Planted,
+}
+
+/// Bugs that tests can plant.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Planted {
+    Nothing,
+    LeakReservation,
+    LeakHold,
+    LeakOutputBytes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +162,8 @@ impl Coordinator {
             changed: Vec::new(),
             writes: Writes::None,
             effects: Vec::new(),
+            #[cfg(test)]
+            planted: Planted::Nothing,
         }
     }
 

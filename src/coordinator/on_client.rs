@@ -112,10 +112,7 @@ impl Coordinator {
 
     pub(super) fn on_client_gone(&mut self, gone: ClientGone) {
         let Some(client) = self.clients.remove(&gone.client) else { return };
-        self.counts.output_bytes_held -= client.unread_bytes;
-        if client.unread_bytes > 0 {
-            self.output_budget_freed();
-        }
+        self.release_output(client.unread_bytes);
         let Some(key) = client.job else {
             if gone.departure == Departure::Abandoned {
                 self.counts.disconnects_unread += 1;

@@ -68,10 +68,8 @@ impl Coordinator {
         let Some(reservation) = self.fleet.reservation(id) else { return self.late() };
         match (&reservation.state, reservation.job) {
             (ReservationState::Running, _) => self.late(),
-            (ReservationState::Assigned, Some(key)) => {
-                self.drop_reservation(id);
-                self.attempt_declined(key, declined.reason);
-            }
+            // Closed like any other: a node may have written before it refused.
+            (ReservationState::Assigned, _) => self.abandon(id, Ending::Declined(declined.reason)),
             _ => self.stopped_without_use(id),
         }
     }
@@ -114,13 +112,17 @@ impl Coordinator {
         let id = completion.reservation;
         match completion.status.clone() {
             Status::Succeeded(_) => self.succeed(completion),
-            Status::Failed(error) => {
-                self.fleet.free_capacity(id);
-                let reservation = self.fleet.reservation_mut(id).expect("the caller found it");
-                reservation.state = ReservationState::Stopping(Ending::Failed(error));
-                self.effects.push(Effect::CloseOutput(id));
-            }
+            Status::Failed(error) => self.abandon(id, Ending::Failed(error)),
         }
+    }
+
+    /// The node is through with a reservation and there is no answer: its slot is free, its output is closed,
+    /// and `Revoked` decides.
+    fn abandon(&mut self, id: ReservationId, ending: Ending) {
+        self.fleet.free_capacity(id);
+        let reservation = self.fleet.reservation_mut(id).expect("the caller found it");
+        reservation.state = ReservationState::Stopping(ending);
+        self.effects.push(Effect::CloseOutput(id));
     }
 
     fn succeed(&mut self, completion: Completion) {
@@ -154,12 +156,8 @@ impl Coordinator {
             }
             // The output is being closed; `Revoked` comes next, and decides.
             ReservationState::Stopping(_) => self.late(),
-            ReservationState::Assigned | ReservationState::Running => {
-                // A hand-back: the node stopped unasked.
-                reservation.state = ReservationState::Stopping(Ending::Lost);
-                self.fleet.free_capacity(id);
-                self.effects.push(Effect::CloseOutput(id));
-            }
+            // A hand-back: the node stopped unasked.
+            ReservationState::Assigned | ReservationState::Running => self.abandon(id, Ending::Lost),
         }
     }
 
@@ -203,8 +201,7 @@ impl Coordinator {
         let Some(reservation) = self.fleet.reservation_mut(id) else { return };
         reservation.seen_tokens = revoked.written_tokens;
         let bytes = std::mem::take(&mut reservation.output_bytes);
-        self.counts.output_bytes_held -= bytes;
-        self.output_budget_freed();
+        self.release_output(bytes);
         let reservation = self.fleet.reservation_mut(id).expect("just found");
         let (state, key) = (reservation.state.clone(), reservation.job);
         let Some(key) = key else { return };
@@ -217,6 +214,10 @@ impl Coordinator {
             Ending::Failed(error) => {
                 self.drop_reservation(id);
                 self.attempt_failed(key, error, delivered);
+            }
+            Ending::Declined(reason) => {
+                self.drop_reservation(id);
+                self.attempt_declined(key, reason, delivered);
             }
             Ending::Lost => {
                 self.drop_reservation(id);

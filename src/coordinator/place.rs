@@ -115,14 +115,15 @@ impl Coordinator {
 
     /// A reservation is *gone*: its slot is free and its timer cleared.
     pub(super) fn drop_reservation(&mut self, id: ReservationId) -> Option<Reservation> {
+        #[cfg(test)]
+        if self.planted == super::Planted::LeakReservation {
+            return self.fleet.reservation(id).cloned();
+        }
         let mut reservation = self.fleet.remove(id)?;
         self.timers.clear(reservation.due.0, Timer::Reservation(id));
         self.placeable.insert(reservation.model.clone());
         let bytes = std::mem::take(&mut reservation.output_bytes);
-        if bytes > 0 {
-            self.counts.output_bytes_held -= bytes;
-            self.output_budget_freed();
-        }
+        self.release_output(bytes);
         self.effects.push(Effect::ForgetOutput(id));
         Some(reservation)
     }

@@ -37,13 +37,13 @@ impl Coordinator {
     }
 
     /// A node refused; that uses no attempt, but it can't go on for ever.
-    pub(super) fn attempt_declined(&mut self, key: Key, reason: String) {
+    pub(super) fn attempt_declined(&mut self, key: Key, reason: String, delivered: u32) {
         let now = self.now;
         let job = &mut self.jobs[key];
         job.row.declines += 1;
         let declines = job.row.declines;
         job.note(now, TraceEvent::Declined { reason: reason.clone() });
-        if declines >= DECLINES_MAX {
+        if declines >= DECLINES_MAX || delivered > 0 {
             let message = format!("declined {declines} times in a row; the last reason: {reason}");
             self.fail(key, JobError { class: ErrorClass::Node, message });
         } else {

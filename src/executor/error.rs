@@ -96,7 +96,9 @@ pub enum PromptError {
         reason: String,
     },
     /// The template ran longer than allowed.
-    #[error("the model's chat template used more than {fuel} steps for these messages; send fewer or shorter ones")]
+    #[error(
+        "the model's chat template used more than {fuel} steps for these messages; send fewer or shorter ones"
+    )]
     OutOfFuel {
         /// The bound.
         fuel: u64,

@@ -156,9 +156,10 @@ impl Directory {
         match self.fields.get(name).map(|f| &f.value) {
             None => Ok(ALIGNMENT_DEFAULT),
             Some(Value::Unsigned(n)) if n.is_power_of_two() && (8..=65_536).contains(n) => Ok(*n),
-            Some(Value::Unsigned(n)) => {
-                Err(Fault::malformed(format!("field {name}"), format!("{n} is no power of two from 8 to 65536")))
-            }
+            Some(Value::Unsigned(n)) => Err(Fault::malformed(
+                format!("field {name}"),
+                format!("{n} is no power of two from 8 to 65536"),
+            )),
             Some(other) => Err(wrong_type(name, "an unsigned integer", other)),
         }
     }

@@ -100,7 +100,10 @@ pub(crate) fn load(directory: &Directory, file: &[u8]) -> Result<(Shape, Weights
         let factors = finder.gain("rope_freqs.weight", shape.frequencies.len())?;
         for (frequency, factor) in shape.frequencies.iter_mut().zip(factors) {
             if !(factor.is_finite() && factor > 0.0) {
-                return Err(Fault::malformed("tensor rope_freqs.weight", format!("holds the factor {factor}")));
+                return Err(Fault::malformed(
+                    "tensor rope_freqs.weight",
+                    format!("holds the factor {factor}"),
+                ));
             }
             *frequency /= f64::from(factor);
         }
@@ -180,12 +183,7 @@ fn number(
     usize::try_from(value).map_err(|_| Fault::malformed(place(), "is beyond this machine's word"))
 }
 
-fn real(
-    directory: &Directory,
-    name: &str,
-    default: Option<f64>,
-    allowed: Range<f64>,
-) -> Result<f64, Fault> {
+fn real(directory: &Directory, name: &str, default: Option<f64>, allowed: Range<f64>) -> Result<f64, Fault> {
     let place = || format!("field {name}");
     let value = directory.float(name)?.or(default);
     let value = value.ok_or_else(|| Fault::malformed(place(), "is absent"))?;

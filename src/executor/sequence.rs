@@ -299,8 +299,7 @@ impl Submitted {
     /// Ends the request before it began.
     pub(crate) fn refuse(mut self, reason: Finish) {
         let prompt_tokens = self.prompt.len() as u32;
-        let outcome =
-            Outcome { reason, prompt_tokens, completion_tokens: 0, prefill_us: 0, decode_us: 0 };
+        let outcome = Outcome { reason, prompt_tokens, completion_tokens: 0, prefill_us: 0, decode_us: 0 };
         self.ears.finish(outcome);
     }
 }

@@ -100,7 +100,9 @@ impl Tokenizer {
         }
         let merges = merges(directory, file)?;
         let (bytes, starts) = spell(&texts, &types)?;
-        let of_type = |wanted: &[i32]| (0..).zip(&types).filter(|(_, t)| wanted.contains(t)).map(|(id, _)| id).collect::<Vec<u32>>();
+        let of_type = |wanted: &[i32]| {
+            (0..).zip(&types).filter(|(_, t)| wanted.contains(t)).map(|(id, _)| id).collect::<Vec<u32>>()
+        };
         let control = of_type(&[TYPE_CONTROL]);
         let named = control.iter().filter(|id| END_TOKENS.contains(&texts[**id as usize]));
         let mut ends: Vec<u32> = eos.into_iter().chain(eot).chain(named.copied()).collect();
@@ -218,10 +220,9 @@ impl Tokenizer {
 
 fn refuse_unknown_rules(directory: &Directory, file: &[u8]) -> Result<(), Fault> {
     let remedy = "use a model with a byte-level BPE tokenizer of the SmolLM or Llama 3 family";
-    for (name, known) in [
-        ("tokenizer.ggml.model", &["gpt2"][..]),
-        ("tokenizer.ggml.pre", &PRE_TOKENIZERS[..]),
-    ] {
+    for (name, known) in
+        [("tokenizer.ggml.model", &["gpt2"][..]), ("tokenizer.ggml.pre", &PRE_TOKENIZERS[..])]
+    {
         let found = directory.string(file, name)?;
         if !found.is_some_and(|found| known.contains(&found)) {
             let problem = format!("tokenizer {}", found.unwrap_or("without a name").escape_debug());
@@ -315,7 +316,8 @@ impl Splitter {
 
     fn edges(&self) -> Vec<char> {
         let texts = self.by_first.iter().flatten().map(|(text, _)| text);
-        let mut edges: Vec<char> = texts.flat_map(|t| t.chars().next().into_iter().chain(t.chars().last())).collect();
+        let mut edges: Vec<char> =
+            texts.flat_map(|t| t.chars().next().into_iter().chain(t.chars().last())).collect();
         edges.sort_unstable();
         edges.dedup();
         edges

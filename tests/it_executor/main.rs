@@ -2,6 +2,8 @@
 
 mod collect;
 mod greedy;
+mod perplexity;
+mod speed;
 mod tokenizer;
 
 use std::path::PathBuf;

@@ -161,9 +161,8 @@ impl Steps {
         drop(batch);
         let vocab = self.model.shape().vocab;
         let model = &self.model;
-        let advance = |(s, logits): (&mut Sequence, &[f32])| {
-            guarded(|| s.advance(model, logits)).unwrap_or_else(Some)
-        };
+        let advance =
+            |(s, logits): (&mut Sequence, &[f32])| guarded(|| s.advance(model, logits)).unwrap_or_else(Some);
         sequences.iter_mut().zip(logits.chunks_exact(vocab)).map(advance).collect()
     }
 

@@ -199,7 +199,11 @@ impl<'a> Reader<'a> {
             ValueType::String => 0,
             ValueType::Array => {
                 let problem = "an array of arrays";
-                return Err(Fault::unsupported(place, problem, "no supported model has one: use another file"));
+                return Err(Fault::unsupported(
+                    place,
+                    problem,
+                    "no supported model has one: use another file",
+                ));
             }
         };
         if kind == ValueType::String {
@@ -224,7 +228,10 @@ impl<'a> Reader<'a> {
         let place = format!("tensor {name}");
         let dim_count = self.u32(&place)?;
         if dim_count == 0 || dim_count > DIMS_MAX {
-            return Err(Fault::malformed(place, format!("{dim_count} dimensions (allowed: 1 to {DIMS_MAX})")));
+            return Err(Fault::malformed(
+                place,
+                format!("{dim_count} dimensions (allowed: 1 to {DIMS_MAX})"),
+            ));
         }
         let mut dims = Vec::new();
         for _ in 0..dim_count {

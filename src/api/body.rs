@@ -1,0 +1,172 @@
+//! Reading request bodies: bounded in bytes, in time, and in the memory of all of them together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use tokio::time::{Instant, timeout_at};
+
+use super::error::ApiError;
+use super::limits::Limits;
+
+/// The memory for bodies that are being read or parsed, and how much of it is taken.
+pub(super) struct BodyBudget {
+    held: AtomicU64,
+    bytes_max: u64,
+}
+
+impl BodyBudget {
+    /// A budget of that size.
+    pub(super) fn new(bytes_max: u64) -> Self {
+        Self { held: AtomicU64::new(0), bytes_max }
+    }
+
+    /// Takes `bytes` of it, or says that it is used up.
+    fn reserve(&self, bytes: u64) -> Result<BodyRoom<'_>, ApiError> {
+        let fits = |held: u64| held.checked_add(bytes).filter(|held| *held <= self.bytes_max);
+        match self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits) {
+            Ok(_) => Ok(BodyRoom { budget: self, bytes }),
+            Err(_) => Err(ApiError::bodies_full()),
+        }
+    }
+
+    /// Bytes that are taken now.
+    pub(super) fn held(&self) -> u64 {
+        self.held.load(Ordering::Acquire)
+    }
+}
+
+/// Bytes of the budget, until dropped.
+pub(super) struct BodyRoom<'a> {
+    budget: &'a BodyBudget,
+    bytes: u64,
+}
+
+impl Drop for BodyRoom<'_> {
+    fn drop(&mut self) {
+        self.budget.held.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+/// A body with the room that it takes.
+pub(super) struct ReadBody<'a> {
+    pub(super) bytes: Arc<[u8]>,
+    pub(super) room: BodyRoom<'a>,
+}
+
+/// Whether the headers promise JSON as it is; without a type it is taken to be JSON.
+pub(super) fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    if let Some(value) = headers.get(CONTENT_TYPE) {
+        let text = value.to_str().unwrap_or_default();
+        let media = text.split(';').next().unwrap_or_default().trim();
+        if !media.eq_ignore_ascii_case("application/json") {
+            return Err(ApiError::media_type("content-type"));
+        }
+    }
+    match headers.get(CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => Err(ApiError::media_type("content-encoding")),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a body to its end. Its announced length is checked, and room for it taken, before its first byte is read.
+pub(super) async fn read<'a>(
+    mut body: Incoming,
+    limits: &Limits,
+    budget: &'a BodyBudget,
+) -> Result<ReadBody<'a>, ApiError> {
+    let bytes_max = limits.body_bytes_max;
+    let announced = body.size_hint().exact();
+    if announced.is_some_and(|announced| announced > bytes_max) {
+        return Err(ApiError::body_too_large(bytes_max));
+    }
+    let room = budget.reserve(announced.unwrap_or(bytes_max))?;
+    let mut pace = Pace::new(limits);
+    let Some(first) = pace.frame(&mut body).await? else {
+        return Ok(ReadBody { bytes: Arc::from([]), room });
+    };
+    // A small body comes in one piece, which then is copied once and into no buffer between.
+    if announced == Some(first.len() as u64) {
+        return Ok(ReadBody { bytes: Arc::from(&first[..]), room });
+    }
+    let mut bytes = Vec::with_capacity(announced.map_or(0, |announced| announced as usize));
+    bytes.extend_from_slice(&first);
+    loop {
+        if bytes.len() as u64 > bytes_max {
+            return Err(ApiError::body_too_large(bytes_max));
+        }
+        match pace.frame(&mut body).await? {
+            Some(piece) => bytes.extend_from_slice(&piece),
+            None => return Ok(ReadBody { bytes: Arc::from(bytes), room }),
+        }
+    }
+}
+
+/// How long the body and each of its pieces may take.
+struct Pace {
+    idle: Duration,
+    whole_until: Instant,
+}
+
+impl Pace {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            idle: Duration::from_millis(limits.body_idle_timeout_ms),
+            whole_until: Instant::now() + Duration::from_millis(limits.body_timeout_ms),
+        }
+    }
+
+    /// The next piece of data; trailers are ignored.
+    async fn frame(&mut self, body: &mut Incoming) -> Result<Option<bytes::Bytes>, ApiError> {
+        loop {
+            let until = self.whole_until.min(Instant::now() + self.idle);
+            match timeout_at(until, body.frame()).await {
+                Err(_) => return Err(ApiError::body_timeout()),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(_))) => return Err(ApiError::body_broken()),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_given_back() {
+        let budget = BodyBudget::new(10);
+        let first = budget.reserve(6).map_err(|e| e.code).expect("room");
+        assert_eq!(budget.reserve(5).map(|_| ()).map_err(|e| e.code), Err("server_is_overloaded"));
+        let second = budget.reserve(4).map_err(|e| e.code).expect("room");
+        assert_eq!(budget.held(), 10);
+        drop((first, second));
+        assert_eq!(budget.held(), 0);
+        assert!(budget.reserve(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn only_plain_json_is_taken() {
+        for (name, value, fits) in [
+            ("content-type", "application/json", true),
+            ("content-type", "Application/JSON; charset=utf-8", true),
+            ("content-type", "text/plain", false),
+            ("content-type", "multipart/form-data; boundary=application/json", false),
+            ("content-encoding", "identity", true),
+            ("content-encoding", "gzip", false),
+            ("x-other", "y", true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().expect("a value"));
+            assert_eq!(check_type(&headers).is_ok(), fits, "{name}: {value}");
+        }
+    }
+}

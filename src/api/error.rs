@@ -1,0 +1,362 @@
+//! Errors as OpenAI's clients read them: one shape for all, always with all four keys.
+//!
+//! Says what was wrong, where, and what to do. Never carries a secret or more of a client's text than a name.
+
+use hyper::StatusCode;
+
+use crate::coordinator::effect::{CancelCause, End, Refusal, RefusalKind};
+use crate::coordinator::event::{Endpoint, ErrorClass};
+use crate::request::RequestError;
+use crate::time::Span;
+
+/// Shortest `Retry-After` in seconds.
+const RETRY_AFTER_MIN_S: u64 = 1;
+/// Longest `Retry-After` in seconds: Node's client ignores longer ones, Python's gives up at them.
+const RETRY_AFTER_MAX_S: u64 = 60;
+/// `Retry-After` where nothing better is known than that trying at once is too early.
+const RETRY_AFTER_UNKNOWN_S: u64 = 5;
+
+const INVALID: &str = "invalid_request_error";
+const RATE: &str = "rate_limit_error";
+const UNAVAILABLE: &str = "service_unavailable_error";
+const SERVER: &str = "server_error";
+
+/// An answer that says why there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ApiError {
+    pub(super) status: StatusCode,
+    pub(super) kind: &'static str,
+    pub(super) code: &'static str,
+    pub(super) param: Option<String>,
+    pub(super) message: String,
+    pub(super) retry: Retry,
+}
+
+/// What a client is told about trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// Nothing: the status says it.
+    ByStatus,
+    /// After so many seconds.
+    AfterSecs(u64),
+    /// Never, although clients retry this status on their own.
+    Never,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, kind, code, param: None, message: message.into(), retry: Retry::ByStatus }
+    }
+
+    fn about(mut self, param: &str) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// No such path.
+    pub(super) fn route_unknown(method: &hyper::Method, path: &str) -> Self {
+        let path: String = path.chars().take(100).collect();
+        Self::new(
+            StatusCode::NOT_FOUND,
+            INVALID,
+            "unknown_url",
+            format!("There is nothing at {method} {path}."),
+        )
+    }
+
+    /// A path that knows other methods.
+    pub(super) fn method_not_allowed(allow: &str) -> Self {
+        let message = format!("This path doesn't know that method: use {allow}.");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed", message)
+    }
+
+    /// A body that isn't JSON by its own words.
+    pub(super) fn media_type(header: &str) -> Self {
+        let message =
+            format!("Send the body as plain `content-type: application/json` (see the header {header}).");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type", message)
+    }
+
+    /// No key, or not one of ours.
+    pub(super) fn invalid_key(message: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, INVALID, "invalid_api_key", message)
+    }
+
+    /// Too many wrong keys.
+    pub(super) fn too_many_failures(wait_secs: u64) -> Self {
+        let message = "Too many requests with wrong keys: wait, then use a valid one.";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, RATE, "too_many_failures", message)
+            .retry(retry_after_secs(wait_secs))
+    }
+
+    /// A name of this server that pages from elsewhere could have made up.
+    pub(super) fn host_not_allowed() -> Self {
+        let message = "Without API keys this server answers only requests to localhost, 127.x.x.x or [::1]: \
+                       check the URL, or start the server with keys.";
+        Self::new(StatusCode::FORBIDDEN, INVALID, "host_not_allowed", message)
+    }
+
+    /// A web page that wasn't listed.
+    pub(super) fn origin_not_allowed() -> Self {
+        let message = "Web pages of this origin may not use this server: the operator lists origins with --cors-origin.";
+        Self::new(StatusCode::FORBIDDEN, INVALID, "origin_not_allowed", message)
+    }
+
+    /// A body over the bound.
+    pub(super) fn body_too_large(bytes_max: u64) -> Self {
+        let message = format!("The body is larger than {bytes_max} bytes.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, "body_too_large", message)
+    }
+
+    /// A body that came too slowly.
+    pub(super) fn body_timeout() -> Self {
+        let message = "The body didn't arrive in time: send it faster.";
+        Self::new(StatusCode::REQUEST_TIMEOUT, INVALID, "body_timeout", message)
+    }
+
+    /// A body whose connection broke.
+    pub(super) fn body_broken() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            INVALID,
+            "body_incomplete",
+            "The body ended before its announced end.",
+        )
+    }
+
+    /// No room for another body.
+    pub(super) fn bodies_full() -> Self {
+        let message = "The server is reading as many request bodies as it has memory for: try again shortly.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "server_is_overloaded", message)
+            .retry(retry_after_secs(RETRY_AFTER_MIN_S))
+    }
+
+    /// A model that nothing here serves.
+    pub(super) fn model_not_found(model: &str) -> Self {
+        let model: String = model.chars().take(100).collect();
+        let message =
+            format!("The model `{model}` does not exist or is not served here: GET /v1/models lists them.");
+        Self::new(StatusCode::NOT_FOUND, INVALID, "model_not_found", message).about("model")
+    }
+
+    /// More tokens than the model can hold, in OpenAI's words.
+    pub(super) fn context_exceeded(
+        endpoint: Endpoint,
+        context: u32,
+        input: u32,
+        output: Option<u32>,
+    ) -> Self {
+        let (param, name) = match endpoint {
+            Endpoint::ChatCompletions => ("messages", "messages"),
+            Endpoint::Completions => ("prompt", "prompt"),
+        };
+        let message = match output {
+            None => format!(
+                "This model's maximum context length is {context} tokens. However, your {name} resulted in {input} \
+                 tokens. Please reduce the length of the {name}."
+            ),
+            Some(output) => format!(
+                "This model's maximum context length is {context} tokens. However, you requested {} tokens ({input} \
+                 in the {name}, {output} in the completion). Please reduce the length of the {name} or completion.",
+                u64::from(input) + u64::from(output)
+            ),
+        };
+        Self::new(StatusCode::BAD_REQUEST, INVALID, "context_length_exceeded", message).about(param)
+    }
+
+    /// A prompt that the model's template or tokenizer doesn't take.
+    pub(super) fn prompt_unfit(endpoint: Endpoint, reason: &str) -> Self {
+        let param = if endpoint == Endpoint::ChatCompletions { "messages" } else { "prompt" };
+        let message = format!("This model can't take this prompt: {reason}.");
+        Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value", message).about(param)
+    }
+
+    /// A bug of ours, or a broken box.
+    pub(super) fn internal(message: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, "internal_error", message)
+    }
+
+    /// The server stops soon and takes nothing new.
+    pub(super) fn draining() -> Self {
+        let message = "The server is draining: it finishes what it has and takes nothing new.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "server_is_draining", message)
+            .retry(retry_after_secs(RETRY_AFTER_UNKNOWN_S))
+    }
+
+    /// Something that an operator asked for and that isn't there.
+    pub(super) fn job_unknown() -> Self {
+        Self::new(StatusCode::NOT_FOUND, INVALID, "job_not_found", "There is no such job.").about("id")
+    }
+
+    /// An id in a path that isn't one.
+    pub(super) fn id_malformed(message: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value", message).about("id")
+    }
+
+    /// What the core wouldn't accept.
+    pub(super) fn refused(refusal: &Refusal, model: &str) -> Self {
+        let after = retry_after_span(refusal.retry_after);
+        match refusal.kind {
+            RefusalKind::NamespaceQueueFull => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                RATE,
+                "rate_limit_exceeded",
+                "As many of your requests are waiting as your share of the queue holds: try again later.",
+            )
+            .retry(after),
+            RefusalKind::QueueFull | RefusalKind::QueueBytesFull | RefusalKind::RingFull => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                UNAVAILABLE,
+                "server_is_overloaded",
+                "The server is overloaded: its queue is full. Try again later.",
+            )
+            .retry(after),
+            RefusalKind::Draining => Self::draining(),
+            RefusalKind::ModelUnknown => Self::model_not_found(model),
+            RefusalKind::OutputTooLarge => Self::new(
+                StatusCode::BAD_REQUEST,
+                INVALID,
+                "invalid_value",
+                "`max_tokens` asks for a longer answer than this server keeps for one request: ask for fewer.",
+            )
+            .about("max_tokens"),
+            RefusalKind::JobUnknown => Self::job_unknown(),
+        }
+    }
+
+    /// How a job ended that has no answer; `None` if it has one.
+    pub(super) fn ended(end: &End) -> Option<Self> {
+        let unavailable =
+            |code, message: &str| Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, code, message);
+        Some(match end {
+            End::Succeeded(_) => return None,
+            End::Failed(error) if error.class == ErrorClass::Terminal => {
+                Self::new(StatusCode::BAD_REQUEST, INVALID, "request_rejected", error.message.clone())
+            }
+            End::Failed(error) => {
+                Self::new(StatusCode::BAD_GATEWAY, SERVER, "node_error", error.message.clone())
+            }
+            End::Cancelled(CancelCause::Client) => {
+                Self::new(StatusCode::CONFLICT, INVALID, "job_cancelled", "The job was cancelled on request.")
+                    .retry(Retry::Never)
+            }
+            End::Cancelled(CancelCause::Operator) => {
+                unavailable("job_cancelled", "The job was cancelled by the operator.")
+                    .retry(retry_after_secs(RETRY_AFTER_UNKNOWN_S))
+            }
+            End::Cancelled(CancelCause::Shutdown) => {
+                let message = "The server stopped before the job was done: nothing was charged.";
+                unavailable("server_is_draining", message).retry(retry_after_secs(RETRY_AFTER_UNKNOWN_S))
+            }
+            End::Cancelled(CancelCause::Interrupted) => {
+                let message = "The server restarted under the job: nothing was charged.";
+                unavailable("job_interrupted", message).retry(retry_after_secs(RETRY_AFTER_MIN_S))
+            }
+            End::Expired => {
+                let message = "The job waited longer than it was allowed to, and no node was free: nothing was charged.";
+                unavailable("job_expired", message).retry(retry_after_secs(RETRY_AFTER_UNKNOWN_S))
+            }
+        })
+    }
+
+    /// The JSON body, without a line's end.
+    pub(super) fn render(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128 + self.message.len());
+        out.extend_from_slice(b"{\"error\":{\"message\":");
+        super::json::string(&mut out, &self.message);
+        out.extend_from_slice(b",\"type\":");
+        super::json::string(&mut out, self.kind);
+        out.extend_from_slice(b",\"param\":");
+        match &self.param {
+            Some(param) => super::json::string(&mut out, param),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\"code\":");
+        super::json::string(&mut out, self.code);
+        out.extend_from_slice(b"}}");
+        out
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        let RequestError { message, param, code } = error;
+        Self { param, ..Self::new(StatusCode::BAD_REQUEST, INVALID, code, message) }
+    }
+}
+
+fn retry_after_secs(secs: u64) -> Retry {
+    Retry::AfterSecs(secs.clamp(RETRY_AFTER_MIN_S, RETRY_AFTER_MAX_S))
+}
+
+fn retry_after_span(after: Option<Span>) -> Retry {
+    match after {
+        Some(span) => retry_after_secs(span.as_ms().div_ceil(1_000)),
+        None => retry_after_secs(RETRY_AFTER_UNKNOWN_S),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_map_to_statuses_with_bounded_waits() {
+        let second = Span::from_secs(1);
+        for (kind, after, status, code, retry) in [
+            (RefusalKind::NamespaceQueueFull, Some(second), 429, "rate_limit_exceeded", Retry::AfterSecs(1)),
+            (
+                RefusalKind::QueueFull,
+                Some(Span::from_secs(3_600)),
+                503,
+                "server_is_overloaded",
+                Retry::AfterSecs(60),
+            ),
+            (RefusalKind::QueueBytesFull, Some(Span(1)), 503, "server_is_overloaded", Retry::AfterSecs(1)),
+            (RefusalKind::RingFull, None, 503, "server_is_overloaded", Retry::AfterSecs(5)),
+            (RefusalKind::Draining, Some(second), 503, "server_is_draining", Retry::AfterSecs(5)),
+            (RefusalKind::ModelUnknown, None, 404, "model_not_found", Retry::ByStatus),
+            (RefusalKind::OutputTooLarge, None, 400, "invalid_value", Retry::ByStatus),
+            (RefusalKind::JobUnknown, None, 404, "job_not_found", Retry::ByStatus),
+        ] {
+            let error = ApiError::refused(&Refusal { kind, retry_after: after }, "m");
+            assert_eq!((error.status.as_u16(), error.code, error.retry), (status, code, retry), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_body_has_all_four_keys() {
+        let error = ApiError::model_not_found("a\"b");
+        let body: serde_json::Value = serde_json::from_slice(&error.render()).expect("JSON");
+        let error = body["error"].as_object().expect("an object");
+        assert_eq!(error.len(), 4);
+        assert_eq!((&error["param"], &error["code"]), (&"model".into(), &"model_not_found".into()));
+        let body: serde_json::Value = serde_json::from_slice(&ApiError::draining().render()).expect("JSON");
+        assert!(body["error"]["param"].is_null());
+    }
+
+    #[test]
+    fn every_unhappy_end_is_an_error() {
+        use crate::coordinator::event::{FinishReason, JobError};
+        let failed = |class| End::Failed(JobError { class, message: "no".into() });
+        assert_eq!(ApiError::ended(&End::Succeeded(FinishReason::Stop)), None);
+        for (end, status, code) in [
+            (failed(ErrorClass::Terminal), 400, "request_rejected"),
+            (failed(ErrorClass::Node), 502, "node_error"),
+            (failed(ErrorClass::Transient), 502, "node_error"),
+            (End::Cancelled(CancelCause::Client), 409, "job_cancelled"),
+            (End::Cancelled(CancelCause::Operator), 503, "job_cancelled"),
+            (End::Cancelled(CancelCause::Shutdown), 503, "server_is_draining"),
+            (End::Cancelled(CancelCause::Interrupted), 503, "job_interrupted"),
+            (End::Expired, 503, "job_expired"),
+        ] {
+            let error = ApiError::ended(&end).expect("unhappy");
+            assert_eq!((error.status.as_u16(), error.code), (status, code));
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! `/metrics`: every gauge and counter, in Prometheus' text format and, for the recount, as JSON of the same names.
+//!
+//! One list of families serves both, so that a number can't have two names.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Map, Value};
+
+use crate::coordinator::Counts;
+use crate::door::DoorGauges;
+use crate::runtime::Catalog;
+
+const PREFIX: &str = "switchbox_";
+
+/// What a number means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It goes up and down.
+    Gauge,
+    /// It only goes up.
+    Counter,
+}
+
+/// The samples of one name.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: Kind,
+    samples: Samples,
+}
+
+enum Samples {
+    One(u64),
+    /// By the value of one label.
+    By(&'static str, Vec<(String, u64)>),
+}
+
+fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family { name, help, kind: Kind::Gauge, samples: Samples::One(value) }
+}
+
+fn counter(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family { name, help, kind: Kind::Counter, samples: Samples::One(value) }
+}
+
+fn by<const N: usize>(label: &'static str, samples: [(&str, u64); N]) -> Samples {
+    Samples::By(label, samples.map(|(value, count)| (value.to_owned(), count)).into())
+}
+
+/// What the core counts.
+fn of_core(counts: &Counts) -> Vec<Family> {
+    let states = by(
+        "state",
+        [
+            ("queued", counts.jobs_queued),
+            ("reserved", counts.jobs_reserved),
+            ("running", counts.jobs_running),
+            ("cancelling", counts.jobs_cancelling),
+        ],
+    );
+    let ends = by(
+        "end",
+        [
+            ("succeeded", counts.succeeded),
+            ("failed", counts.failed),
+            ("cancelled", counts.cancelled),
+            ("expired", counts.expired),
+        ],
+    );
+    let help = "Live jobs by state; cancelling ones are counted as reserved or running too.";
+    vec![
+        Family { name: "jobs", help, kind: Kind::Gauge, samples: states },
+        counter("jobs_accepted_total", "Jobs accepted.", counts.accepted),
+        Family { name: "jobs_finished_total", help: "Jobs ended.", kind: Kind::Counter, samples: ends },
+        Family {
+            name: "refusals_total",
+            help: "Jobs refused.",
+            kind: Kind::Counter,
+            samples: refusals(counts),
+        },
+        counter("attempts_failed_total", "Attempts that failed or timed out.", counts.attempts_failed),
+        gauge("reservations", "Reservations that aren't gone.", counts.reservations),
+        gauge("slots_taken", "Slots of nodes that are taken.", counts.slots_taken),
+        gauge("slots", "Slots of nodes in all.", counts.slots_total),
+        gauge("nodes", "Nodes that are here.", counts.nodes),
+        gauge("holds", "Live holds, one for each live job.", counts.holds),
+        gauge("held_credits", "Micro-credits held.", counts.held_credits),
+        gauge("output_bytes_held", "Bytes of the output budget that are taken.", counts.output_bytes_held),
+        gauge("body_bytes_held", "Bytes of the bodies of live jobs.", counts.body_bytes_held),
+        gauge("clients", "Requests that the core knows and whose client hasn't left.", counts.clients),
+        gauge("timers", "Timers that are set.", counts.timers),
+        Family {
+            name: "disconnects_total",
+            help: "Clients that left before their answer, by what their job did.",
+            kind: Kind::Counter,
+            samples: disconnects(counts),
+        },
+        Family {
+            name: "late_messages_total",
+            help: "Messages of nodes that changed nothing.",
+            kind: Kind::Counter,
+            samples: by("kind", [("dead_reservation", counts.late_messages)]),
+        },
+    ]
+}
+
+fn refusals(counts: &Counts) -> Samples {
+    by(
+        "kind",
+        [
+            ("namespace_queue_full", counts.refused_namespace_queue_full),
+            ("queue_full", counts.refused_queue_full),
+            ("queue_bytes_full", counts.refused_queue_bytes_full),
+            ("draining", counts.refused_draining),
+            ("model_unknown", counts.refused_model_unknown),
+            ("output_too_large", counts.refused_output_too_large),
+        ],
+    )
+}
+
+fn disconnects(counts: &Counts) -> Samples {
+    by(
+        "phase",
+        [
+            ("queued", counts.disconnects_queued),
+            ("prefill", counts.disconnects_prefill),
+            ("decode", counts.disconnects_decode),
+            ("unread", counts.disconnects_unread),
+        ],
+    )
+}
+
+/// What can be seen without asking the core.
+fn of_edges(door: DoorGauges, bodies_in_flight_bytes: u64) -> Vec<Family> {
+    vec![
+        gauge("queue_depth", "Events pushed and not yet stepped.", door.queue_depth),
+        counter("queue_refused_total", "Requests that found no room for their event.", door.refused),
+        gauge("sessions", "Requests that hold a session.", door.sessions),
+        gauge("outputs", "Outputs that the driver knows.", door.outputs),
+        gauge("last_lsn", "The last step that changed rows.", door.last_lsn.0),
+        gauge("durable_lsn", "The last step on stable storage.", door.durable_lsn.0),
+        gauge(
+            "bodies_in_flight_bytes",
+            "Room for request bodies that are being read.",
+            bodies_in_flight_bytes,
+        ),
+    ]
+}
+
+/// What the executors of all models have done.
+fn of_executors(catalog: &Catalog) -> Vec<Family> {
+    let all: Vec<_> =
+        catalog.entries().filter_map(|entry| Some((&entry.name, entry.executor_counters()?))).collect();
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    macro_rules! sum {
+        ($field:ident) => {
+            all.iter().map(|(_, counters)| load(&counters.$field)).sum()
+        };
+    }
+    let steps = all.iter().map(|(name, counters)| (name.to_string(), load(&counters.steps))).collect();
+    let late_most = all.iter().map(|(_, counters)| load(&counters.steps_after_cancel_max)).max();
+    let cancelled = by(
+        "phase",
+        [
+            ("waiting", sum!(cancelled_waiting)),
+            ("prefill", sum!(cancelled_in_prefill)),
+            ("decode", sum!(cancelled_in_decode)),
+        ],
+    );
+    vec![
+        Family {
+            name: "executor_steps_total",
+            help: "Steps begun.",
+            kind: Kind::Counter,
+            samples: Samples::By("model", steps),
+        },
+        counter(
+            "executor_steps_after_cancel_total",
+            "Steps that still served a sequence after its cancel was sent.",
+            sum!(steps_after_cancel),
+        ),
+        gauge("executor_steps_after_cancel_max", "The most of them for one cancel.", late_most.unwrap_or(0)),
+        Family {
+            name: "executor_cancelled_total",
+            help: "Sequences cancelled.",
+            kind: Kind::Counter,
+            samples: cancelled,
+        },
+        counter("executor_prefill_tokens_total", "Tokens of prompts read.", sum!(prefill_tokens)),
+        counter("executor_decode_tokens_total", "Tokens decoded.", sum!(decode_tokens)),
+        gauge("executor_running", "Sequences held, waiting or running.", sum!(running)),
+        gauge("executor_kv_bytes", "Bytes of all sequences' caches.", sum!(kv_bytes)),
+    ]
+}
+
+/// Everything, for Prometheus.
+pub(super) fn text(
+    counts: &Counts,
+    door: DoorGauges,
+    bodies_in_flight_bytes: u64,
+    catalog: &Catalog,
+) -> String {
+    let mut out = String::with_capacity(8 << 10);
+    for family in of_core(counts) {
+        write_family(&mut out, PREFIX, &family);
+    }
+    for family in of_edges(door, bodies_in_flight_bytes) {
+        write_family(&mut out, PREFIX, &family);
+    }
+    for family in of_executors(catalog) {
+        write_family(&mut out, PREFIX, &family);
+    }
+    if let Some(bytes) = resident_bytes() {
+        write_family(&mut out, "", &gauge("process_resident_memory_bytes", "Resident memory.", bytes));
+    }
+    out
+}
+
+/// What the core counts, under the metrics' names without their prefix; labelled ones as objects.
+pub(super) fn counts_json(counts: &Counts) -> Value {
+    let member = |family: Family| {
+        let value = match family.samples {
+            Samples::One(value) => value.into(),
+            Samples::By(_, samples) => {
+                samples.into_iter().map(|(label, value)| (label, Value::from(value))).collect()
+            }
+        };
+        (family.name.to_owned(), value)
+    };
+    Value::Object(of_core(counts).into_iter().map(member).collect::<Map<_, _>>())
+}
+
+fn write_family(out: &mut String, prefix: &str, family: &Family) {
+    let Family { name, help, kind, samples } = family;
+    let kind = match kind {
+        Kind::Gauge => "gauge",
+        Kind::Counter => "counter",
+    };
+    // Writing to a string doesn't fail.
+    let _ = writeln!(out, "# HELP {prefix}{name} {help}\n# TYPE {prefix}{name} {kind}");
+    match samples {
+        Samples::One(value) => {
+            let _ = writeln!(out, "{prefix}{name} {value}");
+        }
+        Samples::By(label, samples) => {
+            for (of, value) in samples {
+                let _ = writeln!(out, "{prefix}{name}{{{label}=\"{}\"}} {value}", escaped_label(of));
+            }
+        }
+    }
+}
+
+fn escaped_label(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// Memory of this process; `None` where the system doesn't tell.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1_024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Lsn;
+
+    #[test]
+    fn the_text_is_typed_and_each_name_is_told_once() {
+        let counts = Counts { jobs_queued: 3, succeeded: 7, late_messages: 1, ..Counts::default() };
+        let door = DoorGauges {
+            queue_depth: 1,
+            refused: 2,
+            sessions: 3,
+            outputs: 4,
+            last_lsn: Lsn(6),
+            durable_lsn: Lsn(5),
+        };
+        let text = text(&counts, door, 9, &Catalog::default());
+        for line in [
+            "# TYPE switchbox_jobs gauge",
+            "switchbox_jobs{state=\"queued\"} 3",
+            "# TYPE switchbox_jobs_finished_total counter",
+            "switchbox_jobs_finished_total{end=\"succeeded\"} 7",
+            "switchbox_late_messages_total{kind=\"dead_reservation\"} 1",
+            "switchbox_queue_refused_total 2",
+            "switchbox_durable_lsn 5",
+            "switchbox_executor_running 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        let mut types: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let all = types.len();
+        types.sort_unstable();
+        types.dedup();
+        assert_eq!(types.len(), all);
+        assert!(text.contains("process_resident_memory_bytes"));
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        let samples = Samples::By("model", vec![("a\"b\\c\nd".into(), 1)]);
+        let mut out = String::new();
+        write_family(&mut out, PREFIX, &Family { name: "x", help: "X.", kind: Kind::Gauge, samples });
+        assert!(out.ends_with("switchbox_x{model=\"a\\\"b\\\\c\\nd\"} 1\n"), "{out}");
+    }
+
+    #[test]
+    fn the_recount_has_the_same_names() {
+        let json = counts_json(&Counts { jobs_running: 2, holds: 2, ..Counts::default() });
+        assert_eq!((&json["jobs"]["running"], &json["holds"]), (&2.into(), &2.into()));
+    }
+}

@@ -1,0 +1,192 @@
+//! A job from its client's side: which messages came, which output belongs to the answer, what may leave when.
+//!
+//! Dropping a [`Follow`] before [`Follow::served`] means that the client went away, which cancels the job.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use crate::api::Durability;
+use crate::api::json;
+use crate::coordinator::effect::{End, Finished, Refusal};
+use crate::door::{ClientMessage, ClientSession, Opened};
+use crate::ids::JobId;
+use crate::output::{Chunk, Take};
+
+/// The last that is heard of a job.
+#[derive(Debug)]
+pub(in crate::api) enum Outcome {
+    /// It was not accepted.
+    Refused(Refusal),
+    /// It ended.
+    Finished(Box<Finished>),
+}
+
+/// What a stream does next.
+#[derive(Debug)]
+pub(in crate::api) enum Step {
+    /// Sends a piece of the answer.
+    Chunk(Chunk),
+    /// Ends; everything of the answer was taken before.
+    End(Outcome),
+    /// Ends without the output that its job has: a bug.
+    Lost,
+}
+
+/// An answer is missing output that its job has.
+#[derive(Debug)]
+pub(super) struct OutputLost;
+
+/// One submitted job as its client sees it.
+pub(in crate::api) struct Follow {
+    session: ClientSession,
+    job: Option<JobId>,
+    /// The newest attempt's output, unless it was revoked.
+    opened: Option<Opened>,
+    /// Whether the job's acceptance is known to be on disk.
+    acceptance: Acceptance,
+    outcome: Option<Outcome>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Acceptance {
+    Unknown,
+    Durable,
+}
+
+impl Follow {
+    /// Follows what was just submitted through `session`.
+    pub(super) fn new(session: ClientSession, durability: Durability) -> Self {
+        let acceptance = match durability {
+            Durability::Strict => Acceptance::Unknown,
+            Durability::Relaxed => Acceptance::Durable,
+        };
+        Self { session, job: None, opened: None, acceptance, outcome: None }
+    }
+
+    /// The job's id, once it was accepted.
+    pub(in crate::api) fn job(&self) -> Option<JobId> {
+        self.job
+    }
+
+    /// The client has everything: the job is left to rest.
+    pub(in crate::api) fn served(self) {
+        self.session.served();
+    }
+
+    /// Waits for the end. Takes no output, so that until then a failed attempt can run again.
+    pub(super) async fn outcome(&mut self) -> Outcome {
+        poll_fn(|cx| {
+            self.poll_messages(cx);
+            self.outcome.take().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Waits for the next step of a stream; safe to drop.
+    pub(super) async fn step(&mut self) -> Step {
+        poll_fn(|cx| self.poll_step(cx)).await
+    }
+
+    /// Gives back an outcome that [`Step::End`] brought: the next step will bring it again.
+    pub(super) fn put_back(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+
+    /// The next step of a stream.
+    pub(in crate::api) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        self.poll_messages(cx);
+        let Some(outcome) = self.outcome.take() else {
+            return self.poll_output(cx);
+        };
+        let Some(missing_to) = answer_chunks(&outcome) else {
+            return Poll::Ready(Step::End(outcome));
+        };
+        // What acknowledges the end is on disk, and so is everything before it.
+        let taken = match self.answer_reader(missing_to.attempt) {
+            _ if missing_to.chunks == 0 => return Poll::Ready(Step::End(outcome)),
+            None => return Poll::Ready(Step::Lost),
+            Some(opened) if opened.reader.cursor() >= missing_to.chunks => {
+                return Poll::Ready(Step::End(outcome));
+            }
+            Some(opened) => opened.reader.poll_take(cx),
+        };
+        self.outcome = Some(outcome);
+        match ready!(taken) {
+            Take::Chunk(chunk) => Poll::Ready(Step::Chunk(chunk)),
+            Take::Closed => Poll::Ready(Step::Lost),
+        }
+    }
+
+    /// Output of an attempt that still runs.
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let Some(opened) = &mut self.opened else {
+            return Poll::Pending;
+        };
+        // Taking a chunk delivers it, after which the job can't run again: so not before it may leave.
+        if self.acceptance == Acceptance::Unknown {
+            ready!(self.session.poll_committed(cx, opened.submit_lsn));
+            self.acceptance = Acceptance::Durable;
+        }
+        match ready!(opened.reader.poll_take(cx)) {
+            Take::Chunk(chunk) => Poll::Ready(Step::Chunk(chunk)),
+            Take::Closed => {
+                self.opened = None;
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Takes a finished job's whole text and appends it as the inside of a JSON string.
+    pub(super) async fn take_text(
+        &mut self,
+        finished: &Finished,
+        out: &mut Vec<u8>,
+    ) -> Result<(), OutputLost> {
+        if finished.chunks == 0 {
+            return Ok(());
+        }
+        let opened = self.answer_reader(finished.attempt).ok_or(OutputLost)?;
+        while opened.reader.cursor() < finished.chunks {
+            match opened.reader.take().await {
+                Take::Chunk(chunk) => json::escaped(out, &chunk.text),
+                Take::Closed => return Err(OutputLost),
+            }
+        }
+        Ok(())
+    }
+
+    fn answer_reader(&mut self, attempt: u32) -> Option<&mut Opened> {
+        self.opened.as_mut().filter(|opened| opened.attempt == attempt)
+    }
+
+    /// Takes in every message that is there.
+    fn poll_messages(&mut self, cx: &mut Context<'_>) {
+        while self.outcome.is_none()
+            && let Poll::Ready(message) = self.session.poll_next(cx)
+        {
+            match message {
+                ClientMessage::Accepted { job } => self.job = Some(job),
+                ClientMessage::Opened(opened) => self.opened = Some(opened),
+                ClientMessage::Refused(refusal) => self.outcome = Some(Outcome::Refused(refusal)),
+                ClientMessage::Finished(finished) => self.outcome = Some(Outcome::Finished(finished)),
+                // Nothing was asked here.
+                ClientMessage::Answer(_) => {}
+            }
+        }
+    }
+}
+
+struct AnswerExtent {
+    attempt: u32,
+    chunks: u32,
+}
+
+/// Which output is the answer; `None` if there is no answer.
+fn answer_chunks(outcome: &Outcome) -> Option<AnswerExtent> {
+    match outcome {
+        Outcome::Finished(finished) if matches!(finished.end, End::Succeeded(_)) => {
+            Some(AnswerExtent { attempt: finished.attempt, chunks: finished.chunks })
+        }
+        _ => None,
+    }
+}

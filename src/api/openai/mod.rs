@@ -1,0 +1,297 @@
+//! OpenAI's endpoints: from a request's head and body to a job, and from the job to an answer.
+//!
+//! Shapes are in `chat` and `completions`, what a job does meanwhile in `follow`. Nothing here decides whether
+//! or where a job runs: it asks through the door.
+
+mod chat;
+mod completions;
+mod follow;
+mod headers;
+pub(super) mod models;
+pub(super) mod render;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+
+use super::auth::{InFlight, Principal};
+use super::error::ApiError;
+use super::response::{self, Body};
+use super::sse::EventStream;
+use super::{Context, body};
+use crate::coordinator::event::{Endpoint, FinishReason, Mode, Tier};
+use crate::door::NewJob;
+use crate::ids::ModelName;
+use crate::request::{self, StreamMode};
+pub(super) use follow::{Follow, Outcome, Step};
+use render::Shown;
+
+/// Runs an inference and answers with it.
+pub(super) async fn infer(
+    context: &Arc<Context>,
+    endpoint: Endpoint,
+    principal: &Principal,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    if context.drain.is_draining() {
+        return Err(ApiError::draining());
+    }
+    let (head, body) = request.into_parts();
+    body::check_type(&head.headers)?;
+    let read = body::read(body, &context.limits, &context.bodies).await?;
+    let prepared = if read.bytes.len() <= context.limits.inline_parse_bytes_max {
+        prepare(context, endpoint, &read.bytes)?
+    } else {
+        let (context, bytes) = (Arc::clone(context), Arc::clone(&read.bytes));
+        let parsing = tokio::task::spawn_blocking(move || prepare(&context, endpoint, &bytes));
+        parsing
+            .await
+            .map_err(|_| ApiError::internal("The request could not be parsed: please report it."))??
+    };
+    let refused = |refusal| ApiError::refused(&refusal, &prepared.model);
+    let mut session = context.door.open().map_err(refused)?;
+    let in_flight = principal.enter();
+    session
+        .submit(NewJob {
+            namespace: principal.namespace.clone(),
+            environment: principal.environment,
+            endpoint,
+            model: Arc::clone(&prepared.model),
+            body: read.bytes,
+            mode: prepared.mode(),
+            tier: prepared.tier,
+            ttl: headers::ttl(&head.headers, &context.limits),
+            input_tokens: prepared.input_tokens,
+            output_tokens_max: prepared.output_tokens_max,
+        })
+        .map_err(refused)?;
+    // The core counts the body's bytes from here on.
+    drop(read.room);
+    let exchange = Exchange {
+        follow: Follow::new(session, context.durability),
+        shown: Shown {
+            endpoint,
+            created: unix_now(),
+            model: Arc::clone(&prepared.model),
+            tier: prepared.tier,
+            fingerprint: Arc::clone(&context.fingerprint),
+        },
+        in_flight,
+    };
+    let quota = headers::Quota::new(context, &exchange.in_flight, prepared.context_tokens);
+    let answered = match prepared.stream {
+        StreamMode::Whole => whole(exchange).await,
+        StreamMode::Events => events(exchange, prepared.usage, context).await,
+    };
+    let mut response = answered.unwrap_or_else(|failure| failure.into_response());
+    quota.write(response.headers_mut());
+    Ok(response)
+}
+
+/// Whether a stream ends with a chunk of usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UsageChunk {
+    Asked,
+    NotAsked,
+}
+
+/// A request that fits its model.
+struct Prepared {
+    model: ModelName,
+    stream: StreamMode,
+    usage: UsageChunk,
+    tier: Tier,
+    context_tokens: u32,
+    input_tokens: u32,
+    output_tokens_max: u32,
+}
+
+impl Prepared {
+    fn mode(&self) -> Mode {
+        match self.stream {
+            StreamMode::Whole => Mode::Sync,
+            StreamMode::Events => Mode::Stream,
+        }
+    }
+}
+
+/// Parses a body and counts its tokens. Takes as long as the body is large.
+fn prepare(context: &Context, endpoint: Endpoint, body: &[u8]) -> Result<Prepared, ApiError> {
+    let request = request::parse(endpoint, body)?;
+    let entry =
+        context.catalog.find(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
+    let input = entry.input_tokens(&request).map_err(|reason| ApiError::prompt_unfit(endpoint, &reason))?;
+    let context_tokens = entry.context_tokens();
+    let output = output_room(context_tokens, input, request.max_tokens, entry.output_tokens_default())
+        .map_err(|asked| ApiError::context_exceeded(endpoint, context_tokens, input, asked))?;
+    Ok(Prepared {
+        model: Arc::clone(&entry.name),
+        stream: request.stream,
+        usage: if request.include_usage { UsageChunk::Asked } else { UsageChunk::NotAsked },
+        tier: request.tier,
+        context_tokens,
+        input_tokens: input,
+        output_tokens_max: output,
+    })
+}
+
+/// How many tokens may be generated: what was asked for if it fits, else the default as far as it fits. The error
+/// is what was asked for.
+fn output_room(context: u32, input: u32, asked: Option<u32>, default: u32) -> Result<u32, Option<u32>> {
+    let room = context.saturating_sub(input);
+    match asked {
+        _ if room == 0 => Err(None),
+        Some(asked) if asked > room => Err(Some(asked)),
+        Some(asked) => Ok(asked),
+        None => Ok(default.clamp(1, room)),
+    }
+}
+
+/// A submitted job and everything that its answer shows.
+struct Exchange {
+    follow: Follow,
+    shown: Shown,
+    in_flight: InFlight,
+}
+
+/// An error together with what is known of the job that it is about.
+struct JobFailure {
+    error: ApiError,
+    outcome: Option<Outcome>,
+}
+
+impl JobFailure {
+    fn of_outcome(outcome: Outcome, model: &str) -> Self {
+        let error = match &outcome {
+            Outcome::Refused(refusal) => ApiError::refused(refusal, model),
+            Outcome::Finished(finished) => ApiError::ended(&finished.end).unwrap_or_else(output_lost),
+        };
+        Self { error, outcome: Some(outcome) }
+    }
+
+    fn into_response(self) -> Response<Body> {
+        let mut response = response::error(&self.error);
+        if let Some(Outcome::Finished(finished)) = &self.outcome {
+            headers::write_finished(response.headers_mut(), finished);
+        }
+        response
+    }
+}
+
+/// The error of an answer that was promised and isn't there.
+pub(super) fn output_lost() -> ApiError {
+    ApiError::internal("The answer was lost between the node and the client: please report it.")
+}
+
+/// Waits for the job's end and answers with all of it.
+async fn whole(mut exchange: Exchange) -> Result<Response<Body>, JobFailure> {
+    let outcome = exchange.follow.outcome().await;
+    let (finished, reason) = match outcome {
+        Outcome::Finished(finished) => match success(&finished.end) {
+            Some(reason) => (finished, reason),
+            None => {
+                exchange.follow.served();
+                return Err(JobFailure::of_outcome(Outcome::Finished(finished), &exchange.shown.model));
+            }
+        },
+        refused @ Outcome::Refused(_) => {
+            exchange.follow.served();
+            return Err(JobFailure::of_outcome(refused, &exchange.shown.model));
+        }
+    };
+    let mut text = exchange.shown.begin_whole(finished.job);
+    if exchange.follow.take_text(&finished, &mut text).await.is_err() {
+        return Err(JobFailure { error: output_lost(), outcome: Some(Outcome::Finished(finished)) });
+    }
+    exchange.shown.end_whole(&mut text, reason, finished.usage);
+    let mut response = response::json(text);
+    headers::write_finished(response.headers_mut(), &finished);
+    exchange.follow.served();
+    Ok(response)
+}
+
+/// Waits for the first piece of output, so that everything that goes wrong before it is still a proper HTTP
+/// error, and at most so long that no proxy gives the silent connection up. The rest follows as events.
+async fn events(
+    mut exchange: Exchange,
+    usage: UsageChunk,
+    context: &Context,
+) -> Result<Response<Body>, JobFailure> {
+    let first = tokio::time::timeout(context.limits.keepalive(), exchange.follow.step()).await.ok();
+    if let Some(Step::End(outcome)) = first {
+        match success_of(&outcome) {
+            // An answer of no text at all.
+            Some(_) => exchange.follow.put_back(outcome),
+            None => {
+                exchange.follow.served();
+                return Err(JobFailure::of_outcome(outcome, &exchange.shown.model));
+            }
+        }
+        return Ok(stream(exchange, usage, context, None));
+    }
+    let first = match first {
+        Some(Step::Chunk(chunk)) => Some(chunk),
+        Some(Step::Lost) => return Err(JobFailure { error: output_lost(), outcome: None }),
+        _ => None,
+    };
+    Ok(stream(exchange, usage, context, first))
+}
+
+fn stream(
+    exchange: Exchange,
+    usage: UsageChunk,
+    context: &Context,
+    first: Option<crate::output::Chunk>,
+) -> Response<Body> {
+    let Exchange { follow, shown, in_flight } = exchange;
+    let job = follow.job();
+    let events =
+        EventStream::new(follow, shown.events(job, usage), first, context.limits.keepalive(), in_flight);
+    let mut response = response::whole(hyper::StatusCode::OK, "text/event-stream", "");
+    headers::write_stream(response.headers_mut(), job);
+    *response.body_mut() = Body::Events(Box::new(events));
+    response
+}
+
+fn success(end: &crate::coordinator::effect::End) -> Option<FinishReason> {
+    match end {
+        crate::coordinator::effect::End::Succeeded(reason) => Some(*reason),
+        _ => None,
+    }
+}
+
+fn success_of(outcome: &Outcome) -> Option<FinishReason> {
+    match outcome {
+        Outcome::Finished(finished) => success(&finished.end),
+        Outcome::Refused(_) => None,
+    }
+}
+
+/// Wall time, as answers show it.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_keeps_to_the_context() {
+        for (context, input, asked, default, expected) in [
+            (100, 10, None, 50, Ok(50)),
+            (100, 10, None, 500, Ok(90)),
+            (100, 10, None, 0, Ok(1)),
+            (100, 10, Some(90), 50, Ok(90)),
+            (100, 10, Some(91), 50, Err(Some(91))),
+            (100, 100, None, 50, Err(None)),
+            (100, 101, Some(1), 50, Err(None)),
+            (100, 99, None, 50, Ok(1)),
+            (100, 10, Some(u32::MAX), 50, Err(Some(u32::MAX))),
+        ] {
+            assert_eq!(output_room(context, input, asked, default), expected, "{context} {input} {asked:?}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Which path means what. Decides from method and path alone; never touches a body.
+
+use std::borrow::Cow;
+
+use hyper::Method;
+
+use crate::coordinator::event::Endpoint;
+
+/// What is asked on the inference listener.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Route<'p> {
+    /// Run an inference.
+    Infer(Endpoint),
+    /// All models.
+    Models,
+    /// One model.
+    Model(Cow<'p, str>),
+    /// Whether the process lives.
+    Health,
+    /// Whether it takes work.
+    Ready,
+    /// The path exists, with these methods.
+    WrongMethod(&'static str),
+    /// There is nothing.
+    Unknown,
+}
+
+const READ: &str = "GET, HEAD";
+const WRITE: &str = "POST";
+
+impl<'p> Route<'p> {
+    /// The route of a request.
+    pub(super) fn of(method: &Method, path: &'p str) -> Self {
+        let is_read = method == Method::GET || method == Method::HEAD;
+        let (route, allow) = match path {
+            "/v1/chat/completions" => (Route::Infer(Endpoint::ChatCompletions), WRITE),
+            "/v1/completions" => (Route::Infer(Endpoint::Completions), WRITE),
+            "/v1/models" => (Route::Models, READ),
+            "/healthz" => (Route::Health, READ),
+            "/readyz" => (Route::Ready, READ),
+            _ => match path.strip_prefix("/v1/models/").filter(|name| !name.is_empty()) {
+                Some(name) => (Route::Model(percent_decoded(name)), READ),
+                None => return Route::Unknown,
+            },
+        };
+        match allow {
+            READ if is_read => route,
+            WRITE if method == Method::POST => route,
+            _ => Route::WrongMethod(allow),
+        }
+    }
+}
+
+/// The text behind `%41`; what isn't valid stays as it is.
+pub(super) fn percent_decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digit = |offset: usize| bytes.get(at + offset).and_then(|byte| char::from(*byte).to_digit(16));
+        match (bytes[at], digit(1), digit(2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(out).map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_methods() {
+        let model = |name: &'static str| Route::Model(Cow::Borrowed(name));
+        for (method, path, route) in [
+            (Method::POST, "/v1/chat/completions", Route::Infer(Endpoint::ChatCompletions)),
+            (Method::POST, "/v1/completions", Route::Infer(Endpoint::Completions)),
+            (Method::GET, "/v1/chat/completions", Route::WrongMethod("POST")),
+            (Method::GET, "/v1/models", Route::Models),
+            (Method::HEAD, "/v1/models", Route::Models),
+            (Method::POST, "/v1/models", Route::WrongMethod("GET, HEAD")),
+            (Method::GET, "/v1/models/", Route::Unknown),
+            (Method::GET, "/v1/models/org/name", model("org/name")),
+            (Method::GET, "/v1/models/org%2Fname%20b", model("org/name b")),
+            (Method::GET, "/v1/models/%zz%4", model("%zz%4")),
+            (Method::GET, "/v1/models/%ff", model("%ff")),
+            (Method::GET, "/healthz", Route::Health),
+            (Method::GET, "/readyz", Route::Ready),
+            (Method::DELETE, "/readyz", Route::WrongMethod("GET, HEAD")),
+            (Method::GET, "/", Route::Unknown),
+            (Method::POST, "/v1/chat/completions/", Route::Unknown),
+            (Method::POST, "/v1/embeddings", Route::Unknown),
+        ] {
+            assert_eq!(Route::of(&method, path), route, "{method} {path}");
+        }
+    }
+}

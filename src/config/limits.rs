@@ -1,0 +1,123 @@
+//! Every bound and deadline that can be set in `[limits]`: its default and the range that makes sense, in one
+//! table. Decides nothing else.
+
+use std::collections::BTreeMap;
+
+use super::document::{ConfigError, Stated};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const SECOND: u64 = 1_000;
+const HOUR: u64 = 3_600 * SECOND;
+const WEEK: u64 = 7 * 24 * HOUR;
+
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident: $default:expr, $least:expr => $most:expr;)*) => {
+        /// Bounds and deadlines, each with its unit last.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Limits {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        /// The keys of `[limits]`.
+        pub(super) const KEYS: &[&str] = &[$(stringify!($name)),*];
+
+        impl Limits {
+            fn in_ranges(stated: &BTreeMap<&'static str, Stated<u64>>) -> Result<Self, ConfigError> {
+                Ok(Self {
+                    $($name: match stated.get(stringify!($name)) {
+                        Some(stated) => stated.in_range($least, $most, $default)?,
+                        None => $default,
+                    },)*
+                })
+            }
+        }
+    };
+}
+
+limits! {
+    /// Jobs that may wait in all.
+    queue_jobs_max: 10_000, 1 => 10_000_000;
+    /// Jobs of one namespace that may wait.
+    namespace_queue_jobs_max: 5_000, 1 => 10_000_000;
+    /// Bytes of bodies of live jobs.
+    queue_bytes_max: 256 * MIB, 4 * KIB => 1_024 * GIB;
+    /// Bytes of outputs of running and unread jobs.
+    output_budget_bytes: 256 * MIB, 4 * KIB => 1_024 * GIB;
+    /// Bytes of one output.
+    output_bytes_max: 16 * MIB, KIB => GIB;
+    /// Finished jobs whose rows stay readable.
+    finished_jobs_max: 10_000, 1 => 10_000_000;
+    /// Attempts that may fail before the job does.
+    attempts_max: 3, 1 => 100;
+    /// From assignment to the node's acceptance.
+    accept_timeout_ms: 10 * SECOND, 10 => HOUR;
+    /// From acceptance to the first output.
+    first_output_timeout_ms: 120 * SECOND, 10 => 24 * HOUR;
+    /// Between two pieces of output.
+    progress_timeout_ms: 60 * SECOND, 10 => 24 * HOUR;
+    /// For a whole attempt.
+    attempt_timeout_ms: 1_800 * SECOND, 10 => WEEK;
+    /// From a stop to the node's word that it stopped.
+    stop_timeout_ms: 10 * SECOND, 10 => HOUR;
+    /// How long a job may wait before it is dispatched, unless its client says less.
+    job_ttl_ms: 600 * SECOND, 10 => WEEK;
+    /// Bytes of a request's body.
+    body_bytes_max: 4 * MIB, KIB => GIB;
+    /// Bytes of all bodies that are being read or parsed.
+    bodies_bytes_max: 256 * MIB, KIB => 1_024 * GIB;
+    /// How long a client may leave what was sent to it unread.
+    client_stall_ms: 30 * SECOND, 100 => HOUR;
+    /// From the opening of a connection, or its last answer, to a whole request head.
+    header_read_timeout_ms: 10 * SECOND, 100 => HOUR;
+    /// Between two pieces of a body.
+    body_idle_timeout_ms: 15 * SECOND, 100 => HOUR;
+    /// For a whole body.
+    body_timeout_ms: 60 * SECOND, 100 => HOUR;
+    /// Connections at once.
+    connections_max: 4_096, 1 => 1_000_000;
+    /// Connections at once from one address (an IPv6 /64 counts as one).
+    connections_per_ip_max: 64, 1 => 1_000_000;
+    /// The same from this very machine, where every program has the same address.
+    connections_per_loopback_max: 4_096, 1 => 1_000_000;
+    /// Silence on a stream after which a comment is sent.
+    keepalive_delay_ms: 10 * SECOND, 10 => HOUR;
+    /// From the wish to stop until jobs that still run are cancelled.
+    drain_deadline_ms: 30 * SECOND, 1 => 24 * HOUR;
+}
+
+impl Limits {
+    /// Each in its range, and none making another pointless.
+    pub(super) fn checked(stated: &BTreeMap<&'static str, Stated<u64>>) -> Result<Self, ConfigError> {
+        let limits = Self::in_ranges(stated)?;
+        for (part, whole, part_value, whole_value) in [
+            ("body_bytes_max", "bodies_bytes_max", limits.body_bytes_max, limits.bodies_bytes_max),
+            ("body_bytes_max", "queue_bytes_max", limits.body_bytes_max, limits.queue_bytes_max),
+            ("output_bytes_max", "output_budget_bytes", limits.output_bytes_max, limits.output_budget_bytes),
+        ] {
+            if part_value <= whole_value {
+                continue;
+            }
+            // Blamed is whichever was stated, the smaller one first.
+            let (blamed, problem) = match (stated.get(whole), stated.get(part)) {
+                (Some(whole), _) => {
+                    (whole.with(()), format!("is below `limits.{part}`, which is {part_value}"))
+                }
+                (None, Some(part)) => {
+                    (part.with(()), format!("is above `limits.{whole}`, which is {whole_value}"))
+                }
+                (None, None) => continue,
+            };
+            let remedy = format!("raise `limits.{whole}` or lower `limits.{part}`");
+            return Err(blamed.refused(&problem, remedy));
+        }
+        Ok(limits)
+    }
+}

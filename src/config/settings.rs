@@ -1,0 +1,237 @@
+//! What was stated, by the file or by flags, before anything is checked but its type. Flags win.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::Auth;
+use super::document::{ConfigError, Document, Section, Stated};
+use super::{limits, model};
+
+/// The command line's part of the configuration, as it was written.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--admin-listen`
+    pub admin_listen: Option<String>,
+    /// `--data-dir`
+    pub data_dir: Option<String>,
+    /// `--model`, each `NAME=SPEC`
+    pub models: Vec<String>,
+    /// `--no-auth`
+    pub auth: Option<Auth>,
+    /// `--durability`
+    pub durability: Option<String>,
+    /// `--log-format`
+    pub log_format: Option<String>,
+    /// `--threads`
+    pub threads: Option<String>,
+    /// `--slots`
+    pub slots: Option<String>,
+    /// `--cors-origin`
+    pub cors_origins: Vec<String>,
+    /// `--drain-deadline`, a span as in `30s`
+    pub drain_deadline: Option<String>,
+}
+
+/// One model as it was stated.
+#[derive(Debug)]
+pub(super) struct ModelSettings {
+    pub(super) name: Stated<String>,
+    pub(super) spec: Stated<String>,
+    /// Where a relative path starts from.
+    pub(super) directory: PathBuf,
+    pub(super) slots: Option<Stated<u64>>,
+    pub(super) output_tokens_default: Option<Stated<u64>>,
+}
+
+/// Everything that can be stated.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    pub(super) listen: Option<Stated<String>>,
+    pub(super) cors_origins: Option<Vec<Stated<String>>>,
+    pub(super) auth: Option<Stated<String>>,
+    pub(super) admin_listen: Option<Stated<String>>,
+    pub(super) durability: Option<Stated<String>>,
+    pub(super) data_dir: Option<Stated<String>>,
+    pub(super) log_format: Option<Stated<String>>,
+    pub(super) threads: Option<Stated<u64>>,
+    pub(super) prefill_chunk: Option<Stated<u64>>,
+    pub(super) slots: Option<Stated<u64>>,
+    pub(super) limits: BTreeMap<&'static str, Stated<u64>>,
+    pub(super) models: Vec<ModelSettings>,
+}
+
+/// The sections of a file and their keys.
+const SECTIONS: [(&str, &[&str]); 8] = [
+    ("http", &["listen", "cors_origins", "auth"]),
+    ("admin", &["listen"]),
+    ("durability", &["mode"]),
+    ("data", &["dir"]),
+    ("log", &["format"]),
+    ("executor", &["threads", "prefill_chunk"]),
+    ("limits", limits::KEYS),
+    ("model", &["name", "spec", "slots", "output_tokens_default"]),
+];
+
+/// Where a key belongs that is known in exactly one section.
+fn home_of(key: &str) -> Option<String> {
+    let mut homes = SECTIONS.iter().filter(|(_, keys)| keys.contains(&key));
+    match (homes.next(), homes.next()) {
+        (Some((section, _)), None) => Some(format!("{section}.{key}")),
+        _ => None,
+    }
+}
+
+fn keys_of(section: &str) -> &'static [&'static str] {
+    SECTIONS.iter().find(|(name, _)| *name == section).map_or(&[], |(_, keys)| *keys)
+}
+
+impl Settings {
+    /// What the file states.
+    pub(super) fn of_document(document: &Document) -> Result<Self, ConfigError> {
+        let table = document.parse()?;
+        let names = SECTIONS.map(|(name, _)| name);
+        let root = Section::open(document, "", &table, &names, home_of)?;
+        let mut settings = Self::default();
+        for (name, keys) in SECTIONS {
+            if name == "model" {
+                continue;
+            }
+            if let Some(table) = root.table(name)? {
+                settings.read_section(
+                    &Section::open(document, name, table, keys, home_of)?,
+                    name,
+                    document,
+                )?;
+            }
+        }
+        for (table, stated) in root.tables("model")? {
+            let section = Section::open(document, "model", table, keys_of("model"), home_of)?;
+            settings.models.push(model_of(&section, &stated, document.directory())?);
+        }
+        Ok(settings)
+    }
+
+    fn read_section(
+        &mut self,
+        section: &Section<'_>,
+        name: &str,
+        document: &Document,
+    ) -> Result<(), ConfigError> {
+        match name {
+            "http" => {
+                self.listen = section.text("listen")?;
+                self.cors_origins = section.texts("cors_origins")?;
+                self.auth = section.text("auth")?;
+            }
+            "admin" => self.admin_listen = section.text("listen")?,
+            "durability" => self.durability = section.text("mode")?,
+            "data" => self.data_dir = section.text("dir")?.map(|dir| under(document.directory(), dir)),
+            "log" => self.log_format = section.text("format")?,
+            "executor" => {
+                self.threads = section.number("threads")?;
+                self.prefill_chunk = section.number("prefill_chunk")?;
+            }
+            _ => {
+                for key in limits::KEYS {
+                    if let Some(stated) = section.number(key)? {
+                        self.limits.insert(key, stated);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the flags win. A model of a name that the file has too replaces the file's.
+    pub(super) fn overlay(&mut self, flags: Flags) -> Result<(), ConfigError> {
+        let text = |flag, value: Option<String>| value.map(|value| Stated::flag(flag, &value.clone(), value));
+        let auth = flags.auth.map(|auth| match auth {
+            Auth::Key => Stated::flag("--auth", "key", "key".to_owned()),
+            Auth::None => Stated::flag("--no-auth", "", "none".to_owned()),
+        });
+        for (place, stated) in [
+            (&mut self.listen, text("--listen", flags.listen)),
+            (&mut self.admin_listen, text("--admin-listen", flags.admin_listen)),
+            (&mut self.data_dir, text("--data-dir", flags.data_dir)),
+            (&mut self.durability, text("--durability", flags.durability)),
+            (&mut self.log_format, text("--log-format", flags.log_format)),
+            (&mut self.auth, auth),
+        ] {
+            *place = stated.or_else(|| place.take());
+        }
+        self.threads = number("--threads", flags.threads)?.or_else(|| self.threads.take());
+        self.slots = number("--slots", flags.slots)?;
+        if !flags.cors_origins.is_empty() {
+            let origin = |value: String| Stated::flag("--cors-origin", &value.clone(), value);
+            self.cors_origins = Some(flags.cors_origins.into_iter().map(origin).collect());
+        }
+        if let Some(deadline) = flags.drain_deadline {
+            self.limits.insert("drain_deadline_ms", span_ms("--drain-deadline", &deadline)?);
+        }
+        let models = flags.models.iter().map(|text| model::of_flag(text)).collect::<Result<Vec<_>, _>>()?;
+        self.models.retain(|of_file| models.iter().all(|of_flag| of_flag.name.value != of_file.name.value));
+        self.models.extend(models);
+        Ok(())
+    }
+}
+
+/// A path of the file: relative ones start from the file's directory, wherever the box is started.
+fn under(directory: &Path, stated: Stated<String>) -> Stated<String> {
+    match directory.join(&stated.value).to_str() {
+        Some(path) => stated.with(path.to_owned()),
+        None => stated,
+    }
+}
+
+fn model_of(
+    section: &Section<'_>,
+    stated: &Stated<()>,
+    directory: &Path,
+) -> Result<ModelSettings, ConfigError> {
+    let required = |key: &str| {
+        section.text(key)?.ok_or_else(|| {
+            let remedy = format!("add `{key} = \"...\"` to this [[model]] section");
+            stated.refused(&format!("this model has no `{key}`"), remedy)
+        })
+    };
+    Ok(ModelSettings {
+        name: required("name")?,
+        spec: required("spec")?,
+        directory: directory.to_owned(),
+        slots: section.number("slots")?,
+        output_tokens_default: section.number("output_tokens_default")?,
+    })
+}
+
+fn number(flag: &'static str, text: Option<String>) -> Result<Option<Stated<u64>>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
+    let stated = Stated::flag(flag, &text, ());
+    match text.parse() {
+        Ok(number) => Ok(Some(stated.with(number))),
+        Err(_) => Err(stated.refused("isn't a whole number", format!("write it as in `{flag} 4`"))),
+    }
+}
+
+/// A span as people write it: `500ms`, `30s`, `2m`, `1h`.
+fn span_ms(flag: &'static str, text: &str) -> Result<Stated<u64>, ConfigError> {
+    let stated = Stated::flag(flag, text, ());
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let ms = number.parse::<u64>().ok().zip(unit_ms).and_then(|(number, unit)| number.checked_mul(unit));
+    match ms {
+        Some(ms) => Ok(stated.with(ms)),
+        None => {
+            Err(stated
+                .refused("isn't a span of time", format!("write it as in `{flag} 30s` (ms, s, m or h)")))
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The core against a small world: transcripts of single stories, and random ones with a full recount.
+
+mod properties;
+mod stories;
+mod world;

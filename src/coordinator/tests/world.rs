@@ -1,0 +1,273 @@
+//! What the driver, the clients and the node do around the core, without threads or time of their own.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::super::effect::{Answer, Effect, End, Finished, Refusal, Reply, Row};
+use super::super::event::*;
+use super::super::job::JobState;
+use super::super::limits::Limits;
+use super::super::{Boot, Coordinator, Counts, Durability};
+use crate::ids::{ClientId, JobId, Lsn, Namespace, NodeId, ReservationId};
+use crate::time::{Span, Time};
+
+/// An output as the world keeps it.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Output {
+    pub(super) written: u32,
+    pub(super) delivered: u32,
+    pub(super) closed: bool,
+    pub(super) last_at: Time,
+}
+
+/// What a client has heard.
+#[derive(Debug, Default)]
+pub(super) struct ClientView {
+    pub(super) job: Option<JobId>,
+    pub(super) refused: Option<Refusal>,
+    /// Outputs that were opened for it, in order.
+    pub(super) opened: Vec<ReservationId>,
+    pub(super) finished: Option<Finished>,
+    pub(super) answers: Vec<Answer>,
+    pub(super) gone: bool,
+}
+
+/// The core with everybody around it.
+pub(super) struct World {
+    pub(super) core: Coordinator,
+    pub(super) now: Time,
+    pub(super) clients: BTreeMap<ClientId, ClientView>,
+    /// Assignments that the node has, or may still have.
+    pub(super) node: Vec<ReservationId>,
+    /// Assignments in the node's outbox, not yet seen by it.
+    pub(super) unseen: Vec<ReservationId>,
+    pub(super) told_to_stop: Vec<ReservationId>,
+    pub(super) outputs: BTreeMap<ReservationId, Output>,
+    pub(super) reservations: Vec<ReservationId>,
+    pub(super) rows: BTreeMap<JobId, super::super::job::JobRow>,
+    pub(super) kept: Vec<Row>,
+    local: VecDeque<Event>,
+}
+
+pub(super) const MODEL: &str = "m";
+
+impl World {
+    pub(super) fn new(slots: u32, limits: Limits) -> Self {
+        let boot = Boot { epoch: 7, secret: [3; 32], lsn: Lsn(0) };
+        let mut world = Self {
+            core: Coordinator::new(boot, limits, Durability::Strict),
+            now: Time(1_000_000),
+            clients: BTreeMap::new(),
+            node: Vec::new(),
+            unseen: Vec::new(),
+            told_to_stop: Vec::new(),
+            outputs: BTreeMap::new(),
+            reservations: Vec::new(),
+            rows: BTreeMap::new(),
+            kept: Vec::new(),
+            local: VecDeque::new(),
+        };
+        let models = vec![ModelOffer { model: MODEL.into(), slots }];
+        world.step(Event::NodeConnected(Box::new(NodeHello { node: NodeId::local(), models })));
+        world
+    }
+
+    /// Steps an event and everything that it causes, then checks all invariants.
+    pub(super) fn step(&mut self, event: Event) {
+        self.step_unchecked(event);
+        let violations = self.core.invariants();
+        assert!(violations.is_empty(), "{violations:#?}");
+    }
+
+    pub(super) fn step_unchecked(&mut self, event: Event) {
+        self.local.push_back(event);
+        while let Some(event) = self.local.pop_front() {
+            let mut effects = Vec::new();
+            self.core.step(self.now, event, &mut effects);
+            effects.into_iter().for_each(|effect| self.publish(effect));
+        }
+    }
+
+    fn publish(&mut self, effect: Effect) {
+        match effect {
+            Effect::Row(row) => self.keep(row),
+            Effect::Urgent | Effect::Read { .. } => {}
+            Effect::ToClient { client, reply, .. } => self.hear(client, reply),
+            Effect::Assign { assignment, .. } => {
+                self.unseen.push(assignment.reservation);
+                self.reservations.push(assignment.reservation);
+            }
+            Effect::Stop { reservation, .. } => match self.unseen.iter().position(|r| *r == reservation) {
+                Some(at) => {
+                    self.unseen.remove(at);
+                    self.local.push_back(Event::Undeliverable(reservation));
+                }
+                None => self.told_to_stop.push(reservation),
+            },
+            Effect::OpenOutput(open) => {
+                self.outputs.insert(open.reservation, Output::default());
+                let view = open.client.and_then(|client| self.clients.get_mut(&client));
+                if let Some(view) = view {
+                    assert!(view.finished.is_none(), "an attempt opened after the job's last word");
+                    view.opened.push(open.reservation);
+                }
+            }
+            Effect::CloseOutput(reservation) => self.close(reservation),
+            Effect::ForgetOutput(_) => {}
+            Effect::CheckProgress(reservation) => {
+                let output = self.outputs[&reservation];
+                let last_at = (output.written > 0).then_some(output.last_at);
+                let progress = Progress { reservation, written: output.written, last_at };
+                self.local.push_back(Event::Progress(progress));
+            }
+        }
+    }
+
+    fn close(&mut self, reservation: ReservationId) {
+        let output = self.outputs.get_mut(&reservation).expect("only opened outputs are closed");
+        output.closed = true;
+        let Output { written, delivered, .. } = *output;
+        self.local.push_back(Event::Revoked(Revoked {
+            reservation,
+            delivered,
+            written,
+            written_tokens: written,
+        }));
+    }
+
+    fn keep(&mut self, row: Row) {
+        if let Row::Job(job) = &row {
+            let before = self.rows.insert(job.id, (**job).clone());
+            let ended_before = before.is_some_and(|row| !row.state.is_live());
+            assert!(!ended_before, "job {} changed after its end", job.id);
+        }
+        self.kept.push(row);
+    }
+
+    fn hear(&mut self, client: ClientId, reply: Reply) {
+        let view = self.clients.get_mut(&client).expect("replies go to known clients");
+        if view.gone {
+            return;
+        }
+        match reply {
+            Reply::Refused(refusal) => view.refused = Some(refusal),
+            Reply::Accepted { job } => view.job = Some(job),
+            Reply::Finished(finished) => {
+                assert!(view.finished.is_none(), "a second last word");
+                view.finished = Some(*finished);
+            }
+            Reply::Answer(answer) => view.answers.push(*answer),
+        }
+    }
+
+    pub(super) fn submission(&mut self) -> Submission {
+        let client = ClientId(self.clients.len() as u64 + 1);
+        self.clients.insert(client, ClientView::default());
+        Submission {
+            client,
+            namespace: Namespace::default_namespace(),
+            environment: Environment::Mainnet,
+            endpoint: Endpoint::ChatCompletions,
+            model: MODEL.into(),
+            body: Arc::from(&b"{}"[..]),
+            mode: Mode::Stream,
+            tier: Tier::Standard,
+            ttl: Span::from_secs(60),
+            input_tokens: 10,
+            output_tokens_max: 100,
+        }
+    }
+
+    /// Submits with changes to the usual submission; answers the client.
+    pub(super) fn submit(&mut self, change: impl FnOnce(&mut Submission)) -> ClientId {
+        let mut submission = self.submission();
+        change(&mut submission);
+        let client = submission.client;
+        self.step(Event::Submit(Box::new(submission)));
+        client
+    }
+
+    pub(super) fn leave(&mut self, client: ClientId, departure: Departure) {
+        self.clients.get_mut(&client).expect("known").gone = true;
+        self.step(Event::ClientGone(ClientGone { client, departure }));
+    }
+
+    /// The node sees the next assignment.
+    pub(super) fn see(&mut self) -> ReservationId {
+        let reservation = self.unseen.remove(0);
+        self.node.push(reservation);
+        reservation
+    }
+
+    pub(super) fn accept(&mut self) -> ReservationId {
+        let reservation = self.see();
+        self.step(Event::Accepted(reservation));
+        reservation
+    }
+
+    pub(super) fn write(&mut self, reservation: ReservationId, chunks: u32) {
+        let now = self.now;
+        let output = self.outputs.get_mut(&reservation).expect("opened");
+        if !output.closed {
+            output.written += chunks;
+            output.last_at = now;
+        }
+    }
+
+    /// The client takes everything that is written.
+    pub(super) fn take(&mut self, reservation: ReservationId) {
+        let output = self.outputs.get_mut(&reservation).expect("opened");
+        if !output.closed {
+            output.delivered = output.written;
+        }
+    }
+
+    pub(super) fn complete(&mut self, reservation: ReservationId, status: Status) {
+        let written = self.outputs.get(&reservation).map_or(0, |output| output.written);
+        self.step(Event::Completed(Verified::local(Completion {
+            reservation,
+            status,
+            input_tokens: 10,
+            output_tokens: written,
+            chunks: written,
+        })));
+    }
+
+    pub(super) fn succeed(&mut self, reservation: ReservationId) {
+        self.complete(reservation, Status::Succeeded(FinishReason::Stop));
+    }
+
+    pub(super) fn fail(&mut self, reservation: ReservationId, class: ErrorClass) {
+        let message = "planted".to_owned();
+        self.complete(reservation, Status::Failed(JobError { class, message }));
+    }
+
+    pub(super) fn stopped(&mut self, reservation: ReservationId, output_tokens: u32) {
+        let stopped = Stopped { reservation, input_tokens: 10, output_tokens };
+        self.step(Event::Stopped(Verified::local(stopped)));
+    }
+
+    pub(super) fn pass(&mut self, span: Span) {
+        self.now = self.now + span;
+        self.step(Event::Tick);
+    }
+
+    pub(super) fn ask(&mut self, question: Question) -> Option<Answer> {
+        let client = ClientId(self.clients.len() as u64 + 1);
+        self.clients.insert(client, ClientView::default());
+        self.step(Event::Ask(Ask { client, question }));
+        self.clients[&client].answers.last().cloned()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.core.counts()
+    }
+
+    pub(super) fn state(&self, client: ClientId) -> JobState {
+        self.rows[&self.clients[&client].job.expect("accepted")].state
+    }
+
+    pub(super) fn end(&self, client: ClientId) -> Option<&End> {
+        self.clients[&client].finished.as_ref().map(|finished| &finished.end)
+    }
+}

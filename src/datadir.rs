@@ -1,0 +1,219 @@
+//! The box's directory: one process at a time, private to its user, whole files or none.
+//!
+//! [`DataDir`] is the box's own view; whoever holds it holds the lock. [`Published`] is what other commands of
+//! the same user read of a running box, without the lock. Nothing here prints a secret, follows a link inside
+//! the directory, or leaves a half-written file under its final name.
+
+mod files;
+mod secrets;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use files::{Lock, Privacy, PrivateDir};
+pub use secrets::{AdminToken, ApiKey, Pepper};
+use zeroize::Zeroizing;
+
+const LOCK: &str = "lock";
+const API_KEY: &str = "api.key";
+const KEY_PEPPER: &str = "key.pepper";
+const ADMIN_TOKEN: &str = "admin.token";
+const LISTEN_ADDR: &str = "listen.addr";
+const ADMIN_ADDR: &str = "admin.addr";
+
+/// Why the data directory, or a file of it, can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// The system refused something.
+    #[error("can't {action} `{}`: {source}; {remedy}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Another process has it.
+    #[error(
+        "the data directory `{}` is in use by another switchbox process (pid {pid}); stop that one, or name \
+         another with `--data-dir DIR`",
+        path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who has it, as its lock file says.
+        pid: String,
+    },
+    /// It isn't as it must be.
+    #[error("`{}` {problem}; {remedy}", path.display())]
+    Unfit {
+        /// What.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The system gave no random bytes.
+    #[error("the system gives no random bytes for a new secret: {0}; start the box again later")]
+    Random(getrandom::Error),
+}
+
+/// `$XDG_DATA_HOME/switchbox` or `$HOME/.local/share/switchbox`; `None` if neither variable names a directory.
+pub fn default_path() -> Option<PathBuf> {
+    let absolute = |variable: &str| {
+        let path: OsString = std::env::var_os(variable)?;
+        Some(PathBuf::from(path)).filter(|path| path.is_absolute())
+    };
+    let data_home = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
+    data_home.map(|home| home.join("switchbox"))
+}
+
+/// The first API key, and whether this start made it.
+#[derive(Debug)]
+pub enum FirstKey {
+    /// It was there.
+    Kept(ApiKey),
+    /// This start made it: to be shown once.
+    Created(ApiKey),
+}
+
+/// The box's data directory, locked. Dropping it takes back the addresses and lets the lock go.
+#[derive(Debug)]
+pub struct DataDir {
+    dir: PrivateDir,
+    _lock: Lock,
+}
+
+impl DataDir {
+    /// Makes the directory if there is none, sees to its permissions and takes its lock.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        let dir = PrivateDir::create(path, LOCK)?;
+        let lock = dir.lock(LOCK)?;
+        // Addresses of a process that was killed lead nowhere.
+        dir.remove(LISTEN_ADDR)?;
+        dir.remove(ADMIN_ADDR)?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The first API key; made on the first start.
+    pub fn first_key(&self) -> Result<FirstKey, DataDirError> {
+        if let Some(bytes) = self.dir.read(API_KEY, Privacy::Tightened)? {
+            return key_of(&bytes, &self.dir).map(FirstKey::Kept);
+        }
+        let key = ApiKey::random().map_err(DataDirError::Random)?;
+        let line = Zeroizing::new(format!("{}\n", key.text()));
+        self.dir.write(API_KEY, line.as_bytes())?;
+        Ok(FirstKey::Created(key))
+    }
+
+    /// The box's own secret that digests of keys are made with; made on the first start.
+    pub fn pepper(&self) -> Result<Pepper, DataDirError> {
+        if let Some(bytes) = self.dir.read(KEY_PEPPER, Privacy::Tightened)? {
+            return Pepper::of_bytes(&bytes).ok_or_else(|| DataDirError::Unfit {
+                path: self.dir.path().join(KEY_PEPPER),
+                problem: format!("holds {} bytes instead of {}", bytes.len(), Pepper::BYTES),
+                remedy: "put back the file of a backup, or delete it: then all keys are digested anew".into(),
+            });
+        }
+        let pepper = Pepper::random().map_err(DataDirError::Random)?;
+        self.dir.write(KEY_PEPPER, pepper.bytes())?;
+        Ok(pepper)
+    }
+
+    /// A new token for the admin listener; the one of the last start is worth nothing from now on.
+    pub fn new_admin_token(&self) -> Result<AdminToken, DataDirError> {
+        let token = AdminToken::random().map_err(DataDirError::Random)?;
+        let line = Zeroizing::new(format!("{}\n", token.text()));
+        self.dir.write(ADMIN_TOKEN, line.as_bytes())?;
+        Ok(token)
+    }
+
+    /// Publishes where the inference listener listens: `http://IP:PORT`.
+    pub fn publish_listen_addr(&self, address: &str) -> Result<(), DataDirError> {
+        self.dir.write(LISTEN_ADDR, format!("{address}\n").as_bytes())
+    }
+
+    /// Publishes where the admin listener listens: `http://IP:PORT` or `unix:PATH`.
+    pub fn publish_admin_addr(&self, address: &str) -> Result<(), DataDirError> {
+        self.dir.write(ADMIN_ADDR, format!("{address}\n").as_bytes())
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // What can't be removed now is removed by the next start.
+        let _ = self.dir.remove(LISTEN_ADDR);
+        let _ = self.dir.remove(ADMIN_ADDR);
+    }
+}
+
+/// What a running box publishes for other commands of its user.
+#[derive(Debug)]
+pub struct Published(PrivateDir);
+
+impl Published {
+    /// Of the box that has this data directory.
+    pub fn at(path: &Path) -> Result<Self, DataDirError> {
+        PrivateDir::existing(path).map(Self)
+    }
+
+    /// Where its inference listener listens.
+    pub fn listen_addr(&self) -> Result<String, DataDirError> {
+        self.line(LISTEN_ADDR)
+    }
+
+    /// Where its admin listener listens.
+    pub fn admin_addr(&self) -> Result<String, DataDirError> {
+        self.line(ADMIN_ADDR)
+    }
+
+    /// The token for its admin listener.
+    pub fn admin_token(&self) -> Result<AdminToken, DataDirError> {
+        let bytes = self.bytes(ADMIN_TOKEN)?;
+        AdminToken::parse(&bytes).ok_or_else(|| DataDirError::Unfit {
+            path: self.0.path().join(ADMIN_TOKEN),
+            problem: "holds no admin token".into(),
+            remedy: "restart the box, which makes a new one".into(),
+        })
+    }
+
+    /// Its first API key, if it has one: a box without keys has none.
+    pub fn api_key(&self) -> Result<Option<ApiKey>, DataDirError> {
+        let bytes = self.0.read(API_KEY, Privacy::Required)?;
+        bytes.map(|bytes| key_of(&bytes, &self.0)).transpose()
+    }
+
+    fn bytes(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, DataDirError> {
+        self.0.read(name, Privacy::Required)?.ok_or_else(|| DataDirError::Unfit {
+            path: self.0.path().join(name),
+            problem: "isn't there, so no box is running on this data directory".into(),
+            remedy: "start one with `switchbox serve`, or name its directory with `--data-dir DIR`".into(),
+        })
+    }
+
+    fn line(&self, name: &str) -> Result<String, DataDirError> {
+        let bytes = self.bytes(name)?;
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text.trim().to_owned())
+    }
+}
+
+fn key_of(bytes: &[u8], dir: &PrivateDir) -> Result<ApiKey, DataDirError> {
+    ApiKey::parse(bytes).ok_or_else(|| DataDirError::Unfit {
+        path: dir.path().join(API_KEY),
+        problem: "holds no API key (`sk-`, 8 characters, a dot, 43 characters)".into(),
+        remedy: "delete it, then the next start of the box makes a new key".into(),
+    })
+}

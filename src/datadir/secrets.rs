@@ -1,0 +1,134 @@
+//! The secrets that the data directory keeps: made of the system's random bytes, wiped when dropped, and never
+//! shown by `Debug`. None of them has `Display`; [`ApiKey::text`] and [`AdminToken::text`] are the only ways out.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+const KEY_PREFIX: &str = "sk-";
+const KEY_ID_BYTES: usize = 6;
+const KEY_ID_CHARS: usize = 8;
+const SECRET_BYTES: usize = 32;
+const SECRET_CHARS: usize = 43;
+
+/// An API key with its secret: `sk-<8 characters>.<43 characters>`.
+pub struct ApiKey(Zeroizing<String>);
+
+impl ApiKey {
+    pub(super) fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = Zeroizing::new([0; KEY_ID_BYTES + SECRET_BYTES]);
+        getrandom::fill(&mut bytes[..])?;
+        let (id, secret) = bytes.split_at(KEY_ID_BYTES);
+        let mut text = Zeroizing::new(String::with_capacity(64));
+        text.push_str(KEY_PREFIX);
+        push_base64(&mut text, id);
+        text.push('.');
+        push_base64(&mut text, secret);
+        Ok(Self(text))
+    }
+
+    /// The key in a file or variable; white space around it doesn't count.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?.trim();
+        let (id, secret) = text.strip_prefix(KEY_PREFIX)?.split_once('.')?;
+        let is_key =
+            id.len() == KEY_ID_CHARS && secret.len() == SECRET_CHARS && is_base64(id) && is_base64(secret);
+        is_key.then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// All of it, the secret included.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// What names it in logs; not secret.
+    pub fn id(&self) -> &str {
+        &self.0[KEY_PREFIX.len()..KEY_PREFIX.len() + KEY_ID_CHARS]
+    }
+
+    /// The part that proves it.
+    pub fn secret(&self) -> &str {
+        &self.0[KEY_PREFIX.len() + KEY_ID_CHARS + 1..]
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiKey({}, secret redacted)", self.id())
+    }
+}
+
+/// What opens the admin listener.
+pub struct AdminToken(Zeroizing<String>);
+
+impl AdminToken {
+    pub(super) fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
+        getrandom::fill(&mut bytes[..])?;
+        let mut text = Zeroizing::new(String::with_capacity(SECRET_CHARS));
+        push_base64(&mut text, &bytes[..]);
+        Ok(Self(text))
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?.trim();
+        let is_token = text.len() == SECRET_CHARS && is_base64(text);
+        is_token.then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// All of it.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken(redacted)")
+    }
+}
+
+/// The box's own secret that digests of keys are made with.
+pub struct Pepper(Zeroizing<[u8; Pepper::BYTES]>);
+
+impl Pepper {
+    /// How long it is.
+    pub const BYTES: usize = 32;
+
+    pub(super) fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = Zeroizing::new([0; Self::BYTES]);
+        getrandom::fill(&mut bytes[..])?;
+        Ok(Self(bytes))
+    }
+
+    pub(super) fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self(Zeroizing::new(bytes.try_into().ok()?)))
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &[u8; Self::BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Pepper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pepper(redacted)")
+    }
+}
+
+/// base64url without padding (RFC 4648 section 5).
+fn push_base64(out: &mut String, bytes: &[u8]) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    for group in bytes.chunks(3) {
+        let byte = |index: usize| u32::from(group.get(index).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for index in 0..=group.len() {
+            out.push(char::from(ALPHABET[(bits >> (18 - 6 * index) & 63) as usize]));
+        }
+    }
+}
+
+fn is_base64(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}

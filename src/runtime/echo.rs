@@ -1,0 +1,204 @@
+//! Answers with the words of the last user message, at once or one by one: for tests and measurements.
+//!
+//! A token is a word with the white space after it, cut into pieces of at most 32 bytes.
+
+use std::time::Duration;
+
+use super::{Attempt, INLINE_BODY_BYTES_MAX};
+use crate::coordinator::event::{ErrorClass, FinishReason, JobError, Status};
+use crate::node::SlotResult;
+use crate::output::{AppendError, Chunk};
+use crate::request::{Prompt, Request, Role};
+
+/// Tokens that an echo takes.
+pub(super) const CONTEXT_TOKENS: u32 = 8 << 20;
+/// Bytes of a token at most.
+const TOKEN_BYTES_MAX: usize = 32;
+
+/// The echo runtime.
+#[derive(Debug, Clone, Copy)]
+pub struct Echo {
+    delay: Duration,
+}
+
+impl Echo {
+    /// An echo that waits so long before each token.
+    pub fn new(delay: Duration) -> Self {
+        Self { delay }
+    }
+
+    pub(super) fn start(self, attempt: Attempt) {
+        let inline = self.delay.is_zero() && attempt.assignment.body.len() <= INLINE_BODY_BYTES_MAX;
+        if inline {
+            self.answer_at_once(attempt);
+        } else {
+            tokio::spawn(self.answer(attempt));
+        }
+    }
+
+    /// Without a task of its own: this is what the latency harness measures.
+    fn answer_at_once(self, attempt: Attempt) {
+        let parsed = crate::request::parse(attempt.assignment.endpoint, &attempt.assignment.body);
+        match parsed {
+            Ok(request) => {
+                let answer = Answer::to(&request, attempt.assignment.output_tokens_max);
+                let mut written = Written::default();
+                let outcome = answer.tokens().try_for_each(|token| written.write(&attempt, token));
+                finish(attempt, &answer, written, outcome);
+            }
+            Err(error) => refuse(attempt, error.message),
+        }
+    }
+
+    async fn answer(self, attempt: Attempt) {
+        attempt.slot.accepted();
+        let request = match attempt.request().await {
+            Ok(request) => request,
+            Err(error) => return refuse(attempt, error.message),
+        };
+        let answer = Answer::to(&request, attempt.assignment.output_tokens_max);
+        let mut written = Written::default();
+        let mut outcome = Ok(());
+        for token in answer.tokens() {
+            if !self.delay.is_zero() {
+                tokio::select! {
+                    () = tokio::time::sleep(self.delay) => {}
+                    () = attempt.stop.told() => break,
+                }
+            }
+            if attempt.stop.is_told() {
+                break;
+            }
+            outcome = written.write(&attempt, token);
+            if outcome.is_err() {
+                break;
+            }
+        }
+        finish(attempt, &answer, written, outcome);
+    }
+}
+
+/// Tokens of a request's prompt.
+pub(super) fn input_tokens(request: &Request) -> u32 {
+    let count = |text: &str| Tokens { rest: text }.count();
+    let tokens = match &request.prompt {
+        Prompt::Text(text) => count(text),
+        Prompt::Chat(messages) => messages.iter().map(|message| count(&message.content)).sum(),
+    };
+    u32::try_from(tokens).unwrap_or(u32::MAX)
+}
+
+/// What an echo will say.
+struct Answer {
+    text: String,
+    tokens_max: usize,
+    reason: FinishReason,
+}
+
+impl Answer {
+    fn to(request: &Request, tokens_max: u32) -> Self {
+        let text = match &request.prompt {
+            Prompt::Text(text) => text.as_str(),
+            Prompt::Chat(messages) => {
+                let said = messages.iter().rev().find(|message| message.role == Role::User);
+                said.map_or("", |message| message.content.as_str())
+            }
+        };
+        let stop = request.stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
+        let text = text[..stop.unwrap_or(text.len())].to_owned();
+        let tokens_max = tokens_max as usize;
+        let cut = Tokens { rest: &text }.nth(tokens_max).is_some();
+        let reason = if cut { FinishReason::Length } else { FinishReason::Stop };
+        Self { text, tokens_max, reason }
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = &str> {
+        Tokens { rest: &self.text }.take(self.tokens_max)
+    }
+}
+
+#[derive(Default, Clone, Copy)]
+struct Written {
+    chunks: u32,
+}
+
+impl Written {
+    fn write(&mut self, attempt: &Attempt, token: &str) -> Result<(), AppendError> {
+        let chunk = Chunk { text: token.into(), tokens: 1 };
+        attempt.output.append(self.chunks, chunk, attempt.clock.now().0)?;
+        self.chunks += 1;
+        Ok(())
+    }
+}
+
+fn finish(attempt: Attempt, answer: &Answer, written: Written, outcome: Result<(), AppendError>) {
+    let input_tokens = attempt.assignment.input_tokens;
+    let chunks = written.chunks;
+    let whole = answer.tokens().nth(chunks as usize).is_none();
+    match outcome {
+        Err(error @ (AppendError::TooLarge { .. } | AppendError::Gap { .. })) => {
+            let status = Status::Failed(JobError { class: ErrorClass::Node, message: error.to_string() });
+            attempt.slot.completed(SlotResult { status, input_tokens, output_tokens: chunks, chunks });
+        }
+        Ok(()) if whole => {
+            let status = Status::Succeeded(answer.reason);
+            attempt.slot.completed(SlotResult { status, input_tokens, output_tokens: chunks, chunks });
+        }
+        Ok(()) | Err(AppendError::Closed) => attempt.slot.stopped(input_tokens, chunks),
+    }
+}
+
+fn refuse(attempt: Attempt, message: String) {
+    let status = Status::Failed(JobError { class: ErrorClass::Terminal, message });
+    attempt.slot.completed(SlotResult { status, input_tokens: 0, output_tokens: 0, chunks: 0 });
+}
+
+/// Cuts a text into an echo's tokens.
+struct Tokens<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let mut end = 0;
+        let mut in_space = false;
+        for (at, letter) in self.rest.char_indices() {
+            let word_over = in_space && !letter.is_whitespace();
+            let full = at + letter.len_utf8() > TOKEN_BYTES_MAX;
+            if word_over || full {
+                break;
+            }
+            in_space = letter.is_whitespace();
+            end = at + letter.len_utf8();
+        }
+        let (token, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        Some(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_words_and_nothing_is_lost() {
+        for (text, tokens) in [
+            ("", vec![]),
+            ("one two  three", vec!["one ", "two  ", "three"]),
+            (" lead", vec![" ", "lead"]),
+            ("äöü\u{1F600} x", vec!["äöü\u{1F600} ", "x"]),
+        ] {
+            assert_eq!(Tokens { rest: text }.collect::<Vec<_>>(), tokens, "{text:?}");
+        }
+        let long = "\u{1F600}".repeat(100);
+        let tokens: Vec<_> = Tokens { rest: &long }.collect();
+        assert!(tokens.iter().all(|token| token.len() <= TOKEN_BYTES_MAX));
+        assert_eq!(tokens.concat(), long);
+    }
+}

@@ -1,0 +1,184 @@
+//! The built-in executor as a runtime: prompts are prepared here, computed on the engine's thread.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Attempt, INLINE_BODY_BYTES_MAX, Stop};
+use crate::clock::Clock;
+use crate::coordinator::event::{ErrorClass, FinishReason, JobError, Status};
+use crate::executor::{
+    ChatMessage, Engine, EngineCounters, EngineOptions, Finish, Flow, IgnoreEos, Model, ModelError, Outcome,
+    Sampling, SequenceRequest, Sink,
+};
+use crate::node::{Slot, SlotResult};
+use crate::output::{AppendError, Chunk, Output};
+use crate::request::{Message, Prompt, Request};
+
+/// A model on this box's own executor.
+pub struct Local {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    model: Arc<Model>,
+    engine: Engine,
+    next_sequence: AtomicU64,
+}
+
+impl Local {
+    /// Maps a model and starts its engine.
+    ///
+    /// # Errors
+    /// When the file can't be read, isn't whole, or holds what isn't supported.
+    pub fn load(path: &Path, options: EngineOptions) -> Result<Self, ModelError> {
+        let model = Arc::new(Model::open(path)?);
+        let engine = Engine::start(Arc::clone(&model), options);
+        Ok(Self { shared: Arc::new(Shared { model, engine, next_sequence: AtomicU64::new(1) }) })
+    }
+
+    pub(super) fn context_tokens(&self) -> u32 {
+        self.shared.model.facts().context_length
+    }
+
+    pub(super) fn counters(&self) -> &EngineCounters {
+        self.shared.engine.counters()
+    }
+
+    pub(super) fn input_tokens(&self, request: &Request) -> Result<u32, String> {
+        let tokens = self.shared.encode(request)?;
+        Ok(u32::try_from(tokens.len()).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn start(&self, attempt: Attempt) {
+        if attempt.assignment.body.len() <= INLINE_BODY_BYTES_MAX {
+            let parsed = crate::request::parse(attempt.assignment.endpoint, &attempt.assignment.body);
+            let prepared = parsed.map_err(|error| error.message).and_then(|request| {
+                let prompt = self.shared.encode(&request)?;
+                Ok((request, prompt))
+            });
+            self.shared.submit(attempt, prepared);
+        } else {
+            tokio::spawn(Arc::clone(&self.shared).prepare_and_submit(attempt));
+        }
+    }
+}
+
+/// A request with its prompt's tokens, or what is wrong with it.
+type Prepared = Result<(Request, Vec<u32>), String>;
+
+impl Shared {
+    fn encode(&self, request: &Request) -> Result<Vec<u32>, String> {
+        let encoded = match &request.prompt {
+            Prompt::Text(text) => self.model.encode_text(text),
+            Prompt::Chat(messages) => {
+                self.model.encode_chat(&messages.iter().map(chat_message).collect::<Vec<_>>())
+            }
+        };
+        encoded.map_err(|error| error.to_string())
+    }
+
+    async fn prepare_and_submit(self: Arc<Self>, attempt: Attempt) {
+        let request = attempt.request().await.map_err(|error| error.message);
+        let prepared: Prepared = match request {
+            Ok(request) => {
+                let shared = Arc::clone(&self);
+                let encode = move || shared.encode(&request).map(|prompt| (request, prompt));
+                let encoded = tokio::task::spawn_blocking(encode).await;
+                encoded.unwrap_or_else(|_| Err("the prompt could not be prepared".to_owned()))
+            }
+            Err(message) => Err(message),
+        };
+        self.submit(attempt, prepared);
+    }
+
+    /// On the io thread, like the stop: so either the stop is seen here, or the engine knows the sequence.
+    fn submit(&self, attempt: Attempt, prepared: Prepared) {
+        let Attempt { assignment, output, slot, stop, clock } = attempt;
+        if stop.is_told() {
+            return slot.stopped(0, 0);
+        }
+        let (request, prompt) = match prepared {
+            Ok(prepared) => prepared,
+            Err(message) => {
+                let status = Status::Failed(JobError { class: ErrorClass::Terminal, message });
+                return slot.completed(SlotResult { status, input_tokens: 0, output_tokens: 0, chunks: 0 });
+            }
+        };
+        let id = self.next_sequence.fetch_add(1, Ordering::Relaxed);
+        let sink = EngineSink { output, slot, clock, chunks: 0, failure: None, _alive: Arc::clone(&stop) };
+        stop.cancels(self.engine.clone(), id);
+        self.engine.submit(SequenceRequest {
+            id,
+            prompt,
+            max_tokens: assignment.output_tokens_max,
+            sampling: sampling_of(&request),
+            stop: request.stop,
+            ignore_eos: IgnoreEos::No,
+            sink: Box::new(sink),
+        });
+    }
+}
+
+fn chat_message(said: &Message) -> ChatMessage<'_> {
+    ChatMessage { role: said.role.name(), content: &said.content }
+}
+
+fn sampling_of(request: &Request) -> Sampling {
+    let seed = request.seed.unwrap_or_else(|| getrandom::u64().unwrap_or(0));
+    Sampling {
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: 0,
+        frequency_penalty: request.frequency_penalty,
+        presence_penalty: request.presence_penalty,
+        seed,
+    }
+}
+
+/// Carries what the engine generates into the output, and its end to the core. On the engine's thread.
+struct EngineSink {
+    output: Arc<Output>,
+    slot: Slot,
+    clock: Clock,
+    chunks: u32,
+    failure: Option<AppendError>,
+    /// Tells the session that the attempt may still be stopped.
+    _alive: Arc<Stop>,
+}
+
+impl Sink for EngineSink {
+    fn started(&mut self) {
+        self.slot.accepted();
+    }
+
+    fn text(&mut self, piece: &str, tokens: u32) -> Flow {
+        let chunk = Chunk { text: piece.into(), tokens };
+        match self.output.append(self.chunks, chunk, self.clock.now().0) {
+            Ok(()) => {
+                self.chunks += 1;
+                Flow::Continue
+            }
+            Err(error) => {
+                self.failure = Some(error);
+                Flow::Stop
+            }
+        }
+    }
+
+    fn finished(self: Box<Self>, outcome: Outcome) {
+        let Self { slot, chunks, failure, .. } = *self;
+        let failed = |class, message| Status::Failed(JobError { class, message });
+        let status = match (outcome.reason, failure) {
+            (_, Some(error @ (AppendError::TooLarge { .. } | AppendError::Gap { .. }))) => {
+                failed(ErrorClass::Node, error.to_string())
+            }
+            (Finish::Stop, _) => Status::Succeeded(FinishReason::Stop),
+            (Finish::Length, _) => Status::Succeeded(FinishReason::Length),
+            (Finish::Failed(message), _) => failed(ErrorClass::Node, message),
+            (Finish::Cancelled, _) => return slot.stopped(outcome.prompt_tokens, outcome.completion_tokens),
+        };
+        let (input_tokens, output_tokens) = (outcome.prompt_tokens, outcome.completion_tokens);
+        slot.completed(SlotResult { status, input_tokens, output_tokens, chunks });
+    }
+}

@@ -1,0 +1,382 @@
+//! The box: puts the pieces together, serves until told to stop, and drains.
+//!
+//! Wiring only. What may be decided is the core's, what is said to clients the api's.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use switchbox_storage::MemoryStore;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::api::auth::{Access, KeyRecord};
+use crate::api::{self, Context, DrainFlag, Listener, Origins};
+use crate::clock::Clock;
+use crate::config::{AdminListen, Auth, Config};
+use crate::coordinator::effect::Answer;
+use crate::coordinator::event::{Environment, Event, NodeHello, Question};
+use crate::coordinator::{Boot, Coordinator, Durability};
+use crate::datadir::{DataDir, DataDirError, FirstKey};
+use crate::door::{ClientMessage, Door, DoorParts, DoorRoom};
+use crate::driver::{Attach, Driver, Envelope, NodeLink};
+use crate::ids::{Lsn, Namespace, NodeId};
+use crate::node::{EVENTS_PER_SLOT, SlotRoom};
+use crate::outbox::{Commits, Outbox};
+use crate::runtime::{Catalog, LocalNode};
+use crate::sender::Sender;
+
+mod models;
+
+/// How often the core hears that time has passed.
+const TICK: Duration = Duration::from_millis(10);
+/// How often a drain looks whether it is through.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long connections may take to end once no job lives any more.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Why the box didn't start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A model.
+    #[error(transparent)]
+    Model(#[from] models::LoadError),
+    /// A key.
+    #[error("the API key can't be used: {0}; delete `api.key` in the data directory to have a new one made")]
+    Key(#[from] api::auth::KeyError),
+    /// A listener.
+    #[error("can't listen on {address} ({key}): {error}; {remedy}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Which setting.
+        key: &'static str,
+        /// What the system said.
+        error: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The system refused something that a start needs.
+    #[error("the system refused {what}: {error}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+    /// The deadline of a drain passed and jobs had to be ended.
+    #[error("a second signal came before everything had ended")]
+    Interrupted,
+}
+
+/// Starts the box and serves until a signal has drained it.
+///
+/// # Errors
+/// When it can't start, and when a second signal ends it early.
+pub fn run(config: Config) -> Result<(), ServeError> {
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let catalog = Arc::new(models::load(&config)?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ServeError::System { what: "an io runtime", error })?;
+    let outcome = runtime.block_on(serve(config, data_dir, catalog));
+    // The executor's threads may still push: a runtime that is gone would lose the right to drain. The process
+    // ends right after this, so the runtime is left as it is.
+    std::mem::forget(runtime);
+    outcome
+}
+
+async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Result<(), ServeError> {
+    let mut signals = Signals::listen()?;
+    let http = bind_tcp(config.http.listen, "http.listen").await?;
+    let http_address = address_of(&http)?;
+    let (admin, admin_address) = bind_admin(&config.admin_listen).await?;
+    let access = access(&config, &data_dir)?;
+    let token = data_dir.new_admin_token()?;
+    let door = start_core(&config, Arc::clone(&catalog))?;
+    let drain = DrainFlag::default();
+    let limits = http_limits(&config.limits);
+    let context = Context::new(api::Parts {
+        door: door.clone(),
+        catalog,
+        access,
+        origins: Origins::listed(config.http.cors_origins.iter().map(String::as_str)),
+        limits: limits.clone(),
+        durability: api_durability(config.durability),
+        drain: drain.clone(),
+    });
+    let token = zeroize::Zeroizing::new(token.text().to_owned());
+    let admin_context = api::admin::AdminContext::new(Arc::clone(&context), token, limits);
+    let (stop, stopped) = tokio::sync::watch::channel(());
+    let inference = tokio::spawn(api::serve_inference(Listener::Tcp(http), context, closed(stopped.clone())));
+    let admin = tokio::spawn(api::admin::serve(admin, admin_context, closed(stopped)));
+    let base = format!("http://{http_address}");
+    data_dir.publish_listen_addr(&base)?;
+    data_dir.publish_admin_addr(&admin_address)?;
+    announce(&base, &admin_address, &data_dir);
+    signals.first().await;
+    let deadline = Duration::from_millis(config.limits.drain_deadline_ms);
+    tracing::info!(
+        deadline_ms = config.limits.drain_deadline_ms,
+        "draining: no new work; a second signal ends at once"
+    );
+    drain.raise();
+    let drained = async {
+        drain_core(&door, deadline).await;
+        drop(stop);
+        let goodbyes = async { tokio::join!(inference, admin) };
+        if tokio::time::timeout(GOODBYE, goodbyes).await.is_err() {
+            tracing::warn!("some clients had not read their answers; their connections are cut");
+        }
+    };
+    tokio::select! {
+        () = drained => {
+            tracing::info!("drained");
+            Ok(())
+        }
+        () = signals.first() => Err(ServeError::Interrupted),
+    }
+}
+
+/// The one line on standard output says that the box is ready; everything else is log.
+#[allow(clippy::print_stdout, reason = "scripts wait for this line")]
+fn announce(base: &str, admin_address: &str, data_dir: &DataDir) {
+    println!("switchbox ready: {base}");
+    let token = data_dir.path().join("admin.token");
+    tracing::info!(inference = base, admin = admin_address, admin_token = %token.display(), "ready");
+}
+
+/// Ready once the sending side is gone.
+async fn closed(mut stopped: tokio::sync::watch::Receiver<()>) {
+    while stopped.changed().await.is_ok() {}
+}
+
+fn api_durability(durability: crate::config::Durability) -> api::Durability {
+    match durability {
+        crate::config::Durability::Strict => api::Durability::Strict,
+        crate::config::Durability::Relaxed => api::Durability::Relaxed,
+    }
+}
+
+fn core_durability(durability: crate::config::Durability) -> Durability {
+    match durability {
+        crate::config::Durability::Strict => Durability::Strict,
+        crate::config::Durability::Relaxed => Durability::Relaxed,
+    }
+}
+
+fn http_limits(limits: &crate::config::Limits) -> api::Limits {
+    let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    api::Limits {
+        connections_max: count(limits.connections_max),
+        connections_per_ip_max: count(limits.connections_per_ip_max),
+        connections_per_loopback_max: count(limits.connections_per_loopback_max),
+        header_read_timeout_ms: limits.header_read_timeout_ms,
+        body_bytes_max: limits.body_bytes_max,
+        bodies_in_flight_bytes_max: limits.bodies_bytes_max,
+        body_idle_timeout_ms: limits.body_idle_timeout_ms,
+        body_timeout_ms: limits.body_timeout_ms,
+        client_stall_ms: limits.client_stall_ms,
+        keepalive_ms: limits.keepalive_delay_ms,
+        ttl_default_ms: limits.job_ttl_ms,
+        namespace_queue_jobs_max: limits.namespace_queue_jobs_max,
+        ..api::Limits::default()
+    }
+}
+
+/// The core with its driver, its committer, its local node and its tick.
+fn start_core(config: &Config, catalog: Arc<Catalog>) -> Result<Door, ServeError> {
+    let clock = Clock::start();
+    let store = MemoryStore::default();
+    let commits = Arc::new(Commits::default());
+    let committer = Driver::committer(&store, &commits)
+        .map_err(|error| ServeError::System { what: "the committer's thread", error })?;
+    let core = Coordinator::new(boot(clock)?, config.core_limits(), core_durability(config.durability));
+    let driver = Driver::new(core, clock, committer);
+    let gauges = driver.gauges();
+    let room = DoorRoom::default();
+    // Room for the answers of as many assignments again as there are slots: those that overstayed a stop.
+    let slots = 2 * catalog.offers().iter().map(|offer| offer.slots as usize).sum::<usize>();
+    let tick_and_hello = 2;
+    let capacity = room.clients_max + room.request_events_max + slots * EVENTS_PER_SLOT + tick_and_hello;
+    let sender = Sender::new(capacity, driver);
+    tokio::spawn(sender.clone().drain_parked());
+    let releasing = Arc::clone(&commits);
+    tokio::spawn(async move { releasing.release().await });
+    let outbox = Outbox::new();
+    let node = LocalNode::new(Arc::clone(&outbox), Arc::clone(&commits), Arc::clone(&catalog), clock);
+    tokio::spawn(node.run());
+    let hello = NodeHello { node: NodeId::local(), models: catalog.offers() };
+    let link = NodeLink { outbox, room: SlotRoom::new(slots, sender.clone()) };
+    sender.push(Envelope {
+        event: Event::NodeConnected(Box::new(hello)),
+        attach: Attach::Node(NodeId::local(), link),
+        permit: None,
+    });
+    tokio::spawn(tick(sender.clone()));
+    Ok(Door::new(DoorParts { sender, commits, store, driver: gauges, room }))
+}
+
+fn boot(clock: Clock) -> Result<Boot, ServeError> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|error| ServeError::System {
+        what: "random bytes",
+        error: io::Error::other(error.to_string()),
+    })?;
+    // Until there is a journal the start's second is the epoch: larger than any before, unless the clock lies.
+    let epoch = u32::try_from(clock.started_at().unix_secs()).unwrap_or(u32::MAX);
+    Ok(Boot { epoch, secret, lsn: Lsn(0) })
+}
+
+async fn tick(sender: Sender) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let room = crate::queue::Room::new(1);
+    loop {
+        interval.tick().await;
+        // One that is still pending stands for this one too.
+        if let Some(permit) = room.take() {
+            sender.push(Envelope { event: Event::Tick, attach: Attach::Nothing, permit: Some(permit) });
+        }
+    }
+}
+
+fn access(config: &Config, data_dir: &DataDir) -> Result<Access, ServeError> {
+    if config.http.auth == Auth::None {
+        return Ok(Access::local());
+    }
+    let pepper = api::auth::Pepper::new(*data_dir.pepper()?.bytes());
+    let key = match data_dir.first_key()? {
+        FirstKey::Kept(key) => key,
+        FirstKey::Created(key) => {
+            // Shown once, on purpose, and not through the log.
+            eprintln!(
+                "switchbox: the API key is {} (kept in {}/api.key)",
+                key.text(),
+                data_dir.path().display()
+            );
+            key
+        }
+    };
+    let namespace = Namespace::default_namespace();
+    let record = KeyRecord::of_text(key.text(), &pepper, namespace, Environment::Mainnet)?;
+    Ok(Access::keyed(&pepper, vec![record]))
+}
+
+async fn bind_tcp(address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another process listens there: stop it, or choose another port (0 takes a free one)"
+            }
+            io::ErrorKind::AddrNotAvailable => "this machine has no such address: choose one of its own",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: choose a higher one",
+            _ => "choose another address",
+        };
+        ServeError::Listen { address: address.to_string(), key, error, remedy }
+    })
+}
+
+fn address_of(listener: &TcpListener) -> Result<SocketAddr, ServeError> {
+    listener.local_addr().map_err(|error| ServeError::System { what: "a listener's address", error })
+}
+
+async fn bind_admin(listen: &AdminListen) -> Result<(Listener, String), ServeError> {
+    match listen {
+        AdminListen::Tcp(address) => {
+            let listener = bind_tcp(*address, "admin.listen").await?;
+            let address = format!("http://{}", address_of(&listener)?);
+            Ok((Listener::Tcp(listener), address))
+        }
+        AdminListen::Unix(path) => {
+            let listener = bind_unix(path.clone())?;
+            Ok((Listener::Unix(listener), format!("unix:{}", path.display())))
+        }
+    }
+}
+
+/// Binds a socket that only its owner may use. One that a killed process left is removed first; the data
+/// directory's lock has shown that no other box of this directory lives.
+fn bind_unix(path: PathBuf) -> Result<UnixListener, ServeError> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let refused = |error| ServeError::Listen {
+        address: path.display().to_string(),
+        key: "admin.listen",
+        error,
+        remedy: "choose a path in a directory that you may write to",
+    };
+    let stale = std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_socket());
+    if stale && std::os::unix::net::UnixStream::connect(&path).is_err() {
+        std::fs::remove_file(&path).map_err(refused)?;
+    }
+    let listener = UnixListener::bind(&path).map_err(refused)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(refused)?;
+    Ok(listener)
+}
+
+/// SIGTERM and SIGINT alike.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, ServeError> {
+        let listen =
+            |kind| signal(kind).map_err(|error| ServeError::System { what: "a signal handler", error });
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn first(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Lets in no new work and waits until no job lives; at the deadline the rest is ended.
+async fn drain_core(door: &Door, deadline: Duration) {
+    let emptied = until_empty(door, Question::Drain);
+    if tokio::time::timeout(deadline, emptied).await.is_err() {
+        tracing::warn!("the drain's deadline passed: ending what still runs");
+        let ended = until_empty(door, Question::CancelAll);
+        if tokio::time::timeout(GOODBYE, ended).await.is_err() {
+            tracing::warn!("some attempts did not stop in time");
+        }
+    }
+}
+
+async fn until_empty(door: &Door, question: Question) {
+    loop {
+        if live_after(door, question.clone()).await == Some(0) {
+            return;
+        }
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
+}
+
+/// Asks, and says how many jobs live; `None` when there was no room to ask.
+fn live_after(door: &Door, question: Question) -> impl Future<Output = Option<u64>> + use<> {
+    let session = door.open();
+    async move {
+        let mut session = session.ok()?;
+        session.ask(question).ok()?;
+        let answer = session.next().await;
+        session.served();
+        match answer {
+            ClientMessage::Answer(answer) => match *answer {
+                Answer::Draining { live } => Some(live),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}

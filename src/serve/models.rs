@@ -1,0 +1,53 @@
+//! Opens the models that the configuration names.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::config::{Config, Model, ModelSpec};
+use crate::executor::{EngineOptions, ModelError, Numerics};
+use crate::runtime::{Catalog, Echo, Entry, Local, Runtime};
+
+/// A model that can't be served.
+#[derive(Debug, thiserror::Error)]
+#[error("the model `{name}` can't be served from {}: {error}", path.display())]
+pub struct LoadError {
+    name: String,
+    path: PathBuf,
+    error: ModelError,
+}
+
+/// Opens every model.
+///
+/// # Errors
+/// At the first that can't be served.
+pub(super) fn load(config: &Config) -> Result<Catalog, LoadError> {
+    let options = EngineOptions {
+        threads: config.executor.threads,
+        prefill_chunk: config.executor.prefill_chunk,
+        numerics: Numerics::Auto,
+    };
+    let mut catalog = Catalog::default();
+    for model in &config.models {
+        catalog.add(entry(model, options)?);
+    }
+    Ok(catalog)
+}
+
+fn entry(model: &Model, options: EngineOptions) -> Result<Entry, LoadError> {
+    let runtime = match &model.spec {
+        ModelSpec::Echo { delay } => Runtime::Echo(Echo::new(Duration::from_micros(delay.0))),
+        ModelSpec::Gguf(path) => {
+            let refused = |error| LoadError { name: model.name.clone(), path: path.clone(), error };
+            let local = Local::load(path, options).map_err(refused)?;
+            tracing::info!(model = model.name, path = %path.display(), slots = model.slots, "model loaded");
+            Runtime::Local(local)
+        }
+    };
+    Ok(Entry {
+        name: model.name.as_str().into(),
+        created_unix: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        slots: model.slots,
+        output_tokens_default: model.output_tokens_default,
+        runtime,
+    })
+}
