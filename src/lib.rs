@@ -1,6 +1,7 @@
 //! Switchbox: one binary that turns a single box into a low-latency inference network.
 
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod coordinator;

@@ -1,2 +1,83 @@
-//! Measurements of Switchbox, as ratios against a peer or a floor in the same run.
-fn main() {}
+//! Measurements of Switchbox, as ratios against a floor in the same run. Loopback only, bounded in time.
+//!
+//! What is measured runs in a process of its own; this process is the load and the clock.
+
+mod child;
+mod client;
+mod floor;
+mod http;
+mod load;
+mod model;
+mod report;
+mod stats;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Errors end the run with one line.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+#[derive(Parser)]
+#[command(about = "Measures Switchbox against floors in the same run")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// HTTP-to-HTTP time of small jobs against a bare hyper echo.
+    Http(http::HttpArgs),
+    /// Prefill and decode of a model through the server, and its peak memory.
+    Model(model::ModelArgs),
+    /// The bare echo server; ends when its standard input does.
+    #[command(hide = true)]
+    Floor,
+}
+
+/// What both measurements take.
+#[derive(Args)]
+pub(crate) struct CommonArgs {
+    /// The binary to measure [default: `switchbox` beside this one].
+    #[arg(long)]
+    switchbox: Option<PathBuf>,
+    /// Where the server's data directory is made, and removed again.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    data_parent: PathBuf,
+    /// Rounds; numbers are medians over them.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Also writes the results here, as JSON.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+impl CommonArgs {
+    fn switchbox(&self) -> Result<PathBuf> {
+        let path = match &self.switchbox {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?.with_file_name("switchbox"),
+        };
+        if !path.is_file() {
+            return Err(format!("{} isn't there: build it, or name it by --switchbox", path.display()).into());
+        }
+        Ok(path)
+    }
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Http(args) => http::run(&args),
+        Command::Model(args) => model::run(&args),
+        Command::Floor => floor::serve(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("switchbox-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -133,6 +133,9 @@ fn shape(directory: &Directory, file: &[u8]) -> Result<Shape, Fault> {
         return Err(Fault::unsupported("field llama.attention.value_length", problem, remedy));
     }
     let rotated = number(directory, "llama.rope.dimension_count", Some(head_dim), 2..=head_dim as u64)?;
+    if !rotated.is_multiple_of(2) {
+        return Err(Fault::malformed("field llama.rope.dimension_count", format!("{rotated} is odd")));
+    }
     let epsilon = real(directory, "llama.attention.layer_norm_rms_epsilon", None, 0.0..1.0)?;
     let base = real(directory, "llama.rope.freq_base", Some(10_000.0), 1.0..1e12)?;
     let stretch = real(directory, "llama.rope.scaling.factor", Some(1.0), 1e-3..1e6)?;

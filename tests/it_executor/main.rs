@@ -1,9 +1,17 @@
 //! The executor from outside: goldens of llama.cpp on the real model, and the engine's promises.
 
+#![expect(clippy::print_stdout, reason = "measured numbers are part of what these tests say")]
+
 mod collect;
+mod engine;
 mod greedy;
+mod hostile;
+mod numerics;
 mod perplexity;
+mod prompts;
 mod speed;
+mod synthetic;
+mod text;
 mod tokenizer;
 
 use std::path::PathBuf;

@@ -54,12 +54,13 @@ pub(super) fn add_scaled(out: &mut [f32], factor: f32, x: &[f32]) {
     }
 }
 
-/// `e^x` per lane, for x clamped to [-87, 88]; relative error below 2e-7 (argument reduced by multiples of
+/// `e^x` per lane, for x clamped to [-87, 88], NaN for NaN; relative error below 2e-7 (argument reduced by multiples of
 /// ln 2, then the degree-5 polynomial of the Cephes library).
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn exp(x: __m256) -> __m256 {
-    let x = _mm256_max_ps(_mm256_min_ps(x, _mm256_set1_ps(88.0)), _mm256_set1_ps(-87.0));
+    // Both return their second operand where one is NaN.
+    let x = _mm256_max_ps(_mm256_set1_ps(-87.0), _mm256_min_ps(_mm256_set1_ps(88.0), x));
     let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(
         x,
         _mm256_set1_ps(std::f32::consts::LOG2_E),

@@ -59,8 +59,8 @@ impl Steps {
             self.gauge();
         }
         for mut sequence in self.reading.drain(..).chain(self.decoding.drain(..)) {
-            sequence.finish(Finish::Cancelled);
             count(&self.counters.sequences_finished, 1);
+            sequence.finish(Finish::Cancelled);
         }
     }
 
@@ -121,8 +121,9 @@ impl Steps {
         let after = sequence.served_after(step);
         count(&self.counters.steps_after_cancel, after);
         self.counters.steps_after_cancel_max.fetch_max(after, Ordering::Relaxed);
-        sequence.finish(Finish::Cancelled);
+        // Counted first: who hears of the end finds it counted.
         count(&self.counters.sequences_finished, 1);
+        sequence.finish(Finish::Cancelled);
     }
 
     /// One token of every decoding sequence.
@@ -197,8 +198,8 @@ impl Steps {
         if let Finish::Failed(reason) = &reason {
             tracing::error!(sequence = sequence.id, %reason, "a sequence failed");
         }
-        sequence.finish(reason);
         count(&self.counters.sequences_finished, 1);
+        sequence.finish(reason);
     }
 
     fn gauge(&self) {

@@ -1,0 +1,173 @@
+//! The command line: parses it, starts what it names and turns every failure into one line on stderr and an exit
+//! code (0 done, 1 failed, 2 wrongly used). Decides nothing about jobs, and is the only part of the program that
+//! prints.
+#![allow(clippy::print_stdout, reason = "printing is what a command line is for")]
+
+mod chat;
+mod client;
+mod inspect;
+mod logging;
+mod serve;
+mod sse;
+mod terminal;
+mod trace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::ConfigError;
+use crate::datadir::{self, DataDirError};
+use crate::executor::ModelError;
+use crate::serve::ServeError;
+
+const EXAMPLES: &str = "\
+Examples:
+  switchbox serve --model tiny=models/tiny.gguf     serve a model on http://127.0.0.1:8080
+  switchbox serve --model test=echo: --no-auth      try the API without a model and without keys
+  switchbox chat                                    talk to the box that runs on this machine
+  switchbox model inspect models/tiny.gguf          what is in a model file";
+
+/// One binary that queues and runs LLM inference behind an OpenAI-compatible API.
+#[derive(Debug, Parser)]
+#[command(name = "switchbox", version, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the box: queue, executor and API
+    Serve(Box<serve::ServeArgs>),
+    /// Talk to a model in the terminal
+    Chat(chat::ChatArgs),
+    /// Ask about jobs
+    #[command(subcommand)]
+    Jobs(JobsCommand),
+    /// Look at model files
+    #[command(subcommand)]
+    Model(ModelCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum JobsCommand {
+    /// Show every decision on one job, with times and reasons
+    Trace(trace::TraceArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelCommand {
+    /// Show what a GGUF file holds
+    Inspect(inspect::InspectArgs),
+}
+
+/// Where a box keeps its files.
+#[derive(Debug, Args)]
+struct DataDirArg {
+    /// The box's data directory [default: $XDG_DATA_HOME/switchbox or ~/.local/share/switchbox]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl DataDirArg {
+    fn path(&self) -> Result<PathBuf, CliError> {
+        self.data_dir.clone().or_else(datadir::default_path).ok_or(CliError::Config(ConfigError::NoDataDir))
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    /// The box was told something that makes no sense.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// The command was told something that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The data directory can't be used.
+    #[error("{0}")]
+    DataDir(#[from] DataDirError),
+    /// The box ended badly.
+    #[error("{0}")]
+    Serve(Box<ServeError>),
+    /// The box can't be asked, or refused.
+    #[error("{0}")]
+    Client(#[from] client::ClientError),
+    /// The model's file can't be used.
+    #[error("{0}")]
+    Model(#[from] ModelError),
+    /// Something else went wrong.
+    #[error("{0}")]
+    Failed(String),
+    /// stdin, stdout or a signal failed. Who closed our stdout is told nothing.
+    #[error("input or output failed: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl CliError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            CliError::Config(_) | CliError::Usage(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are "errors" of code 0.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(*args),
+        Command::Chat(args) => chat::run(args),
+        Command::Jobs(JobsCommand::Trace(args)) => trace::run(&args),
+        Command::Model(ModelCommand::Inspect(args)) => inspect::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("switchbox: {}", terminal::one_line(&error.to_string()));
+            error.exit_code()
+        }
+    }
+}
+
+/// The runtime of a command that talks to a box: one thread, this one.
+fn client_runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::Failed(format!("can't start: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn errors_map_to_exit_codes() {
+        for (error, code) in [
+            (CliError::Config(ConfigError::NoModel), 2),
+            (CliError::Usage("x".into()), 2),
+            (CliError::Failed("x".into()), 1),
+        ] {
+            assert_eq!(format!("{:?}", error.exit_code()), format!("{:?}", ExitCode::from(code)), "{error}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The product from outside: the real binary, real sockets, real signals. Each module is one concern.
+//!
+//! No test asserts a wall-clock time: they wait for conditions, with deadlines that only a hang reaches.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::print_stdout,
+    reason = "nothing links to tests; the storm prints its count"
+)]
+
+mod harness;
+
+mod admission;
+mod bad_input;
+mod cancels;
+mod concurrency;
+mod disconnects;
+mod shutdown;
+mod stalled;
+mod startup;
+mod tidy;

@@ -1,0 +1,103 @@
+//! How a box ends: what runs is finished, what is new is sent elsewhere, and whoever insists gets it at once.
+
+use crate::harness::chat::{self, Event, Events};
+use crate::harness::server::{Server, Setup};
+use crate::harness::wait_for;
+use rustix::process::Signal;
+use serde_json::json;
+
+const STREAMS: usize = 8;
+
+/// Echo that takes `ms` for each token, with a slot for each stream.
+fn slow(ms: u32) -> Setup {
+    Setup::open().model("slow", &format!("echo:{ms}")).arg("--slots").arg("8")
+}
+
+fn running_streams(server: &Server, count: usize) -> Vec<Events> {
+    let words = chat::long_prompt(60);
+    let open = |_| Events::of(chat::open(server, "slow", &words, json!({})));
+    let mut streams: Vec<Events> = (0..count).map(open).collect();
+    streams.iter_mut().for_each(|s| drop(s.first_text()));
+    streams
+}
+
+fn wait_draining(server: &Server) {
+    wait_for("draining", || (server.call("GET", "/readyz", "").status == 503).then_some(()));
+}
+
+fn assert_sent_elsewhere(server: &Server) {
+    let answer = chat::ask(server, "slow", "too late", json!({}));
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(answer.error()["code"], "server_is_draining");
+    assert_eq!(server.call("GET", "/healthz", "").status, 200, "alive while it drains");
+}
+
+fn assert_all_end_well(streams: Vec<Events>) {
+    let whole = chat::long_prompt(60);
+    for (i, mut stream) in streams.into_iter().enumerate() {
+        let (text, end) = stream.rest();
+        assert_eq!(end, Event::Done, "stream {i}");
+        assert!(text.ends_with(whole.rsplit(' ').next().unwrap_or_default()), "stream {i}: {text}");
+    }
+}
+
+#[test]
+fn sigterm_finishes_what_runs() {
+    let mut server = slow(50).start();
+    let streams = running_streams(&server, STREAMS);
+    server.signal(Signal::TERM);
+    wait_draining(&server);
+    assert_sent_elsewhere(&server);
+    assert_all_end_well(streams);
+    assert_eq!(server.wait_exit().code(), Some(0), "{}", server.stderr());
+}
+
+#[test]
+fn an_idle_box_leaves_at_once_on_either_signal() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = slow(0).start();
+        server.signal(signal);
+        assert_eq!(server.wait_exit().code(), Some(0), "{}", server.stderr());
+    }
+}
+
+/// The deadline is far beyond the test's patience, so only the second signal can end this box.
+#[test]
+fn a_second_sigterm_ends_it_at_once() {
+    let mut server = slow(60_000).arg("--drain-deadline").arg("3600s").start();
+    let waiting = chat::open(&server, "slow", "one two three", json!({}));
+    wait_for("a running job", || (server.metrics().jobs("running") == 1).then_some(()));
+    server.signal(Signal::TERM);
+    wait_draining(&server);
+    assert!(server.alive());
+    server.signal(Signal::TERM);
+    let status = server.wait_exit();
+    assert!(!server.stderr().contains("panicked"), "{status}: {}", server.stderr());
+    let answered = waiting.try_head().is_ok_and(|answer| answer.status == 200);
+    assert!(!answered, "the job can't have had an answer");
+}
+
+#[test]
+fn the_deadline_ends_what_does_not() {
+    let mut server = slow(1000).arg("--drain-deadline").arg("1s").start();
+    let mut stream = running_streams(&server, 1).remove(0);
+    server.signal(Signal::TERM);
+    let (_, end) = stream.rest();
+    assert_ne!(end, Event::Done, "60 tokens of a second each can't have been sent");
+    server.wait_exit();
+    assert!(!server.stderr().contains("panicked"), "{}", server.stderr());
+}
+
+#[test]
+fn the_operator_can_drain() {
+    let mut server = slow(50).start();
+    let streams = running_streams(&server, 2);
+    let answer = server.admin("POST", "/admin/drain");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.value(), json!({"draining": true, "live": 2}));
+    wait_draining(&server);
+    assert_sent_elsewhere(&server);
+    assert_all_end_well(streams);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_exit().code(), Some(0), "{}", server.stderr());
+}
