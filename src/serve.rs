@@ -136,13 +136,18 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
             tracing::warn!("some clients had not read their answers; their connections are cut");
         }
     };
-    tokio::select! {
+    let outcome = tokio::select! {
         () = drained => {
             tracing::info!("drained");
             Ok(())
         }
         () = signals.first() => Err(ServeError::Interrupted),
+    };
+    if let AdminListen::Unix(path) = &config.admin_listen {
+        // The next start copes with one that is left.
+        let _ = std::fs::remove_file(path);
     }
+    outcome
 }
 
 /// The one line on standard output says that the box is ready; everything else is log.

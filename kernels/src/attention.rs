@@ -86,12 +86,12 @@ fn attend_one(arithmetic: Arithmetic, query: &mut Query<'_>, scores: &mut Vec<f3
             }
         }
         #[cfg(target_arch = "x86_64")]
-        Arithmetic::Avx2 => {
+        Arithmetic::Avx2 | Arithmetic::Vnni => {
             scores.resize(q.len() / dim * *len, 0.0);
             // SAFETY: `attend` checked the features.
             unsafe { crate::simd::attend(q, *len, cache, scores, out) };
         }
         #[cfg(not(target_arch = "x86_64"))]
-        Arithmetic::Avx2 => unreachable!("checked by the caller"),
+        _ => unreachable!("checked by the caller"),
     }
 }

@@ -26,19 +26,38 @@ pub enum Arithmetic {
     Reference,
     /// AVX2, FMA and F16C; activations of quantised products are rounded to 8 bit per block of 32.
     Avx2,
+    /// The same, bit for bit, with the integer products of AVX-512 VNNI.
+    Vnni,
 }
 
 impl Arithmetic {
+    /// All of them, the fastest last.
+    pub const ALL: [Arithmetic; 3] = [Arithmetic::Reference, Arithmetic::Avx2, Arithmetic::Vnni];
+
     /// The fastest implementation that this processor has.
     pub fn detect() -> Arithmetic {
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c")
-        {
-            return Arithmetic::Avx2;
+        Self::ALL.into_iter().rfind(|a| a.is_available()).unwrap_or(Arithmetic::Reference)
+    }
+
+    /// Whether this processor can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Arithmetic::Reference => true,
+            #[cfg(target_arch = "x86_64")]
+            Arithmetic::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Arithmetic::Vnni => {
+                Arithmetic::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512vnni")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Arithmetic::Avx2 | Arithmetic::Vnni => false,
         }
-        Arithmetic::Reference
     }
 
     /// The name for logs and reports.
@@ -46,16 +65,13 @@ impl Arithmetic {
         match self {
             Arithmetic::Reference => "reference",
             Arithmetic::Avx2 => "avx2",
+            Arithmetic::Vnni => "avx512-vnni",
         }
     }
 
-    /// Panics unless this processor can run it: a caller who asks for `Avx2` by hand on another machine
-    /// must not reach an illegal instruction.
+    /// Panics unless this processor can run it: a caller who asks for one by hand on another machine must not
+    /// reach an illegal instruction.
     pub(crate) fn check(self) {
-        assert!(
-            self == Arithmetic::Reference || Arithmetic::detect() == self,
-            "arithmetic {} is not available on this processor",
-            self.name()
-        );
+        assert!(self.is_available(), "arithmetic {} is not available on this processor", self.name());
     }
 }

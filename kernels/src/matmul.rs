@@ -16,8 +16,8 @@ pub struct Activations {
     cols: usize,
     /// `[rows, cols]`
     values: Vec<f32>,
-    /// `[rows, cols]`; empty where only f32 is used.
-    quants: Vec<i8>,
+    /// `[rows, cols]`, signed bytes; empty where only f32 is used.
+    quants: Vec<u8>,
     /// `[rows, cols / 32]`
     scales: Vec<f32>,
     /// `[rows, cols / 32]`, scale times the sum of the quants.
@@ -28,9 +28,17 @@ pub struct Activations {
 #[derive(Clone, Copy)]
 pub(crate) struct ActivationRow<'a> {
     pub(crate) values: &'a [f32],
-    pub(crate) quants: &'a [i8],
+    pub(crate) quants: &'a [u8],
     pub(crate) scales: &'a [f32],
     pub(crate) sums: &'a [f32],
+}
+
+impl<'a> ActivationRow<'a> {
+    /// The first `count` blocks of the 8-bit form, as raw bytes.
+    #[inline(always)]
+    pub(crate) fn blocks(&self, count: usize) -> &'a [[u8; BLOCK]] {
+        &self.quants.as_chunks().0[..count]
+    }
 }
 
 impl Activations {
@@ -72,9 +80,9 @@ impl Activations {
 }
 
 /// Rounds whole blocks to 8 bit; the formula is at the head of this file. `x`, `q`: n; `scales`, `sums`: n/32.
-pub(crate) fn quantise(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
+pub(crate) fn quantise(x: &[f32], q: &mut [u8], scales: &mut [f32], sums: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if Arithmetic::detect() == Arithmetic::Avx2 {
+    if Arithmetic::Avx2.is_available() {
         // SAFETY: the features were just found.
         return unsafe { crate::simd::quantise(x, q, scales, sums) };
     }
@@ -82,7 +90,7 @@ pub(crate) fn quantise(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [
 }
 
 #[inline(always)]
-pub(crate) fn quantise_blocks(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
+pub(crate) fn quantise_blocks(x: &[f32], q: &mut [u8], scales: &mut [f32], sums: &mut [f32]) {
     let blocks = x.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0);
     for (((x, q), scale), total) in blocks.zip(scales).zip(sums) {
         // By bits, in which NaN is larger than any number: it must reach the result.
@@ -94,7 +102,7 @@ pub(crate) fn quantise_blocks(x: &[f32], q: &mut [i8], scales: &mut [f32], sums:
         let mut sum = 0i32;
         for (q, x) in q.iter_mut().zip(x) {
             let rounded = (x * inverse).round_ties_even() as i32;
-            *q = rounded as i8;
+            *q = rounded as i8 as u8;
             sum += rounded;
         }
         *total = *scale * sum as f32;
@@ -157,9 +165,12 @@ pub fn multiply(arithmetic: Arithmetic, pool: &mut Pool, x: &Activations, produc
             // SAFETY: `check` found the features; parts have disjoint rows; the outputs are borrowed by
             // `products` until `run` returns.
             #[cfg(target_arch = "x86_64")]
-            Arithmetic::Avx2 => unsafe { crate::simd::multiply_rows(weights, x, rows, out) },
+            Arithmetic::Avx2 => unsafe { crate::simd::avx2::multiply_rows(weights, x, rows, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Arithmetic::Vnni => unsafe { crate::simd::vnni::multiply_rows(weights, x, rows, out) },
             #[cfg(not(target_arch = "x86_64"))]
-            Arithmetic::Avx2 => unreachable!("checked above"),
+            _ => unreachable!("checked above"),
         }
     });
 }

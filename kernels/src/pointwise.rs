@@ -8,7 +8,7 @@ macro_rules! dispatch {
     ($arithmetic:expr, $name:ident($($arg:expr),*)) => {
         match $arithmetic {
             Arithmetic::Reference => reference::$name($($arg),*),
-            Arithmetic::Avx2 => {
+            Arithmetic::Avx2 | Arithmetic::Vnni => {
                 $arithmetic.check();
                 // SAFETY: `check` found the features.
                 #[cfg(target_arch = "x86_64")]

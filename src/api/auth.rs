@@ -176,14 +176,14 @@ impl Drop for InFlight {
 pub struct Access(Rule);
 
 enum Rule {
-    Keyed(Keys),
+    Keyed(Box<Keys>),
     Local(Principal),
 }
 
 impl Access {
     /// Whoever has one of these keys.
     pub fn keyed(pepper: &Pepper, records: Vec<KeyRecord>) -> Self {
-        Self(Rule::Keyed(Keys::new(pepper, records)))
+        Self(Rule::Keyed(Box::new(Keys::new(pepper, records))))
     }
 
     /// Every program of this machine, and the web pages that are listed; all share the default namespace.

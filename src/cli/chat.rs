@@ -147,7 +147,10 @@ async fn ask_once(mut talk: Talk, mut interrupt: Signal) -> Result<(), CliError>
     writeln!(std::io::stdout())?;
     match ended {
         Ended::Whole => Ok(()),
-        Ended::Cut => Ok(eprintln!("(cut off: the most tokens allowed were generated)")),
+        Ended::Cut => {
+            eprintln!("(cut off: the most tokens allowed were generated)");
+            Ok(())
+        }
         Ended::Cancelled => Err(CliError::Failed("cancelled".into())),
     }
 }

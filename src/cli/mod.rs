@@ -91,7 +91,7 @@ enum CliError {
     DataDir(#[from] DataDirError),
     /// The box ended badly.
     #[error("{0}")]
-    Serve(#[from] ServeError),
+    Serve(Box<ServeError>),
     /// The box can't be asked, or refused.
     #[error("{0}")]
     Client(#[from] client::ClientError),
@@ -101,9 +101,9 @@ enum CliError {
     /// Something else went wrong.
     #[error("{0}")]
     Failed(String),
-    /// Who read our output went away: nothing to say to nobody.
-    #[error("the output was closed: {0}")]
-    Output(#[from] std::io::Error),
+    /// stdin, stdout or a signal failed. Who closed our stdout is told nothing.
+    #[error("input or output failed: {0}")]
+    Io(#[from] std::io::Error),
 }
 
 impl CliError {
@@ -133,7 +133,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(CliError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("switchbox: {}", terminal::one_line(&error.to_string()));
             error.exit_code()

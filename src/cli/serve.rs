@@ -90,5 +90,5 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     {
         tracing::warn!(%listen, "the admin listener can be reached from other machines; its token is all that guards it");
     }
-    Ok(crate::serve::run(config)?)
+    crate::serve::run(config).map_err(|error| CliError::Serve(Box::new(error)))
 }

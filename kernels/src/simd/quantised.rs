@@ -1,31 +1,26 @@
-//! Dot products of quantised weight rows with 8-bit activations.
+//! Products of quantised weight rows with 8-bit activations.
 //!
 //! Per block of 32: `dot = d_w d_x sum(q_w q_x) + m_w sum_x`, where `m_w` is the minimum of Q4_1, `-8 d_w` for
-//! Q4_0 and absent for Q8_0. Integer sums are exact; block results are added in 8 float lanes.
+//! Q4_0 and absent for Q8_0. Integer sums are exact, so that every instruction set gives the same bits; block
+//! results are added in 8 float lanes.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
-use super::vector::horizontal_sum;
-use crate::format::BLOCK;
-use crate::matmul::ActivationRow;
+use super::vector::{dot, horizontal_sum};
+use super::{TILE, float};
+use crate::format::{BLOCK, Matrix, WeightType};
+use crate::matmul::{ActivationRow, Activations, Out};
 
-/// The 32 quants of block `b` of an activation row.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn quants(row: &ActivationRow<'_>, b: usize) -> __m256i {
-    let block = &row.quants[b * BLOCK..(b + 1) * BLOCK];
-    // SAFETY: the slice is 32 bytes long.
-    unsafe { _mm256_loadu_si256(block.as_ptr().cast()) }
-}
-
-/// Low and high halves of 16 packed bytes as 32 unsigned bytes, in the order of the weights.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn unpack(packed: &[u8; 16]) -> __m256i {
-    // SAFETY: 16 bytes are there.
-    let bytes = unsafe { _mm_loadu_si128(packed.as_ptr().cast()) };
-    let both = _mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes);
-    _mm256_and_si256(both, _mm256_set1_epi8(0xf))
+/// Factors of the blocks of one row, kept between rows.
+#[derive(Default)]
+struct Scratch {
+    /// `[blocks]`: `d_w`
+    d: Vec<f32>,
+    /// `[blocks]`: `m_w`
+    m: Vec<f32>,
+    /// `[TILE][blocks]`: `d_w d_x`
+    scales: [Vec<f32>; TILE],
 }
 
 /// Two f16 that lie side by side.
@@ -36,67 +31,192 @@ fn halves(bytes: [u8; 4]) -> (f32, f32) {
     (_mm_cvtss_f32(both), _mm_cvtss_f32(_mm_movehdup_ps(both)))
 }
 
-/// Unsigned weights times signed activations, four neighbours summed into each of 8 lanes.
+impl Scratch {
+    /// Takes the factors of a row's blocks, `(d_w, m_w)`, and multiplies them with those of `acts`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn fill<const N: usize>(
+        &mut self,
+        factors: impl Iterator<Item = (f32, f32)>,
+        acts: &[ActivationRow<'_>; N],
+    ) {
+        self.d.clear();
+        self.m.clear();
+        for (d, m) in factors {
+            self.d.push(d);
+            self.m.push(m);
+        }
+        for (scales, x) in self.scales.iter_mut().zip(acts) {
+            scales.clear();
+            scales.extend(self.d.iter().zip(x.scales).map(|(w, x)| w * x));
+        }
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_add(unsigned: __m256i, signed: __m256i) -> __m256 {
+fn factors_q4_1(block: &[u8; 20]) -> (f32, f32) {
+    halves([block[0], block[1], block[2], block[3]])
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn factors_q4_0(block: &[u8; 18]) -> (f32, f32) {
+    let (d, _) = halves([block[0], block[1], 0, 0]);
+    (d, -8.0 * d)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn factors_q8_0(block: &[u8; 34]) -> (f32, f32) {
+    (halves([block[0], block[1], 0, 0]).0, 0.0)
+}
+
+/// Low and high halves of 16 packed bytes as 32 unsigned bytes, in the order of the weights.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn nibbles(packed: &[u8; 16]) -> __m256i {
+    // SAFETY: 16 bytes are there.
+    let bytes = unsafe { _mm_loadu_si128(packed.as_ptr().cast()) };
+    let both = _mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes);
+    _mm256_and_si256(both, _mm256_set1_epi8(0xf))
+}
+
+/// 32 signed bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn signed_bytes(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: 32 bytes are there.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+/// Unsigned weights need no change.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn as_they_are(weights: __m256i, quants: __m256i) -> (__m256i, __m256i) {
+    (weights, quants)
+}
+
+/// |w| <= 128 as unsigned, and its sign moved to the activation: sums of pairs stay below 2^15.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn signs_moved(weights: __m256i, quants: __m256i) -> (__m256i, __m256i) {
+    (_mm256_abs_epi8(weights), _mm256_sign_epi8(quants, weights))
+}
+
+/// Unsigned times signed bytes, four neighbours summed into each of 8 lanes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn sum_avx2(unsigned: __m256i, signed: __m256i) -> __m256i {
     let pairs = _mm256_maddubs_epi16(unsigned, signed);
-    _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
 }
 
-/// Row of Q4_1 against N rows of activations.
+/// The same in one instruction.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dot_q4_1<const N: usize>(row: &[u8], acts: &[ActivationRow<'_>; N]) -> [f32; N] {
-    let mut lanes = [_mm256_setzero_ps(); N];
-    let mut offsets = [0.0f32; N];
-    for (b, block) in row.as_chunks::<20>().0.iter().enumerate() {
-        let (d, m) = halves([block[0], block[1], block[2], block[3]]);
-        let weights = unpack(block.last_chunk().expect("20 bytes end in 16"));
-        for n in 0..N {
-            let scale = _mm256_set1_ps(d * acts[n].scales[b]);
-            lanes[n] = _mm256_fmadd_ps(multiply_add(weights, quants(&acts[n], b)), scale, lanes[n]);
-            offsets[n] = m.mul_add(acts[n].sums[b], offsets[n]);
-        }
-    }
-    std::array::from_fn(|n| horizontal_sum(lanes[n]) + offsets[n])
+#[target_feature(enable = "avx2,fma,f16c,avx512vnni,avx512vl")]
+fn sum_vnni(unsigned: __m256i, signed: __m256i) -> __m256i {
+    _mm256_dpbusd_epi32(_mm256_setzero_si256(), unsigned, signed)
 }
 
-/// Row of Q4_0 against N rows of activations.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dot_q4_0<const N: usize>(row: &[u8], acts: &[ActivationRow<'_>; N]) -> [f32; N] {
-    let mut lanes = [_mm256_setzero_ps(); N];
-    let mut offsets = [0.0f32; N];
-    for (b, block) in row.as_chunks::<18>().0.iter().enumerate() {
-        let (d, _) = halves([block[0], block[1], 0, 0]);
-        let weights = unpack(block.last_chunk().expect("18 bytes end in 16"));
-        for n in 0..N {
-            let scale = _mm256_set1_ps(d * acts[n].scales[b]);
-            lanes[n] = _mm256_fmadd_ps(multiply_add(weights, quants(&acts[n], b)), scale, lanes[n]);
-            offsets[n] = (-8.0 * d).mul_add(acts[n].sums[b], offsets[n]);
+/// One row of weights of `$bytes` bytes a block against N rows of activations.
+macro_rules! dot {
+    ($features:literal, $sum:ident, $name:ident, $bytes:literal, $factors:ident, $unpack:ident, $pair:ident) => {
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $name<const N: usize>(
+            row: &[u8],
+            acts: &[ActivationRow<'_>; N],
+            scratch: &mut Scratch,
+        ) -> [f32; N] {
+            let blocks = row.as_chunks::<$bytes>().0;
+            scratch.fill(blocks.iter().map(|block| $factors(block)), acts);
+            let quants: [&[[u8; BLOCK]]; N] = std::array::from_fn(|n| acts[n].blocks(blocks.len()));
+            let scales: [&[f32]; N] = std::array::from_fn(|n| &scratch.scales[n][..blocks.len()]);
+            let mut lanes = [_mm256_setzero_ps(); N];
+            for (b, block) in blocks.iter().enumerate() {
+                let weights = $unpack(block.last_chunk().expect("the quants end the block"));
+                for n in 0..N {
+                    let (unsigned, signed) = $pair(weights, signed_bytes(&quants[n][b]));
+                    let sum = _mm256_cvtepi32_ps($sum(unsigned, signed));
+                    lanes[n] = _mm256_fmadd_ps(sum, _mm256_set1_ps(scales[n][b]), lanes[n]);
+                }
+            }
+            std::array::from_fn(|n| horizontal_sum(lanes[n]) + dot(&scratch.m, acts[n].sums))
         }
-    }
-    std::array::from_fn(|n| horizontal_sum(lanes[n]) + offsets[n])
+    };
 }
 
-/// Row of Q8_0 against N rows of activations.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dot_q8_0<const N: usize>(row: &[u8], acts: &[ActivationRow<'_>; N]) -> [f32; N] {
-    let mut lanes = [_mm256_setzero_ps(); N];
-    for (b, block) in row.as_chunks::<34>().0.iter().enumerate() {
-        let (d, _) = halves([block[0], block[1], 0, 0]);
-        let packed: &[u8; 32] = block.last_chunk().expect("34 bytes end in 32");
-        // SAFETY: 32 bytes are there.
-        let weights = unsafe { _mm256_loadu_si256(packed.as_ptr().cast()) };
-        // |w| <= 128 as unsigned, the sign moved to the activation: pairs stay below 2^15.
-        let magnitude = _mm256_abs_epi8(weights);
-        for n in 0..N {
-            let signed = _mm256_sign_epi8(quants(&acts[n], b), weights);
-            let scale = _mm256_set1_ps(d * acts[n].scales[b]);
-            lanes[n] = _mm256_fmadd_ps(multiply_add(magnitude, signed), scale, lanes[n]);
+/// The products of one instruction set, which needs `$features` and sums by `$sum`.
+macro_rules! instruction_set {
+    ($name:ident, $features:literal, $sum:ident) => {
+        pub(crate) mod $name {
+            use super::*;
+
+            dot!($features, $sum, dot_q4_1, 20, factors_q4_1, nibbles, as_they_are);
+            dot!($features, $sum, dot_q4_0, 18, factors_q4_0, nibbles, as_they_are);
+            dot!($features, $sum, dot_q8_0, 34, factors_q8_0, signed_bytes, signs_moved);
+
+            /// `out[t, r]` for the given rows of `weights` and all tokens of `x`.
+            ///
+            /// Tokens go in tiles of [`TILE`] and a narrower last one. Each (row, token) is summed in the same
+            /// order in a tile of any width, so that a token's result does not depend on its company.
+            ///
+            /// # Safety
+            /// The processor has the features; no other thread writes these rows of `out`.
+            #[target_feature(enable = $features)]
+            pub(crate) unsafe fn multiply_rows(
+                weights: Matrix<'_>,
+                x: &Activations,
+                rows: Range<usize>,
+                out: Out,
+            ) {
+                let mut scratch = Scratch::default();
+                for t in (0..x.rows()).step_by(TILE) {
+                    let rows = rows.clone();
+                    // SAFETY: passed on.
+                    unsafe {
+                        match x.rows() - t {
+                            1 => multiply_tile::<1>(weights, x, rows, t, out, &mut scratch),
+                            2 => multiply_tile::<2>(weights, x, rows, t, out, &mut scratch),
+                            3 => multiply_tile::<3>(weights, x, rows, t, out, &mut scratch),
+                            _ => multiply_tile::<TILE>(weights, x, rows, t, out, &mut scratch),
+                        }
+                    }
+                }
+            }
+
+            /// # Safety
+            /// As [`multiply_rows`].
+            #[target_feature(enable = $features)]
+            unsafe fn multiply_tile<const N: usize>(
+                weights: Matrix<'_>,
+                x: &Activations,
+                rows: Range<usize>,
+                first: usize,
+                out: Out,
+                scratch: &mut Scratch,
+            ) {
+                let acts: [ActivationRow<'_>; N] = std::array::from_fn(|n| x.row(first + n));
+                for r in rows {
+                    let row = weights.row(r);
+                    let sums = match weights.kind() {
+                        WeightType::Q4_0 => dot_q4_0(row, &acts, scratch),
+                        WeightType::Q4_1 => dot_q4_1(row, &acts, scratch),
+                        WeightType::Q8_0 => dot_q8_0(row, &acts, scratch),
+                        WeightType::F16 => float::dot_f16(row, &acts),
+                        WeightType::Bf16 => float::dot_bf16(row, &acts),
+                        WeightType::F32 => float::dot_f32(row, &acts),
+                    };
+                    for (n, sum) in sums.into_iter().enumerate() {
+                        // SAFETY: passed on.
+                        unsafe { out.set(first + n, r, sum) };
+                    }
+                }
+            }
         }
-    }
-    std::array::from_fn(|n| horizontal_sum(lanes[n]))
+    };
 }
+
+instruction_set!(avx2, "avx2,fma,f16c", sum_avx2);
+instruction_set!(vnni, "avx2,fma,f16c,avx512vnni,avx512vl", sum_vnni);
