@@ -40,7 +40,8 @@ pub(super) async fn infer(
     }
     let (head, body) = request.into_parts();
     body::check_type(&head.headers)?;
-    let read = body::read(body, &context.limits, &context.bodies).await?;
+    let read = body::read(body, &context.limits, &context.bodies).await;
+    let read = read.inspect_err(|_| context.tally.bodies_refused.add())?;
     let prepared = if read.bytes.len() <= context.limits.inline_parse_bytes_max {
         prepare(context, endpoint, &read.bytes)?
     } else {
