@@ -39,7 +39,7 @@ use auth::Access;
 use body::BodyBudget;
 use error::ApiError;
 use response::{Body, RequestId};
-use route::Route;
+use route::{Keyed, Public, Route};
 use tally::Tally;
 
 use crate::door::Door;
@@ -186,10 +186,11 @@ async fn dispatch(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     let route = Route::of(request.method(), request.uri().path());
-    match route {
-        Route::Health => return Ok(status::health()),
-        Route::Ready => return Ok(status::ready(&context.drain)),
-        _ => {}
+    if let Route::Public(public) = route {
+        return Ok(match public {
+            Public::Health => status::health(),
+            Public::Ready => status::ready(&context.drain),
+        });
     }
     if context.access.is_local() {
         let local = origin::check_local(&request, &context.origins);
@@ -198,19 +199,16 @@ async fn dispatch(
     if origin::is_preflight(&request) {
         return Ok(origin::preflight(request.headers(), &context.origins));
     }
-    match route {
-        Route::Unknown => return Err(ApiError::route_unknown(request.method(), request.uri().path())),
+    let keyed = match route {
+        Route::Keyed(keyed) => keyed,
         Route::WrongMethod(allow) => return Ok(response::method_not_allowed(allow)),
-        _ => {}
-    }
+        _ => return Err(ApiError::route_unknown(request.method(), request.uri().path())),
+    };
     let principal = context.access.authenticate(request.headers(), peer);
     let principal = principal.inspect_err(|_| context.tally.keys_refused.add())?;
-    match route {
-        Route::Models => Ok(openai::models::list(&context.catalog)),
-        Route::Model(name) => openai::models::one(&context.catalog, &name),
-        Route::Infer(endpoint) => openai::infer(context, endpoint, principal, request).await,
-        Route::Health | Route::Ready | Route::Unknown | Route::WrongMethod(_) => {
-            unreachable!("answered above")
-        }
+    match keyed {
+        Keyed::Models => Ok(openai::models::list(&context.catalog)),
+        Keyed::Model(name) => openai::models::one(&context.catalog, &name),
+        Keyed::Infer(endpoint) => openai::infer(context, endpoint, principal, request).await,
     }
 }
