@@ -21,9 +21,11 @@ use super::error::ApiError;
 use super::response::{self, Body};
 use super::sse::EventStream;
 use super::{Context, body};
+use crate::coordinator::effect::End;
 use crate::coordinator::event::{Endpoint, FinishReason, Mode, Tier};
 use crate::door::NewJob;
 use crate::ids::ModelName;
+use crate::output::Chunk;
 use crate::request::{self, StreamMode};
 pub(super) use follow::{Follow, Outcome, Step};
 use render::Shown;
@@ -40,7 +42,8 @@ pub(super) async fn infer(
     }
     let (head, body) = request.into_parts();
     body::check_type(&head.headers)?;
-    let read = body::read(body, &context.limits, &context.bodies).await?;
+    let read = body::read(body, &context.limits, &context.bodies).await;
+    let read = read.inspect_err(|_| context.tally.bodies_refused.add())?;
     let prepared = if read.bytes.len() <= context.limits.inline_parse_bytes_max {
         prepare(context, endpoint, &read.bytes)?
     } else {
@@ -239,12 +242,7 @@ async fn events(
     Ok(stream(exchange, usage, context, first))
 }
 
-fn stream(
-    exchange: Exchange,
-    usage: UsageChunk,
-    context: &Context,
-    first: Option<crate::output::Chunk>,
-) -> Response<Body> {
+fn stream(exchange: Exchange, usage: UsageChunk, context: &Context, first: Option<Chunk>) -> Response<Body> {
     let Exchange { follow, shown, in_flight } = exchange;
     let job = follow.job();
     let events =
@@ -255,9 +253,9 @@ fn stream(
     response
 }
 
-fn success(end: &crate::coordinator::effect::End) -> Option<FinishReason> {
+fn success(end: &End) -> Option<FinishReason> {
     match end {
-        crate::coordinator::effect::End::Succeeded(reason) => Some(*reason),
+        End::Succeeded(reason) => Some(*reason),
         _ => None,
     }
 }
