@@ -37,7 +37,8 @@ fn entry(model: &Model, options: EngineOptions) -> Result<Entry, LoadError> {
     let runtime = match &model.spec {
         ModelSpec::Echo { delay } => Runtime::Echo(Echo::new(Duration::from_micros(delay.0))),
         ModelSpec::Gguf(path) => {
-            let refused = |error| LoadError { name: model.name.clone(), path: path.clone(), error: Box::new(error) };
+            let refused =
+                |error| LoadError { name: model.name.clone(), path: path.clone(), error: Box::new(error) };
             let local = Local::load(path, options).map_err(refused)?;
             tracing::info!(model = model.name, path = %path.display(), slots = model.slots, "model loaded");
             Runtime::Local(local)
