@@ -308,3 +308,6 @@ impl Drop for ClientSession {
         self.leave(Departure::Abandoned);
     }
 }
+
+#[cfg(test)]
+mod tests;

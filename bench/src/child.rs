@@ -56,7 +56,8 @@ impl Server {
         server.address = address.ok_or_else(|| {
             let log = std::fs::read_to_string(&log).unwrap_or_default();
             let last = log.lines().last().unwrap_or("nothing on its standard error");
-            format!("{command:?} isn't ready: {line:?}; {last}")
+            let ended = server.process.try_wait().ok().flatten();
+            format!("{command:?} isn't ready; printed {line:?}; ended {ended:?}; last said: {last}")
         })?;
         Ok(server)
     }

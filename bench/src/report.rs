@@ -37,7 +37,7 @@ pub(crate) fn write_json(out: Option<&Path>, settings: Value, results: Value) ->
     let report = json!({
         "command": command.join(" "),
         "date": date(),
-        "machine": { "cores": cores(), "cpu": cpu() },
+        "machine": { "cores": cores(), "cpu": cpu(), "load_average_after": load_average() },
         "commit": commit(),
         "settings": settings,
         "results": results,
@@ -61,6 +61,12 @@ fn cpu() -> String {
         line.strip_prefix("model name").map(|name| name.trim_matches([' ', '\t', ':']).to_owned())
     };
     info.lines().find_map(named).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Runnable tasks over the last 1, 5 and 15 minutes, this run's own among them: whether it had the machine.
+fn load_average() -> String {
+    let average = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    average.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
 /// The commit of the directory this runs in, with a mark if something differs from it.

@@ -27,71 +27,75 @@ pub struct Cache<'a> {
 
 impl<'a> Cache<'a> {
     /// The key of position `p`: `[head_dim]`. Panics beyond the blocks.
-    #[inline(always)]
     pub fn key(&self, p: usize) -> &'a [u16] {
-        self.row(p, self.keys_at)
+        let row = p % BLOCK_POSITIONS * self.head_dim;
+        &self.keys(p / BLOCK_POSITIONS)[row..row + self.head_dim]
     }
 
     /// The value of position `p`: `[head_dim]`. Panics beyond the blocks.
-    #[inline(always)]
     pub fn value(&self, p: usize) -> &'a [u16] {
-        self.row(p, self.values_at)
+        let row = p % BLOCK_POSITIONS * self.head_dim;
+        &self.values(p / BLOCK_POSITIONS)[row..row + self.head_dim]
     }
 
-    #[inline(always)]
-    fn row(&self, p: usize, base: usize) -> &'a [u16] {
-        let at = base + p % BLOCK_POSITIONS * self.head_dim;
-        &self.blocks[p / BLOCK_POSITIONS][at..at + self.head_dim]
+    /// The keys of a block: `[BLOCK_POSITIONS, head_dim]`. Panics beyond the blocks.
+    pub fn keys(&self, block: usize) -> &'a [u16] {
+        &self.blocks[block][self.keys_at..self.keys_at + BLOCK_POSITIONS * self.head_dim]
+    }
+
+    /// The values of a block: `[BLOCK_POSITIONS, head_dim]`. Panics beyond the blocks.
+    pub fn values(&self, block: usize) -> &'a [u16] {
+        &self.blocks[block][self.values_at..self.values_at + BLOCK_POSITIONS * self.head_dim]
     }
 }
 
 /// One token's queries for one key and value head.
-pub struct Query<'a> {
+pub struct QueryRow<'a> {
     /// `[group, head_dim]`, already rotated.
     pub q: &'a [f32],
     /// Positions to attend to: the token's own position plus one.
     pub len: usize,
-    /// Where their keys and values are.
-    pub cache: Cache<'a>,
     /// `[group, head_dim]`, overwritten.
     pub out: &'a mut [f32],
 }
 
-/// Computes all `queries`, shared out to the pool. Panics if a shape disagrees or a head is longer than
-/// [`HEAD_DIM_MAX`].
+/// Tokens of one sequence that attend to the same keys and values: each of those is read once for all.
+pub struct Query<'a> {
+    /// Any number of tokens; what one gets does not depend on the others.
+    pub rows: Vec<QueryRow<'a>>,
+    /// Where their keys and values are.
+    pub cache: Cache<'a>,
+}
+
+/// Computes all `queries`, each as one part of a task of the pool. Panics if a shape disagrees or a head is
+/// longer than [`HEAD_DIM_MAX`].
 pub fn attend(arithmetic: Arithmetic, pool: &mut Pool, queries: Vec<Query<'_>>) {
     arithmetic.check();
     let queries: Vec<_> = queries.into_iter().map(std::sync::Mutex::new).collect();
-    // A part is several queries: those of one token are too little work to hand out alone.
-    let per_part = queries.len().div_ceil(pool.threads() * 8).max(1);
-    pool.run(queries.len().div_ceil(per_part), &|part| {
-        let mut scores = Vec::new();
-        for query in queries.iter().skip(part * per_part).take(per_part) {
-            // Uncontended: each query is in one part; the lock is how the part gets its `&mut`.
-            let mut query = query.lock().expect("no part panics twice");
-            attend_one(arithmetic, &mut query, &mut scores);
+    pool.run(queries.len(), &|part| {
+        // Uncontended: each query is one part; the lock is how the part gets its `&mut`.
+        let mut query = queries[part].lock().expect("no part panics twice");
+        let Query { rows, cache } = &mut *query;
+        let dim = cache.head_dim;
+        for row in rows.iter() {
+            let fits = row.len > 0 && row.q.len() == row.out.len() && row.q.len().is_multiple_of(dim);
+            assert!(fits && dim <= HEAD_DIM_MAX && row.len <= cache.blocks.len() * BLOCK_POSITIONS);
+        }
+        match arithmetic {
+            Arithmetic::Reference => rows.iter_mut().for_each(|row| attend_plainly(row, cache)),
+            // SAFETY: `check` found the features.
+            #[cfg(target_arch = "x86_64")]
+            Arithmetic::Avx2 | Arithmetic::Vnni => unsafe { crate::simd::attend(rows, cache) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => unreachable!("checked above"),
         }
     });
 }
 
-fn attend_one(arithmetic: Arithmetic, query: &mut Query<'_>, scores: &mut Vec<f32>) {
-    let Query { q, len, cache, out } = query;
-    let dim = cache.head_dim;
-    assert!(dim <= HEAD_DIM_MAX && *len > 0 && q.len() == out.len() && q.len().is_multiple_of(dim));
-    match arithmetic {
-        Arithmetic::Reference => {
-            let scale = 1.0 / (dim as f32).sqrt();
-            for (q, out) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
-                reference::attend(q, *len, scale, |p| cache.key(p), |p| cache.value(p), out);
-            }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Arithmetic::Avx2 | Arithmetic::Vnni => {
-            scores.resize(q.len() / dim * *len, 0.0);
-            // SAFETY: `attend` checked the features.
-            unsafe { crate::simd::attend(q, *len, cache, scores, out) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        _ => unreachable!("checked by the caller"),
+fn attend_plainly(row: &mut QueryRow<'_>, cache: &Cache<'_>) {
+    let scale = 1.0 / (cache.head_dim as f32).sqrt();
+    let heads = row.q.chunks_exact(cache.head_dim).zip(row.out.chunks_exact_mut(cache.head_dim));
+    for (q, out) in heads {
+        reference::attend(q, row.len, scale, |p| cache.key(p), |p| cache.value(p), out);
     }
 }

@@ -80,25 +80,22 @@ impl Activations {
 }
 
 /// Rounds whole blocks to 8 bit; the formula is at the head of this file. `x`, `q`: n; `scales`, `sums`: n/32.
-pub(crate) fn quantise(x: &[f32], q: &mut [u8], scales: &mut [f32], sums: &mut [f32]) {
+fn quantise(x: &[f32], q: &mut [u8], scales: &mut [f32], sums: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if Arithmetic::Avx2.is_available() {
         // SAFETY: the features were just found.
         return unsafe { crate::simd::quantise(x, q, scales, sums) };
     }
-    quantise_blocks(x, q, scales, sums);
+    quantise_plainly(x, q, scales, sums);
 }
 
-#[inline(always)]
-pub(crate) fn quantise_blocks(x: &[f32], q: &mut [u8], scales: &mut [f32], sums: &mut [f32]) {
+fn quantise_plainly(x: &[f32], q: &mut [u8], scales: &mut [f32], sums: &mut [f32]) {
     let blocks = x.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0);
     for (((x, q), scale), total) in blocks.zip(scales).zip(sums) {
         // By bits, in which NaN is larger than any number: it must reach the result.
         let max = x.iter().fold(0, |max: u32, v| max.max(v.abs().to_bits()));
-        let max = f32::from_bits(max);
+        let (max, inverse) = extent(f32::from_bits(max));
         *scale = max / 127.0;
-        // Below this the quotient overflows; such a block is nothing beside any other.
-        let inverse = if max > 1e-30 { 127.0 / max } else { 0.0 };
         let mut sum = 0i32;
         for (q, x) in q.iter_mut().zip(x) {
             let rounded = (x * inverse).round_ties_even() as i32;
@@ -107,6 +104,13 @@ pub(crate) fn quantise_blocks(x: &[f32], q: &mut [u8], scales: &mut [f32], sums:
         }
         *total = *scale * sum as f32;
     }
+}
+
+/// The largest magnitude of a block, and what to multiply its values by. Below 1e-30 the quotient overflows:
+/// such a block counts as zero, as it is nothing beside any other.
+#[inline]
+pub(crate) fn extent(max: f32) -> (f32, f32) {
+    if max > 1e-30 { (max, 127.0 / max) } else { (if max.is_nan() { max } else { 0.0 }, 0.0) }
 }
 
 /// One of several products of the same activations.
@@ -183,5 +187,35 @@ fn reference_rows(weights: Matrix<'_>, x: &Activations, rows: std::ops::Range<us
             // SAFETY: this part owns row `r`.
             unsafe { out.set(t, r, reference::dot(&row, x.row(t).values)) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_roundings_agree_bit_for_bit() {
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let mut x: Vec<f32> = (0..64 * BLOCK).map(|n| next() * (n / BLOCK) as f32).collect();
+        x[7] = 1e-38;
+        x[5 * BLOCK + 3] = f32::NAN;
+        x[6 * BLOCK + 3] = f32::NEG_INFINITY;
+        x[7 * BLOCK..8 * BLOCK].fill(0.5);
+        let run = |f: fn(&[f32], &mut [u8], &mut [f32], &mut [f32])| {
+            let (mut q, mut scales, mut sums) = (vec![0; x.len()], vec![0.0; 64], vec![0.0; 64]);
+            f(&x, &mut q, &mut scales, &mut sums);
+            // Quants beside NaN or infinity have no meaning: the scale carries it.
+            let clean: Vec<u8> =
+                (0..x.len()).filter(|n| ![5, 6].contains(&(n / BLOCK))).map(|n| q[n]).collect();
+            let bits =
+                |x: Vec<f32>| x.iter().map(|v| v.is_finite().then_some(v.to_bits())).collect::<Vec<_>>();
+            (clean, bits(scales), bits(sums))
+        };
+        assert_eq!(run(quantise), run(quantise_plainly));
     }
 }

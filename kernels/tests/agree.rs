@@ -2,7 +2,7 @@
 //! of its batch, bit for bit.
 
 use half::{bf16, f16};
-use switchbox_kernels::attention::{self, BLOCK_POSITIONS, Cache, Query};
+use switchbox_kernels::attention::{self, BLOCK_POSITIONS, Cache, Query, QueryRow};
 use switchbox_kernels::format::BLOCK;
 use switchbox_kernels::{
     Activations, Arithmetic, Matrix, Pool, Product, WeightType, multiply, pointwise, reference,
@@ -220,14 +220,19 @@ fn attention_agrees_with_the_reference() {
             .collect();
         let cache = Cache { blocks: &blocks, keys_at: 0, values_at: BLOCK_POSITIONS * dim, head_dim: dim };
         let q = random.floats(group * dim);
-        let run = |arithmetic, threads| {
-            let mut outs = vec![vec![f32::NAN; group * dim]; 5];
-            let queries = outs.iter_mut().map(|out| Query { q: &q, len, cache, out }).collect();
-            attention::attend(arithmetic, &mut Pool::new(threads).unwrap(), queries);
-            assert!(outs.iter().all(|out| *out == outs[0]));
+        // Tokens of different reach together: the last one alone must come to the same bits.
+        let run = |arithmetic, together: usize| {
+            let lens: Vec<usize> = (1..=len).rev().step_by(7).take(together).collect();
+            let mut outs = vec![vec![f32::NAN; group * dim]; lens.len()];
+            let rows = outs.iter_mut().zip(&lens).map(|(out, len)| QueryRow { q: &q, len: *len, out });
+            let queries = vec![Query { rows: rows.collect(), cache }];
+            attention::attend(arithmetic, &mut Pool::new(1).unwrap(), queries);
             outs.swap_remove(0)
         };
-        let found = distance(&run(Arithmetic::detect(), 2), &run(Arithmetic::Reference, 1));
+        for arithmetic in [Arithmetic::Reference, Arithmetic::detect()] {
+            assert_eq!(run(arithmetic, 1), run(arithmetic, 20));
+        }
+        let found = distance(&run(Arithmetic::detect(), 1), &run(Arithmetic::Reference, 1));
         assert!(found < 1e-5, "group {group}, head {dim}, {len} positions: {found}");
     }
 }

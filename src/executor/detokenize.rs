@@ -69,7 +69,12 @@ impl StopMatcher {
     /// Takes the next piece. Holds back the longest end of the text that begins a stop string.
     pub fn push(&mut self, piece: &str) -> Scan {
         self.held.push_str(piece);
-        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
+        // The one that is complete first, however the text was cut into pieces.
+        let found = self
+            .stops
+            .iter()
+            .filter_map(|stop| self.held.find(stop.as_str()).map(|at| (at + stop.len(), at)));
+        if let Some((_, at)) = found.min() {
             let mut text = std::mem::take(&mut self.held);
             text.truncate(at);
             return Scan::Stopped(text);

@@ -1,12 +1,15 @@
 //! The forward pass of a dense llama over a batch of rows, each a token of some sequence. Every row is
 //! computed in the same order whatever else is in the batch. Knows nothing of sampling or text.
 
-use switchbox_kernels::attention::{self, Query};
+use switchbox_kernels::attention::{self, Query, QueryRow};
 use switchbox_kernels::{Activations, Arithmetic, Pool, Product, multiply, pointwise};
 
 use super::kv::KvCache;
 use super::llama::{Layer, Shape};
 use super::model::Model;
+
+/// Rows of one sequence whose attention shares one pass over its cache: bounds the scores that a thread holds.
+const ROWS_TOGETHER: usize = 16;
 
 /// Which rows' logits a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,17 +229,25 @@ impl Buffers {
         }
     }
 
-    /// One query per row and key head, over the row's own sequence up to its own position.
+    /// The rows' queries: for each sequence and key head, up to [`ROWS_TOGETHER`] rows each. A row attends to
+    /// its own sequence up to its own position.
     fn queries<'a>(&'a mut self, shape: &Shape, layer: usize, batch: &'a [Rows<'_>]) -> Vec<Query<'a>> {
         let group = shape.heads / shape.heads_kv * shape.head_dim;
-        let mut queries = Vec::with_capacity(self.q.len() / group);
         let mut parts = self.q.chunks_exact(group).zip(self.attended.chunks_exact_mut(group));
+        let mut queries = Vec::new();
         for rows in batch {
-            for n in 0..rows.tokens.len() {
+            for first in (0..rows.tokens.len()).step_by(ROWS_TOGETHER) {
+                let count = ROWS_TOGETHER.min(rows.tokens.len() - first);
+                let heads = queries.len()..queries.len() + shape.heads_kv;
                 for head in 0..shape.heads_kv {
-                    let (q, out) = parts.next().expect("a query per row and head");
-                    let len = rows.kv.len() + n + 1;
-                    queries.push(Query { q, len, cache: rows.kv.view(layer, head), out });
+                    let cache = rows.kv.view(layer, head);
+                    queries.push(Query { rows: Vec::with_capacity(count), cache });
+                }
+                for n in first..first + count {
+                    // A row's parts are its heads, in order.
+                    for (query, (q, out)) in queries[heads.clone()].iter_mut().zip(parts.by_ref()) {
+                        query.rows.push(QueryRow { q, len: rows.kv.len() + n + 1, out });
+                    }
                 }
             }
         }

@@ -245,3 +245,37 @@ fn one_connection_serves_many_requests() {
         }
     });
 }
+
+#[test]
+fn a_failure_after_the_first_byte_is_an_event() {
+    run(async {
+        let mut setup = Setup::default();
+        setup.core.attempt_timeout = switchbox::time::Span::from_ms(150);
+        let rig = start(setup).await;
+        let long = "word ".repeat(400);
+        let answer = rig.post(CHAT, &chat_body("slow", &long, r#","stream":true"#)).await;
+        assert_eq!(answer.status, 200);
+        let mut events = answer.events();
+        let error = events.pop().expect("an error")["error"].clone();
+        assert_eq!((&error["code"], &error["param"]), (&json!("node_error"), &Value::Null));
+        assert!(error["message"].is_string() && error["type"].is_string());
+        assert!(events.len() > 1 && events.iter().all(|event| event.get("error").is_none()));
+        rig.wait_for("switchbox_outputs", 0).await;
+    });
+}
+
+#[test]
+fn a_failure_before_the_first_byte_is_a_status() {
+    run(async {
+        let mut setup = Setup::default();
+        setup.core.attempt_timeout = switchbox::time::Span::from_ms(30);
+        setup.core.attempts_max = 2;
+        setup.core.backoff = switchbox::time::Span::from_ms(1);
+        let rig = start(setup).await;
+        let long = "word ".repeat(400);
+        let answer = rig.post(CHAT, &chat_body("slow", &long, "")).await;
+        answer.assert_error(502, "node_error");
+        assert_eq!(rig.metric("switchbox_attempts_failed_total").await, 2);
+        rig.wait_for("switchbox_outputs", 0).await;
+    });
+}

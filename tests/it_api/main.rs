@@ -5,3 +5,4 @@ mod chat;
 mod edges;
 mod keys;
 mod rig;
+mod speed;

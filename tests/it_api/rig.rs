@@ -33,6 +33,7 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) core: coordinator::limits::Limits,
     pub(crate) slots: u32,
+    pub(crate) durability: Durability,
 }
 
 impl Default for Setup {
@@ -43,6 +44,7 @@ impl Default for Setup {
             limits: Limits::default(),
             core: coordinator::limits::Limits::default(),
             slots: 4,
+            durability: Durability::Strict,
         }
     }
 }
@@ -74,7 +76,11 @@ pub(crate) async fn start(setup: Setup) -> Rig {
     let (commits, store) = (Arc::new(Commits::default()), MemoryStore::default());
     let committer = Driver::committer(&store, &commits).expect("a committer");
     let boot = Boot { epoch: 1, secret: [0; 32], lsn: Lsn(0) };
-    let core = Coordinator::new(boot, setup.core, coordinator::Durability::Strict);
+    let durability = match setup.durability {
+        Durability::Strict => coordinator::Durability::Strict,
+        Durability::Relaxed => coordinator::Durability::Relaxed,
+    };
+    let core = Coordinator::new(boot, setup.core, durability);
     let driver = Driver::new(core, clock, committer);
     let gauges = driver.gauges();
     let sender = Sender::new(65_536, driver);
@@ -97,7 +103,7 @@ pub(crate) async fn start(setup: Setup) -> Rig {
         access: setup.access,
         origins: setup.origins,
         limits: setup.limits.clone(),
-        durability: Durability::Strict,
+        durability: setup.durability,
         drain: DrainFlag::default(),
     });
     listen(context, setup.limits).await

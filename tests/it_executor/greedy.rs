@@ -52,15 +52,15 @@ fn rows() -> Vec<Row> {
     .collect()
 }
 
-/// Generates along the golden answer. At the first token that is not the golden one, the gap between the two
-/// must be small: then rounding decided, and the rest cannot be compared. The golden answer is text, so its
+/// Follows the golden answers. Where another token looks better than the golden one, the gap between the two
+/// must be small: rounding decided; the golden one is taken, and it goes on. The golden answer is text, so its
 /// next token is that of tokenizing the rest anew, which may join what was generated apart: where the gap is
-/// large and the bytes still agree, that is what happened, and it goes on.
+/// large and the bytes still agree, that is what happened, and the better token is taken.
 #[test]
 fn greedy_goldens() {
     let model = model();
     let mut forward = Forward::new(Numerics::Auto.arithmetic(), 2).unwrap();
-    let mut equal = 0;
+    let (mut equal, mut all, mut widest) = (0, 0, 0f32);
     for row in rows() {
         let (golden, mut said) = (row.answer.as_bytes(), 0);
         let mut kv = model.kv_cache();
@@ -69,26 +69,27 @@ fn greedy_goldens() {
             let batch = &mut [Rows { tokens: &next, kv: &mut kv, wanted: Wanted::Last }];
             let logits = forward.run(&model, batch).to_vec();
             let best = argmax(&logits) as u32;
-            let Some(candidate) = row.candidate(said) else { break };
+            let Some(mut candidate) = row.candidate(said) else { break };
+            all += 1;
+            equal += usize::from(best == candidate);
             let gap = logits[best as usize] - logits[candidate as usize];
-            let bytes = model.tokenizer().visible_bytes(best);
-            if best != candidate {
-                println!("token {n} of {:?}: {best} for {candidate}, gap {gap}", row.answer);
-                if gap < GAP_MAX {
-                    break;
-                }
-                assert!(!bytes.is_empty() && golden[said..].starts_with(bytes), "a gap of {gap}");
+            if gap >= GAP_MAX {
+                let bytes = model.tokenizer().visible_bytes(best);
+                let is_apart = !bytes.is_empty() && golden[said..].starts_with(bytes);
+                assert!(is_apart, "token {n} of {:?}: {best} for {candidate}, gap {gap}", row.answer);
+                candidate = best;
+            } else {
+                widest = widest.max(gap);
             }
-            equal += 1;
-            if model.tokenizer().is_end(best) {
+            if model.tokenizer().is_end(candidate) {
                 break;
             }
-            said += bytes.len();
-            next = vec![best];
+            said += model.tokenizer().visible_bytes(candidate).len();
+            next = vec![candidate];
         }
     }
-    println!("{equal} tokens equal");
-    assert!(equal > 200, "{equal} tokens equal");
+    println!("{equal} of {all} tokens equal, the widest gap of the others {widest}");
+    assert!(all > 300 && equal * 100 > all * 95);
 }
 
 #[test]

@@ -1,9 +1,49 @@
-//! Attention of the query heads that share one key and value head, over a cache in f16.
+//! Attention of several tokens of a sequence, and the query heads that share one key and value head, over a
+//! cache in f16. Block by block, each is widened once for all of them. Every token's sums run over positions in
+//! ascending order, whoever else is there.
 
 use std::arch::x86_64::*;
 
-use super::vector::{add_scaled, dot, softmax, store};
-use crate::attention::{Cache, HEAD_DIM_MAX};
+use super::vector::{add_scaled, dot, horizontal_sum, load, softmax, store};
+use crate::attention::{BLOCK_POSITIONS, Cache, QueryRow};
+
+/// `reference::attend` for all heads of all `rows`.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn attend(rows: &mut [QueryRow<'_>], cache: &Cache<'_>) {
+    let dim = cache.head_dim;
+    let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
+    let group = rows.first().map_or(0, |row| row.q.len() / dim);
+    let scale = 1.0 / (dim as f32).sqrt();
+    let mut wide = vec![0.0; BLOCK_POSITIONS * dim];
+    // `[rows, group, longest]`
+    let mut scores = vec![0.0; rows.len() * group * longest];
+    for (block, start) in (0..longest).step_by(BLOCK_POSITIONS).enumerate() {
+        widen(cache.keys(block), &mut wide);
+        for (row, scores) in rows.iter().zip(scores.chunks_exact_mut(group * longest)) {
+            let seen = start..row.len.min(start + BLOCK_POSITIONS);
+            for (q, scores) in row.q.chunks_exact(dim).zip(scores.chunks_exact_mut(longest)) {
+                if let Some(scores) = scores.get_mut(seen.clone()) {
+                    score(q, &wide, scale, scores);
+                }
+            }
+        }
+    }
+    for (row, scores) in rows.iter_mut().zip(scores.chunks_exact_mut(group * longest)) {
+        scores.chunks_exact_mut(longest).for_each(|scores| softmax(&mut scores[..row.len]));
+        row.out.fill(0.0);
+    }
+    for (block, start) in (0..longest).step_by(BLOCK_POSITIONS).enumerate() {
+        widen(cache.values(block), &mut wide);
+        for (row, scores) in rows.iter_mut().zip(scores.chunks_exact(group * longest)) {
+            let seen = start..row.len.min(start + BLOCK_POSITIONS);
+            for (out, scores) in row.out.chunks_exact_mut(dim).zip(scores.chunks_exact(longest)) {
+                if let Some(scores) = scores.get(seen.clone()) {
+                    collect(scores, &wide, out);
+                }
+            }
+        }
+    }
+}
 
 /// Widens f16 bits to f32; lengths are equal.
 #[inline]
@@ -20,26 +60,70 @@ fn widen(bits: &[u16], out: &mut [f32]) {
     }
 }
 
-/// `reference::attend` for the heads of one group: `q`, `out`: `[group, head_dim]`, `scores: [group, len]`.
-/// Each cached row is widened once for the whole group.
+/// `scores[p] = scale q . keys[p]` for `q: [dim]`, `keys: [at least scores.len(), dim]`.
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn attend(q: &[f32], len: usize, cache: &Cache<'_>, scores: &mut [f32], out: &mut [f32]) {
-    let dim = cache.head_dim;
-    let mut buffer = [0.0f32; HEAD_DIM_MAX];
-    let wide = &mut buffer[..dim];
-    let scale = 1.0 / (dim as f32).sqrt();
-    for p in 0..len {
-        widen(cache.key(p), wide);
-        for (h, q) in q.chunks_exact(dim).enumerate() {
-            scores[h * len + p] = scale * dot(q, wide);
+fn score(q: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
+    match q.len() {
+        64 => score_in_registers::<8>(q, keys, scale, scores),
+        128 => score_in_registers::<16>(q, keys, scale, scores),
+        dim => {
+            for (key, score) in keys.chunks_exact(dim).zip(scores) {
+                *score = scale * dot(q, key);
+            }
         }
     }
-    scores.chunks_exact_mut(len).for_each(|s| softmax(s));
-    out.fill(0.0);
-    for p in 0..len {
-        widen(cache.value(p), wide);
-        for (h, out) in out.chunks_exact_mut(dim).enumerate() {
-            add_scaled(out, scores[h * len + p], wide);
+}
+
+/// [`score`] for heads of `8 EIGHTS`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn score_in_registers<const EIGHTS: usize>(q: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
+    let mut query = [_mm256_setzero_ps(); EIGHTS];
+    for (register, q) in query.iter_mut().zip(q.as_chunks::<8>().0) {
+        *register = load(q);
+    }
+    let keys = keys.as_chunks::<8>().0.as_chunks::<EIGHTS>().0;
+    for (key, score) in keys.iter().zip(scores) {
+        let mut lanes = _mm256_mul_ps(query[0], load(&key[0]));
+        for n in 1..EIGHTS {
+            lanes = _mm256_fmadd_ps(query[n], load(&key[n]), lanes);
         }
+        *score = scale * horizontal_sum(lanes);
+    }
+}
+
+/// `out += sum_p weights[p] values[p]` for `out: [dim]`, `values: [at least weights.len(), dim]`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn collect(weights: &[f32], values: &[f32], out: &mut [f32]) {
+    match out.len() {
+        64 => collect_in_registers::<8>(weights, values, out),
+        128 => collect_in_registers::<16>(weights, values, out),
+        dim => {
+            for (value, weight) in values.chunks_exact(dim).zip(weights) {
+                add_scaled(out, *weight, value);
+            }
+        }
+    }
+}
+
+/// [`collect`] for heads of `8 EIGHTS`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn collect_in_registers<const EIGHTS: usize>(weights: &[f32], values: &[f32], out: &mut [f32]) {
+    let out = out.as_chunks_mut::<8>().0;
+    let mut sums = [_mm256_setzero_ps(); EIGHTS];
+    for (sum, out) in sums.iter_mut().zip(out.iter()) {
+        *sum = load(out);
+    }
+    for (value, weight) in values.as_chunks::<8>().0.as_chunks::<EIGHTS>().0.iter().zip(weights) {
+        let weight = _mm256_set1_ps(*weight);
+        for n in 0..EIGHTS {
+            sums[n] = _mm256_fmadd_ps(weight, load(&value[n]), sums[n]);
+        }
+    }
+    for (out, sum) in out.iter_mut().zip(sums) {
+        store(out, sum);
     }
 }

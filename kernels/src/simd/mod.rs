@@ -8,17 +8,9 @@ mod quantised;
 mod vector;
 
 pub(crate) use attend::attend;
-pub(crate) use quantised::{avx2, vnni};
+pub(crate) use quantised::{avx2, quantise, vnni};
 pub(crate) use vector::{add, narrow, rms_norm, silu_mul};
-
-use crate::matmul::quantise_blocks;
 
 /// Tokens that share one pass over a weight row. Bounded by the 16 vector registers: an accumulator each,
 /// beside the unpacked weights.
 const TILE: usize = 4;
-
-/// The 8-bit rounding of `matmul::quantise_blocks`, compiled for AVX2.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn quantise(x: &[f32], q: &mut [u8], scales: &mut [f32], sums: &mut [f32]) {
-    quantise_blocks(x, q, scales, sums);
-}

@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::vector::{dot, horizontal_sum};
+use super::vector::{dot, horizontal_sum, load};
 use super::{TILE, float};
 use crate::format::{BLOCK, Matrix, WeightType};
 use crate::matmul::{ActivationRow, Activations, Out};
@@ -32,23 +32,22 @@ fn halves(bytes: [u8; 4]) -> (f32, f32) {
 }
 
 impl Scratch {
-    /// Takes the factors of a row's blocks, `(d_w, m_w)`, and multiplies them with those of `acts`.
+    /// Makes room for the factors of a row.
+    #[inline]
+    fn resize(&mut self, blocks: usize) {
+        self.d.resize(blocks, 0.0);
+        self.m.resize(blocks, 0.0);
+        self.scales.iter_mut().for_each(|scales| scales.resize(blocks, 0.0));
+    }
+
+    /// Multiplies the row's factors with those of `acts`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn fill<const N: usize>(
-        &mut self,
-        factors: impl Iterator<Item = (f32, f32)>,
-        acts: &[ActivationRow<'_>; N],
-    ) {
-        self.d.clear();
-        self.m.clear();
-        for (d, m) in factors {
-            self.d.push(d);
-            self.m.push(m);
-        }
+    fn scale<const N: usize>(&mut self, acts: &[ActivationRow<'_>; N]) {
         for (scales, x) in self.scales.iter_mut().zip(acts) {
-            scales.clear();
-            scales.extend(self.d.iter().zip(x.scales).map(|(w, x)| w * x));
+            for ((scale, w), x) in scales.iter_mut().zip(&self.d).zip(x.scales) {
+                *scale = w * x;
+            }
         }
     }
 }
@@ -130,19 +129,35 @@ macro_rules! dot {
             scratch: &mut Scratch,
         ) -> [f32; N] {
             let blocks = row.as_chunks::<$bytes>().0;
-            scratch.fill(blocks.iter().map(|block| $factors(block)), acts);
-            let quants: [&[[u8; BLOCK]]; N] = std::array::from_fn(|n| acts[n].blocks(blocks.len()));
-            let scales: [&[f32]; N] = std::array::from_fn(|n| &scratch.scales[n][..blocks.len()]);
+            scratch.resize(blocks.len());
+            for ((block, d), m) in blocks.iter().zip(&mut scratch.d).zip(&mut scratch.m) {
+                (*d, *m) = $factors(block);
+            }
+            scratch.scale(acts);
+            // Loops and not closures: those would not be inlined into a function with features of its own.
+            let mut quants: [&[[u8; BLOCK]]; N] = [&[]; N];
+            let mut scales: [&[f32]; N] = [&[]; N];
+            for n in 0..N {
+                quants[n] = acts[n].blocks(blocks.len());
+                scales[n] = &scratch.scales[n][..blocks.len()];
+            }
             let mut lanes = [_mm256_setzero_ps(); N];
             for (b, block) in blocks.iter().enumerate() {
                 let weights = $unpack(block.last_chunk().expect("the quants end the block"));
                 for n in 0..N {
-                    let (unsigned, signed) = $pair(weights, signed_bytes(&quants[n][b]));
+                    // SAFETY: both were cut to the number of blocks.
+                    let (quants, scale) =
+                        unsafe { (quants[n].get_unchecked(b), *scales[n].get_unchecked(b)) };
+                    let (unsigned, signed) = $pair(weights, signed_bytes(quants));
                     let sum = _mm256_cvtepi32_ps($sum(unsigned, signed));
-                    lanes[n] = _mm256_fmadd_ps(sum, _mm256_set1_ps(scales[n][b]), lanes[n]);
+                    lanes[n] = _mm256_fmadd_ps(sum, _mm256_set1_ps(scale), lanes[n]);
                 }
             }
-            std::array::from_fn(|n| horizontal_sum(lanes[n]) + dot(&scratch.m, acts[n].sums))
+            let mut sums = [0.0; N];
+            for n in 0..N {
+                sums[n] = horizontal_sum(lanes[n]) + dot(&scratch.m, acts[n].sums);
+            }
+            sums
         }
     };
 }
@@ -197,7 +212,10 @@ macro_rules! instruction_set {
                 out: Out,
                 scratch: &mut Scratch,
             ) {
-                let acts: [ActivationRow<'_>; N] = std::array::from_fn(|n| x.row(first + n));
+                let mut acts = [x.row(first); N];
+                for n in 1..N {
+                    acts[n] = x.row(first + n);
+                }
                 for r in rows {
                     let row = weights.row(r);
                     let sums = match weights.kind() {
@@ -220,3 +238,52 @@ macro_rules! instruction_set {
 
 instruction_set!(avx2, "avx2,fma,f16c", sum_avx2);
 instruction_set!(vnni, "avx2,fma,f16c,avx512vnni,avx512vl", sum_vnni);
+
+/// The 8-bit rounding of `matmul::quantise`: `x`, `q`: whole blocks; `scales`, `sums`: one per block.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn quantise(x: &[f32], q: &mut [u8], scales: &mut [f32], sums: &mut [f32]) {
+    let blocks = x.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0);
+    for (((x, q), scale), sum) in blocks.zip(scales).zip(sums) {
+        (*scale, *sum) = quantise_block(x, q);
+    }
+}
+
+/// Rounds one block; returns its scale, and its scale times the sum of its quants.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn quantise_block(x: &[f32; BLOCK], q: &mut [u8; BLOCK]) -> (f32, f32) {
+    let mut values = [_mm256_setzero_ps(); 4];
+    // By bits, as in `matmul`: NaN is larger than any number.
+    let mut max = _mm256_setzero_si256();
+    for (value, x) in values.iter_mut().zip(x.as_chunks::<8>().0) {
+        *value = load(x);
+        let magnitude = _mm256_and_si256(_mm256_castps_si256(*value), _mm256_set1_epi32(0x7fff_ffff));
+        max = _mm256_max_epu32(max, magnitude);
+    }
+    let (max, inverse) = crate::matmul::extent(largest(max));
+    let mut rounded = [_mm256_setzero_si256(); 4];
+    for (rounded, value) in rounded.iter_mut().zip(values) {
+        // Rounds to nearest even, as the processor does by default.
+        *rounded = _mm256_cvtps_epi32(_mm256_mul_ps(value, _mm256_set1_ps(inverse)));
+    }
+    let [a, b, c, d] = rounded;
+    let sum =
+        horizontal_sum(_mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d))));
+    // Packing works within halves of a register: the order of fours is mended afterwards.
+    let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    // SAFETY: 32 bytes are there.
+    unsafe { _mm256_storeu_si256(q.as_mut_ptr().cast(), bytes) };
+    let scale = max / 127.0;
+    (scale, scale * sum)
+}
+
+/// The largest of 8 unsigned lanes, as the float of these bits.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn largest(x: __m256i) -> f32 {
+    let four = _mm_max_epu32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+    let two = _mm_max_epu32(four, _mm_shuffle_epi32::<0b_00_00_11_10>(four));
+    let one = _mm_max_epu32(two, _mm_shuffle_epi32::<0b_00_00_00_01>(two));
+    f32::from_bits(_mm_cvtsi128_si32(one).cast_unsigned())
+}
