@@ -14,8 +14,8 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATIENCE_S = 120
-# Asked this greedily, the small model goes round in a circle: as good as endless.
-ENDLESS = "What is the capital of France?"
+# Asked this greedily, the small model tells on and on: as good as endless.
+ENDLESS = "Tell me a story about a river."
 
 
 def model_path():

@@ -118,7 +118,7 @@ test("aborting a stream stops the work", async () => {
   const before = await box.metric("switchbox_executor_cancelled_total", 'phase="decode"');
   const stream = await client.chat.completions.create({
     model: "small",
-    messages: [{ role: "user", content: "What is the capital of France?" }],
+    messages: [{ role: "user", content: "Tell me a story about a river." }],
     temperature: 0,
     max_tokens: 1500,
     stream: true,

@@ -6,7 +6,7 @@ import openai
 from box import ENDLESS, BoxCase
 
 QUESTION = [{"role": "user", "content": "Write a Python function that reverses a string."}]
-OTHERS = ["List the first ten prime numbers.", "Tell me a story about a river.", "What is 12 + 30?"]
+OTHERS = ["List the first ten prime numbers.", "What is the capital of France?", "What is 12 + 30?"]
 
 
 class Answers(BoxCase):

@@ -1,16 +1,14 @@
 //! A client that leaves costs the executor at most two further steps, wherever its job was. Read from the counters,
 //! never from the clock.
 
-use crate::harness::chat::{self, Events};
+use crate::harness::chat::{self, ENDLESS, Events};
 use crate::harness::metrics::Metrics;
 use crate::harness::server::{Server, Setup};
-use crate::harness::{model_path, wait_for};
+use crate::harness::{PATIENCE, model_path};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 const STEPS_AFTER_CANCEL_MAX: u64 = 2;
-
-/// The small model, asked this greedily, goes round in a circle: as good as endless.
-const ENDLESS: &str = "What is the capital of France?";
 
 fn endless() -> Value {
     json!({"temperature": 0, "max_tokens": 1500})
@@ -21,7 +19,15 @@ fn small(slots: &str) -> Server {
 }
 
 fn wait_until(server: &Server, what: &str, seen: impl Fn(&Metrics) -> bool) {
-    wait_for(what, || seen(&server.metrics()).then_some(()));
+    let begun = Instant::now();
+    while !seen(&server.metrics()) {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "gave up waiting for {what}: {}",
+            server.admin("GET", "/metrics").text()
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn assert_cheap(server: &Server) {

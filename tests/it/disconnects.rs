@@ -84,9 +84,9 @@ fn leave_decode(server: &Server, dice: &mut Dice) {
     }
 }
 
-/// Asks for far more than a narrow connection takes, and reads next to nothing.
+/// Asks for far more than the system's socket buffers take, and reads next to nothing.
 fn leave_unread(server: &Server, dice: &mut Dice) {
-    let words = 10_000 + dice.below(10_000) as usize;
+    let words = 20_000 + dice.below(10_000) as usize;
     let more = json!({"max_tokens": 2 * words});
     let mut connection = chat::stream(server, "bulk", &chat::long_prompt(words), more).open_narrow();
     connection.read_raw(512);
@@ -117,7 +117,8 @@ fn take_one(left: &AtomicUsize) -> bool {
 #[test]
 fn storm() {
     let count = requests();
-    let mut server = Setup::open().config(CONFIG).model("small", model_path()).start();
+    let mut server =
+        Setup::open().config(CONFIG).model("small", model_path()).arg("--slots").arg("16").start();
     let mut plug =
         Events::of(chat::open(&server, "full", &chat::long_prompt(20_000), json!({"max_tokens": 40_000})));
     plug.first_text();

@@ -26,7 +26,7 @@ fn echo() -> Setup {
 fn the_port_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let addr = taken.local_addr().expect("bound above").to_string();
-    check(&echo().arg("--listen").arg(&addr).fail(), 1, &[&addr, "--listen"]);
+    check(&echo().arg("--listen").arg(&addr).fail(), 1, &[&addr, "listen", "choose another port"]);
 }
 
 #[test]

@@ -5,6 +5,9 @@ use super::server::Server;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
 
+/// The small model, asked this greedily, tells on and on: as good as endless.
+pub const ENDLESS: &str = "Tell me a story about a river.";
+
 /// A chat request with one user message; `more` is merged over it.
 pub fn body(model: &str, content: &str, more: Value) -> String {
     let mut body = json!({"model": model, "messages": [{"role": "user", "content": content}]});
