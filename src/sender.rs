@@ -64,9 +64,9 @@ impl Sender {
         .await;
     }
 
-    /// There is at most one turn, so the place is free.
     fn park(&self, turn: Turn<Envelope, Driver>) {
-        *lock(&self.parked.turn) = Some(turn);
+        let before = lock(&self.parked.turn).replace(turn);
+        assert!(before.is_none(), "two turns at once: somebody drains without owning the drain");
         let task = lock(&self.parked.task).take();
         if let Some(waker) = task {
             waker.wake();

@@ -39,42 +39,44 @@ impl Echo {
     /// Without a task of its own: this is what the latency harness measures.
     fn answer_at_once(self, attempt: Attempt) {
         let parsed = crate::request::parse(attempt.assignment.endpoint, &attempt.assignment.body);
-        match parsed {
-            Ok(request) => {
-                let answer = Answer::to(&request, attempt.assignment.output_tokens_max);
-                let mut written = Written::default();
-                let outcome = answer.tokens().try_for_each(|token| written.write(&attempt, token));
-                finish(attempt, &answer, written, outcome);
+        let mut answer = match parsed {
+            Ok(request) => Answer::to(&request, attempt.assignment.output_tokens_max),
+            Err(error) => return refuse(attempt, error.message),
+        };
+        let now_us = attempt.clock.now().0;
+        let outcome = loop {
+            match answer.write_next(&attempt, now_us) {
+                Ok(More::Yes) => {}
+                Ok(More::No) => break Ok(()),
+                Err(error) => break Err(error),
             }
-            Err(error) => refuse(attempt, error.message),
-        }
+        };
+        finish(attempt, &answer, outcome);
     }
 
     async fn answer(self, attempt: Attempt) {
         attempt.slot.accepted();
-        let request = match attempt.request().await {
-            Ok(request) => request,
+        let mut answer = match attempt.request().await {
+            Ok(request) => Answer::to(&request, attempt.assignment.output_tokens_max),
             Err(error) => return refuse(attempt, error.message),
         };
-        let answer = Answer::to(&request, attempt.assignment.output_tokens_max);
-        let mut written = Written::default();
-        let mut outcome = Ok(());
-        for token in answer.tokens() {
-            if !self.delay.is_zero() {
+        let outcome = loop {
+            if !self.delay.is_zero() && !answer.is_whole() {
                 tokio::select! {
                     () = tokio::time::sleep(self.delay) => {}
-                    () = attempt.stop.told() => break,
+                    () = attempt.stop.told() => {}
                 }
             }
             if attempt.stop.is_told() {
-                break;
+                break Ok(());
             }
-            outcome = written.write(&attempt, token);
-            if outcome.is_err() {
-                break;
+            match answer.write_next(&attempt, attempt.clock.now().0) {
+                Ok(More::Yes) => {}
+                Ok(More::No) => break Ok(()),
+                Err(error) => break Err(error),
             }
-        }
-        finish(attempt, &answer, written, outcome);
+        };
+        finish(attempt, &answer, outcome);
     }
 }
 
@@ -88,11 +90,19 @@ pub(super) fn input_tokens(request: &Request) -> u32 {
     u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
-/// What an echo will say.
+/// What an echo says, and how much of it is written.
 struct Answer {
     text: String,
-    tokens_max: usize,
-    reason: FinishReason,
+    /// Bytes of the text that are written.
+    written_bytes: usize,
+    written_tokens: u32,
+    tokens_max: u32,
+}
+
+/// Whether there is more to write.
+enum More {
+    Yes,
+    No,
 }
 
 impl Answer {
@@ -106,44 +116,41 @@ impl Answer {
         };
         let stop = request.stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
         let text = text[..stop.unwrap_or(text.len())].to_owned();
-        let tokens_max = tokens_max as usize;
-        let cut = Tokens { rest: &text }.nth(tokens_max).is_some();
-        let reason = if cut { FinishReason::Length } else { FinishReason::Stop };
-        Self { text, tokens_max, reason }
+        Self { text, written_bytes: 0, written_tokens: 0, tokens_max }
     }
 
-    fn tokens(&self) -> impl Iterator<Item = &str> {
-        Tokens { rest: &self.text }.take(self.tokens_max)
+    fn write_next(&mut self, attempt: &Attempt, now_us: u64) -> Result<More, AppendError> {
+        if self.is_whole() {
+            return Ok(More::No);
+        }
+        let Some(token) = (Tokens { rest: &self.text[self.written_bytes..] }).next() else {
+            return Ok(More::No);
+        };
+        attempt.output.append(self.written_tokens, Chunk { text: token.into(), tokens: 1 }, now_us)?;
+        self.written_bytes += token.len();
+        self.written_tokens += 1;
+        Ok(More::Yes)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.written_bytes == self.text.len() || self.written_tokens == self.tokens_max
+    }
+
+    fn reason(&self) -> FinishReason {
+        if self.written_bytes == self.text.len() { FinishReason::Stop } else { FinishReason::Length }
     }
 }
 
-#[derive(Default, Clone, Copy)]
-struct Written {
-    chunks: u32,
-}
-
-impl Written {
-    fn write(&mut self, attempt: &Attempt, token: &str) -> Result<(), AppendError> {
-        let chunk = Chunk { text: token.into(), tokens: 1 };
-        attempt.output.append(self.chunks, chunk, attempt.clock.now().0)?;
-        self.chunks += 1;
-        Ok(())
-    }
-}
-
-fn finish(attempt: Attempt, answer: &Answer, written: Written, outcome: Result<(), AppendError>) {
+fn finish(attempt: Attempt, answer: &Answer, outcome: Result<(), AppendError>) {
     let input_tokens = attempt.assignment.input_tokens;
-    let chunks = written.chunks;
-    let whole = answer.tokens().nth(chunks as usize).is_none();
+    let chunks = answer.written_tokens;
+    let result = |status| SlotResult { status, input_tokens, output_tokens: chunks, chunks };
     match outcome {
         Err(error @ (AppendError::TooLarge { .. } | AppendError::Gap { .. })) => {
             let status = Status::Failed(JobError { class: ErrorClass::Node, message: error.to_string() });
-            attempt.slot.completed(SlotResult { status, input_tokens, output_tokens: chunks, chunks });
+            attempt.slot.completed(result(status));
         }
-        Ok(()) if whole => {
-            let status = Status::Succeeded(answer.reason);
-            attempt.slot.completed(SlotResult { status, input_tokens, output_tokens: chunks, chunks });
-        }
+        Ok(()) if answer.is_whole() => attempt.slot.completed(result(Status::Succeeded(answer.reason()))),
         Ok(()) | Err(AppendError::Closed) => attempt.slot.stopped(input_tokens, chunks),
     }
 }
