@@ -1,6 +1,6 @@
 //! Answers with the words of the last user message, at once or one by one: for tests and measurements.
 //!
-//! A token is a word with the white space after it, cut into pieces of at most 32 bytes.
+//! A token is a word with the (ASCII) white space after it, cut into pieces of at most 32 bytes.
 
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use crate::request::{Prompt, Request, Role};
 
 /// Tokens that an echo takes.
 pub(super) const CONTEXT_TOKENS: u32 = 8 << 20;
+/// Tokens of a chunk where there is no delay between them.
+const CHUNK_TOKENS: u32 = 16;
 /// Bytes of a token at most.
 const TOKEN_BYTES_MAX: usize = 32;
 
@@ -45,7 +47,7 @@ impl Echo {
         };
         let now_us = attempt.clock.now().0;
         let outcome = loop {
-            match answer.write_next(&attempt, now_us) {
+            match answer.write_next(&attempt, CHUNK_TOKENS, now_us) {
                 Ok(More::Yes) => {}
                 Ok(More::No) => break Ok(()),
                 Err(error) => break Err(error),
@@ -70,7 +72,7 @@ impl Echo {
             if attempt.stop.is_told() {
                 break Ok(());
             }
-            match answer.write_next(&attempt, attempt.clock.now().0) {
+            match answer.write_next(&attempt, 1, attempt.clock.now().0) {
                 Ok(More::Yes) => {}
                 Ok(More::No) => break Ok(()),
                 Err(error) => break Err(error),
@@ -96,6 +98,7 @@ struct Answer {
     /// Bytes of the text that are written.
     written_bytes: usize,
     written_tokens: u32,
+    chunks: u32,
     tokens_max: u32,
 }
 
@@ -116,19 +119,25 @@ impl Answer {
         };
         let stop = request.stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
         let text = text[..stop.unwrap_or(text.len())].to_owned();
-        Self { text, written_bytes: 0, written_tokens: 0, tokens_max }
+        Self { text, written_bytes: 0, written_tokens: 0, chunks: 0, tokens_max }
     }
 
-    fn write_next(&mut self, attempt: &Attempt, now_us: u64) -> Result<More, AppendError> {
-        if self.is_whole() {
+    /// Writes the next chunk, of at most `tokens_max` tokens.
+    fn write_next(&mut self, attempt: &Attempt, tokens_max: u32, now_us: u64) -> Result<More, AppendError> {
+        let rest = &self.text[self.written_bytes..];
+        let room = tokens_max.min(self.tokens_max - self.written_tokens);
+        let (mut bytes, mut tokens) = (0, 0);
+        for token in (Tokens { rest }).take(room as usize) {
+            bytes += token.len();
+            tokens += 1;
+        }
+        if tokens == 0 {
             return Ok(More::No);
         }
-        let Some(token) = (Tokens { rest: &self.text[self.written_bytes..] }).next() else {
-            return Ok(More::No);
-        };
-        attempt.output.append(self.written_tokens, Chunk { text: token.into(), tokens: 1 }, now_us)?;
-        self.written_bytes += token.len();
-        self.written_tokens += 1;
+        attempt.output.append(self.chunks, Chunk { text: rest[..bytes].into(), tokens }, now_us)?;
+        self.chunks += 1;
+        self.written_bytes += bytes;
+        self.written_tokens += tokens;
         Ok(More::Yes)
     }
 
@@ -143,15 +152,15 @@ impl Answer {
 
 fn finish(attempt: Attempt, answer: &Answer, outcome: Result<(), AppendError>) {
     let input_tokens = attempt.assignment.input_tokens;
-    let chunks = answer.written_tokens;
-    let result = |status| SlotResult { status, input_tokens, output_tokens: chunks, chunks };
+    let (output_tokens, chunks) = (answer.written_tokens, answer.chunks);
+    let result = |status| SlotResult { status, input_tokens, output_tokens, chunks };
     match outcome {
         Err(error @ (AppendError::TooLarge { .. } | AppendError::Gap { .. })) => {
             let status = Status::Failed(JobError { class: ErrorClass::Node, message: error.to_string() });
             attempt.slot.completed(result(status));
         }
         Ok(()) if answer.is_whole() => attempt.slot.completed(result(Status::Succeeded(answer.reason()))),
-        Ok(()) | Err(AppendError::Closed) => attempt.slot.stopped(input_tokens, chunks),
+        Ok(()) | Err(AppendError::Closed) => attempt.slot.stopped(input_tokens, output_tokens),
     }
 }
 
@@ -172,18 +181,10 @@ impl<'a> Iterator for Tokens<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let mut end = 0;
-        let mut in_space = false;
-        for (at, letter) in self.rest.char_indices() {
-            let word_over = in_space && !letter.is_whitespace();
-            let full = at + letter.len_utf8() > TOKEN_BYTES_MAX;
-            if word_over || full {
-                break;
-            }
-            in_space = letter.is_whitespace();
-            end = at + letter.len_utf8();
-        }
-        let (token, rest) = self.rest.split_at(end);
+        let bytes = &self.rest.as_bytes()[..self.rest.floor_char_boundary(TOKEN_BYTES_MAX)];
+        let space_at = bytes.iter().position(u8::is_ascii_whitespace).unwrap_or(bytes.len());
+        let spaces = bytes[space_at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let (token, rest) = self.rest.split_at(space_at + spaces);
         self.rest = rest;
         Some(token)
     }
