@@ -181,10 +181,17 @@ impl<'a> Iterator for Tokens<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let bytes = &self.rest.as_bytes()[..self.rest.floor_char_boundary(TOKEN_BYTES_MAX)];
-        let space_at = bytes.iter().position(u8::is_ascii_whitespace).unwrap_or(bytes.len());
-        let spaces = bytes[space_at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        let (token, rest) = self.rest.split_at(space_at + spaces);
+        let mut end = 0;
+        let mut in_space = false;
+        for byte in self.rest.bytes().take(TOKEN_BYTES_MAX) {
+            let is_space = byte.is_ascii_whitespace();
+            if in_space && !is_space {
+                break;
+            }
+            in_space = is_space;
+            end += 1;
+        }
+        let (token, rest) = self.rest.split_at(self.rest.floor_char_boundary(end));
         self.rest = rest;
         Some(token)
     }

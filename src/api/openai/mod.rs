@@ -44,11 +44,11 @@ pub(super) async fn infer(
     body::check_type(&head.headers)?;
     let read = body::read(body, &context.limits, &context.bodies).await;
     let read = read.inspect_err(|_| context.tally.bodies_refused.add())?;
-    let prepared = if read.bytes.len() <= context.limits.inline_parse_bytes_max {
-        prepare(context, endpoint, &read.bytes)?
+    let (prepared, body) = if read.bytes.len() <= context.limits.inline_parse_bytes_max {
+        prepare(context, endpoint, read.bytes)?
     } else {
-        let (context, bytes) = (Arc::clone(context), Arc::clone(&read.bytes));
-        let parsing = tokio::task::spawn_blocking(move || prepare(&context, endpoint, &bytes));
+        let (context, bytes) = (Arc::clone(context), read.bytes);
+        let parsing = tokio::task::spawn_blocking(move || prepare(&context, endpoint, bytes));
         parsing
             .await
             .map_err(|_| ApiError::internal("The request could not be parsed: please report it."))??
@@ -62,7 +62,7 @@ pub(super) async fn infer(
             environment: principal.environment,
             endpoint,
             model: Arc::clone(&prepared.model),
-            body: read.bytes,
+            body,
             mode: prepared.mode(),
             tier: prepared.tier,
             ttl: headers::ttl(&head.headers, &context.limits),
@@ -120,16 +120,16 @@ impl Prepared {
     }
 }
 
-/// Parses a body and counts its tokens. Takes as long as the body is large.
-fn prepare(context: &Context, endpoint: Endpoint, body: &[u8]) -> Result<Prepared, ApiError> {
-    let request = request::parse(endpoint, body)?;
+/// Parses a body, counts its tokens, and makes it what is kept with the job. Takes as long as the body is large.
+fn prepare(context: &Context, endpoint: Endpoint, body: Vec<u8>) -> Result<(Prepared, Arc<[u8]>), ApiError> {
+    let request = request::parse(endpoint, &body)?;
     let entry =
         context.catalog.find(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
     let input = entry.input_tokens(&request).map_err(|reason| ApiError::prompt_unfit(endpoint, &reason))?;
     let context_tokens = entry.context_tokens();
     let output = output_room(context_tokens, input, request.max_tokens, entry.output_tokens_default())
         .map_err(|asked| ApiError::context_exceeded(endpoint, context_tokens, input, asked))?;
-    Ok(Prepared {
+    let prepared = Prepared {
         model: Arc::clone(&entry.name),
         stream: request.stream,
         usage: if request.include_usage { UsageChunk::Asked } else { UsageChunk::NotAsked },
@@ -137,7 +137,8 @@ fn prepare(context: &Context, endpoint: Endpoint, body: &[u8]) -> Result<Prepare
         context_tokens,
         input_tokens: input,
         output_tokens_max: output,
-    })
+    };
+    Ok((prepared, Arc::from(body)))
 }
 
 /// How many tokens may be generated: what was asked for if it fits, else the default as far as it fits. The error
