@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::coordinator;
+use crate::coordinator::event::Durability;
 use crate::time::Span;
 pub use document::ConfigError;
 use document::{Document, Stated};
@@ -84,15 +85,6 @@ pub enum AdminListen {
     Tcp(SocketAddr),
     /// On a Unix socket at this absolute path.
     Unix(PathBuf),
-}
-
-/// What must be on disk before the last bytes of an answer leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// Everything that it rests on.
-    Strict,
-    /// As strict, but the last bytes of unkeyed sync and stream answers may go before.
-    Relaxed,
 }
 
 /// How logs are written.

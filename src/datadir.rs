@@ -5,7 +5,6 @@
 //! the directory, or leaves a half-written file under its final name.
 
 mod files;
-mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +12,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use files::{Lock, Privacy, PrivateDir};
-pub use secrets::{AdminToken, ApiKey, Pepper};
 use zeroize::Zeroizing;
+
+use crate::secrets::{AdminToken, ApiKey, Pepper};
 
 const LOCK: &str = "lock";
 const API_KEY: &str = "api.key";

@@ -18,6 +18,7 @@ pub mod queue;
 pub mod request;
 pub mod rows;
 pub mod runtime;
+pub mod secrets;
 pub mod sender;
 pub mod serve;
 mod sync;

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{AdminListen, Auth, Config};
 use crate::coordinator::effect::Answer;
 use crate::coordinator::event::{Environment, Event, NodeHello, Question};
-use crate::coordinator::{Boot, Coordinator, Durability};
+use crate::coordinator::{Boot, Coordinator};
 use crate::datadir::{DataDir, DataDirError, FirstKey};
 use crate::door::{ClientMessage, Door, DoorParts, DoorRoom};
 use crate::driver::{Attach, Driver, Envelope, NodeLink};
@@ -50,9 +50,6 @@ pub enum ServeError {
     /// A model.
     #[error(transparent)]
     Model(#[from] models::LoadError),
-    /// A key.
-    #[error("the API key can't be used: {0}; delete `api.key` in the data directory to have a new one made")]
-    Key(#[from] api::auth::KeyError),
     /// A listener.
     #[error("can't listen on {address} ({key}): {error}; {remedy}")]
     Listen {
@@ -120,10 +117,9 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
         access,
         origins: Origins::listed(config.http.cors_origins.iter().map(String::as_str)),
         limits: limits.clone(),
-        durability: api_durability(config.durability),
+        durability: config.durability,
         drain: drain.clone(),
     });
-    let token = zeroize::Zeroizing::new(token.text().to_owned());
     let admin_context = api::admin::AdminContext::new(Arc::clone(&context), token, limits);
     let (stop, stopped) = tokio::sync::watch::channel(());
     let inference = tokio::spawn(api::serve_inference(Listener::Tcp(http), context, closed(stopped.clone())));
@@ -174,20 +170,6 @@ async fn closed(mut stopped: tokio::sync::watch::Receiver<()>) {
     while stopped.changed().await.is_ok() {}
 }
 
-fn api_durability(durability: crate::config::Durability) -> api::Durability {
-    match durability {
-        crate::config::Durability::Strict => api::Durability::Strict,
-        crate::config::Durability::Relaxed => api::Durability::Relaxed,
-    }
-}
-
-fn core_durability(durability: crate::config::Durability) -> Durability {
-    match durability {
-        crate::config::Durability::Strict => Durability::Strict,
-        crate::config::Durability::Relaxed => Durability::Relaxed,
-    }
-}
-
 fn http_limits(limits: &crate::config::Limits) -> api::Limits {
     let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     api::Limits {
@@ -214,7 +196,7 @@ fn start_core(config: &Config, catalog: Arc<Catalog>) -> Result<Door, ServeError
     let commits = Arc::new(Commits::default());
     let committer = Driver::committer(&store, &commits)
         .map_err(|error| ServeError::System { what: "the committer's thread", error })?;
-    let core = Coordinator::new(boot(clock)?, config.core_limits(), core_durability(config.durability));
+    let core = Coordinator::new(boot(clock)?, config.core_limits(), config.durability);
     let driver = Driver::new(core, clock, committer);
     let gauges = driver.gauges();
     let room = DoorRoom::default();
@@ -268,7 +250,7 @@ fn access(config: &Config, data_dir: &DataDir) -> Result<Access, ServeError> {
     if config.http.auth == Auth::None {
         return Ok(Access::local());
     }
-    let pepper = api::auth::Pepper::new(*data_dir.pepper()?.bytes());
+    let pepper = data_dir.pepper()?;
     let key = match data_dir.first_key()? {
         FirstKey::Kept(key) => key,
         FirstKey::Created(key) => {
@@ -282,7 +264,7 @@ fn access(config: &Config, data_dir: &DataDir) -> Result<Access, ServeError> {
         }
     };
     let namespace = Namespace::default_namespace();
-    let record = KeyRecord::of_text(key.text(), &pepper, namespace, Environment::Mainnet)?;
+    let record = KeyRecord::of_key(&key, &pepper, namespace, Environment::Mainnet);
     Ok(Access::keyed(&pepper, vec![record]))
 }
 

@@ -3,7 +3,6 @@
 //!
 //! Nothing here prints a secret: the types that hold one have no `Display` and a redacted `Debug`.
 
-mod base64;
 mod throttle;
 
 use std::collections::HashMap;
@@ -16,64 +15,17 @@ use hmac::{Hmac, KeyInit, Mac};
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
 use super::error::ApiError;
 use super::server::Peer;
 use crate::coordinator::event::Environment;
 use crate::ids::Namespace;
+use crate::secrets::{ApiKey, Pepper};
 use throttle::Throttle;
 
-/// What every key's text begins with.
-const PREFIX: &str = "sk-";
-/// Characters of a key's id.
-const ID_CHARS: usize = 8;
-/// Random bytes of a key's id: 8 characters of base64.
-const ID_BYTES: usize = 6;
-/// Random bytes of a secret: 43 characters of base64.
-const SECRET_BYTES: usize = 32;
-
-/// Why a key can't be made or kept.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The system gave no random bytes.
-    #[error("no random bytes for a new key: {0}")]
-    Random(getrandom::Error),
-    /// The text isn't a key.
-    #[error("this isn't an API key: expected `sk-`, 8 characters, a dot, and 43 characters")]
-    Malformed,
-}
-
-/// The box's own secret that stored digests of keys are made with.
-pub struct Pepper(Zeroizing<[u8; 32]>);
-
-impl Pepper {
-    /// A pepper that was kept.
-    pub fn new(bytes: [u8; 32]) -> Self {
-        Self(Zeroizing::new(bytes))
-    }
-
-    /// A new one.
-    pub fn random() -> Result<Self, KeyError> {
-        let mut bytes = Zeroizing::new([0; 32]);
-        getrandom::fill(&mut bytes[..]).map_err(KeyError::Random)?;
-        Ok(Self(bytes))
-    }
-
-    fn hmac(&self) -> Hmac<Sha256> {
-        // HMAC takes keys of every length.
-        Hmac::new_from_slice(&self.0[..]).unwrap_or_else(|_| unreachable!("an HMAC key has no wrong length"))
-    }
-
-    fn digest(&self, secret: &str) -> [u8; 32] {
-        digest(self.hmac(), secret)
-    }
-}
-
-impl fmt::Debug for Pepper {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pepper(redacted)")
-    }
+fn keyed(pepper: &Pepper) -> Hmac<Sha256> {
+    // HMAC takes keys of every length.
+    Hmac::new_from_slice(pepper.bytes()).unwrap_or_else(|_| unreachable!("an HMAC key has no wrong length"))
 }
 
 fn digest(mut hmac: Hmac<Sha256>, secret: &str) -> [u8; 32] {
@@ -102,37 +54,10 @@ impl fmt::Debug for KeyRecord {
 }
 
 impl KeyRecord {
-    /// The record of a key whose text is known.
-    pub fn of_text(
-        text: &str,
-        pepper: &Pepper,
-        namespace: Namespace,
-        environment: Environment,
-    ) -> Result<Self, KeyError> {
-        let (id, secret) = split(text.trim()).ok_or(KeyError::Malformed)?;
-        Ok(Self { id: id.into(), digest: pepper.digest(secret), namespace, environment })
+    /// The record of a key that is at hand.
+    pub fn of_key(key: &ApiKey, pepper: &Pepper, namespace: Namespace, environment: Environment) -> Self {
+        Self { id: key.id().into(), digest: digest(keyed(pepper), key.secret()), namespace, environment }
     }
-}
-
-/// The text of a new key: 256 random bits behind a random id. Whoever calls shows it once and lets it go.
-pub fn new_key_text() -> Result<Zeroizing<String>, KeyError> {
-    let mut bytes = Zeroizing::new([0; ID_BYTES + SECRET_BYTES]);
-    getrandom::fill(&mut bytes[..]).map_err(KeyError::Random)?;
-    let (id, secret) = bytes.split_at(ID_BYTES);
-    let mut text = Zeroizing::new(String::with_capacity(64));
-    text.push_str(PREFIX);
-    base64::encode(&mut text, id);
-    text.push('.');
-    base64::encode(&mut text, secret);
-    Ok(text)
-}
-
-/// The id and the secret of a key's text.
-fn split(text: &str) -> Option<(&str, &str)> {
-    let (id, secret) = text.strip_prefix(PREFIX)?.split_once('.')?;
-    let is_whole =
-        id.len() == ID_CHARS && base64::decodes_to(secret, SECRET_BYTES) && base64::is_alphabet(id);
-    is_whole.then_some((id, secret))
 }
 
 /// Who asks, once that is proven.
@@ -235,7 +160,7 @@ impl Keys {
                 Principal { namespace: record.namespace, environment: record.environment, in_flight };
             (record.id, KnownKey { digest: record.digest, principal })
         });
-        Self { known: known.collect(), hmac: pepper.hmac(), throttle: Throttle::default() }
+        Self { known: known.collect(), hmac: keyed(pepper), throttle: Throttle::default() }
     }
 
     fn authenticate(&self, headers: &HeaderMap, peer: Peer) -> Result<&Principal, ApiError> {
@@ -247,7 +172,7 @@ impl Keys {
             return Err(ApiError::invalid_key("No API key was given: send `Authorization: Bearer sk-...`."));
         };
         let text = value.to_str().unwrap_or_default();
-        let key = bearer(text).and_then(split);
+        let key = bearer(text).and_then(ApiKey::split);
         let known = key.and_then(|(id, secret)| {
             let known = self.known.get(id);
             // An unknown id costs the same work as a wrong secret, so that ids can't be found out by time.
@@ -298,16 +223,15 @@ mod tests {
     #[test]
     fn new_keys_are_let_in_and_nothing_else() {
         let pepper = Pepper::random().expect("random bytes");
-        let text = new_key_text().expect("random bytes");
-        assert_eq!(text.len(), 3 + ID_CHARS + 1 + 43);
+        let key = ApiKey::random().expect("random bytes");
         let named = Namespace::named("team");
-        let record = KeyRecord::of_text(&text, &pepper, named.clone(), Environment::Testnet).expect("a key");
+        let record = KeyRecord::of_key(&key, &pepper, named.clone(), Environment::Testnet);
         let access = Access::keyed(&pepper, vec![record]);
-        let principal = access.authenticate(&headers(&format!("bearer {}", *text)), HERE);
+        let principal = access.authenticate(&headers(&format!("bearer {}", key.text())), HERE);
         let principal = principal.map_err(|error| error.code).expect("let in");
         assert_eq!((&principal.namespace, principal.environment), (&named, Environment::Testnet));
-        let other = new_key_text().expect("random bytes");
-        let mixed = format!("{}{}", &text[..12], &other[12..]);
+        let other = ApiKey::random().expect("random bytes");
+        let mixed = format!("{}{}", &key.text()[..12], &other.text()[12..]);
         for wrong in
             ["", "Bearer", "Bearer x", "Basic abc", "Bearer sk-12345678.short", &format!("Bearer {mixed}")]
         {
@@ -321,23 +245,22 @@ mod tests {
 
     #[test]
     fn guessing_is_slowed_down_but_locks_nobody_of_this_machine_out() {
-        let pepper = Pepper::new([7; 32]);
-        let text = new_key_text().expect("random bytes");
-        let record = KeyRecord::of_text(&text, &pepper, Namespace::default_namespace(), Environment::Mainnet);
-        let access = Access::keyed(&pepper, vec![record.expect("a key")]);
+        let pepper = Pepper::of_bytes(&[7; 32]).expect("32 bytes");
+        let key = ApiKey::random().expect("random bytes");
+        let record = KeyRecord::of_key(&key, &pepper, Namespace::default_namespace(), Environment::Mainnet);
+        let access = Access::keyed(&pepper, vec![record]);
         let codes: Vec<_> = (0..12).map(|_| code(&access, "Bearer sk-wrong")).collect();
         assert_eq!(codes[0], "invalid_api_key");
         assert_eq!(codes[11], "too_many_failures");
-        assert_eq!(code(&access, &format!("Bearer {}", *text)), "in");
+        assert_eq!(code(&access, &format!("Bearer {}", key.text())), "in");
     }
 
     #[test]
     fn nothing_secret_is_printed() {
-        let pepper = Pepper::new([0x41; 32]);
-        let text = new_key_text().expect("random bytes");
-        let record = KeyRecord::of_text(&text, &pepper, Namespace::default_namespace(), Environment::Mainnet);
-        let record = record.expect("a key");
+        let pepper = Pepper::of_bytes(&[0x41; 32]).expect("32 bytes");
+        let key = ApiKey::random().expect("random bytes");
+        let record = KeyRecord::of_key(&key, &pepper, Namespace::default_namespace(), Environment::Mainnet);
         let shown = format!("{pepper:?} {record:?} {:?}", Access::keyed(&pepper, vec![record.clone()]));
-        assert!(!shown.contains("65") && !shown.contains(&text[12..]), "{shown}");
+        assert!(!shown.contains("65") && !shown.contains(&key.text()[12..]), "{shown}");
     }
 }

@@ -42,17 +42,9 @@ use response::{Body, RequestId};
 use route::{Keyed, Public, Route};
 use tally::Tally;
 
+use crate::coordinator::event::Durability;
 use crate::door::Door;
 use crate::runtime::Catalog;
-
-/// Whether answers of attended jobs wait for the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// A stream's first byte leaves after the job's acceptance is on stable storage.
-    Strict,
-    /// It leaves at once.
-    Relaxed,
-}
 
 /// What the inference listener is made of.
 pub struct Parts {

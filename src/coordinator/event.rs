@@ -56,6 +56,15 @@ impl<T> Verified<T> {
     }
 }
 
+/// When what ends an unkeyed sync or stream job may leave. Everything else waits for its commit either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// After its commit; and a stream's first byte after the commit of the job's acceptance.
+    Strict,
+    /// At once.
+    Relaxed,
+}
+
 /// Which world a job belongs to; nothing of one ever meets the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Environment {

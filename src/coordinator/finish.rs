@@ -1,12 +1,12 @@
 //! How jobs wait, wait again, and end. Ending settles the hold, tells the client and leaves only a row.
 
 use super::effect::{CancelCause, Effect, End, Finished, Reply, Row, Usage};
-use super::event::{FinishReason, Mode};
+use super::event::{Durability, FinishReason, Mode};
 use super::job::{Job, JobState, TraceEvent};
 use super::ledger::Settlement;
 use super::slab::Key;
 use super::timers::Timer;
-use super::{Coordinator, Durability, backlog};
+use super::{Coordinator, backlog};
 use crate::credits::Credits;
 use crate::time::Time;
 

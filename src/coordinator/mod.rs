@@ -31,7 +31,7 @@ pub use counts::Counts;
 
 use backlog::Backlog;
 use effect::{Effect, Reply, Row, When};
-use event::Event;
+use event::{Durability, Event};
 use fleet::Fleet;
 use job::Job;
 use ledger::Ledger;
@@ -51,15 +51,6 @@ pub struct Boot {
     pub secret: [u8; 32],
     /// The last step that is on stable storage.
     pub lsn: Lsn,
-}
-
-/// When answers of unkeyed sync and stream jobs may leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// After their commit.
-    Strict,
-    /// At once.
-    Relaxed,
 }
 
 /// Whether new work is let in.

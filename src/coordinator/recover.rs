@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use super::effect::{CancelCause, Effect, End, Row};
-use super::event::Mode;
+use super::event::{Durability, Mode};
 use super::job::{Job, JobRow, JobState};
 use super::limits::Limits;
-use super::{Boot, Coordinator, Durability};
+use super::{Boot, Coordinator};
 
 impl Coordinator {
     /// Rebuilds the core from rows, each the newest of its kind, in any order. What recovery itself decides is

@@ -1,6 +1,6 @@
 //! Answers with the words of the last user message, at once or one by one: for tests and measurements.
 //!
-//! A token is a word with the (ASCII) white space after it, cut into pieces of at most 32 bytes.
+//! A token is a word up to and with the space after it, cut into pieces of at most 32 bytes.
 
 use std::time::Duration;
 
@@ -181,17 +181,9 @@ impl<'a> Iterator for Tokens<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let mut end = 0;
-        let mut in_space = false;
-        for byte in self.rest.bytes().take(TOKEN_BYTES_MAX) {
-            let is_space = byte.is_ascii_whitespace();
-            if in_space && !is_space {
-                break;
-            }
-            in_space = is_space;
-            end += 1;
-        }
-        let (token, rest) = self.rest.split_at(self.rest.floor_char_boundary(end));
+        let window = &self.rest[..self.rest.floor_char_boundary(TOKEN_BYTES_MAX)];
+        let end = window.find(' ').map_or(window.len(), |space| space + 1);
+        let (token, rest) = self.rest.split_at(end);
         self.rest = rest;
         Some(token)
     }
@@ -205,7 +197,7 @@ mod tests {
     fn tokens_are_words_and_nothing_is_lost() {
         for (text, tokens) in [
             ("", vec![]),
-            ("one two  three", vec!["one ", "two  ", "three"]),
+            ("one two  three", vec!["one ", "two ", " ", "three"]),
             (" lead", vec![" ", "lead"]),
             ("äöü\u{1F600} x", vec!["äöü\u{1F600} ", "x"]),
         ] {

@@ -1,20 +1,20 @@
 //! Who is let in with keys.
 
 use switchbox::api::Origins;
-use switchbox::api::auth::{Access, KeyRecord, Pepper, new_key_text};
+use switchbox::api::auth::{Access, KeyRecord};
 use switchbox::coordinator::event::Environment;
 use switchbox::ids::Namespace;
+use switchbox::secrets::{ApiKey, Pepper};
 
 use crate::rig::{Answer, CHAT, Rig, Setup, chat_body, read_answer, request_text, run, send, start};
 
 async fn keyed() -> (Rig, String) {
-    let pepper = Pepper::new([9; 32]);
-    let text = new_key_text().expect("random bytes");
-    let record =
-        KeyRecord::of_text(&text, &pepper, Namespace::named("team"), Environment::Mainnet).expect("a key");
+    let pepper = Pepper::random().expect("random bytes");
+    let key = ApiKey::random().expect("random bytes");
+    let record = KeyRecord::of_key(&key, &pepper, Namespace::named("team"), Environment::Mainnet);
     let access = Access::keyed(&pepper, vec![record]);
     let origins = Origins::listed(["https://chat.example"]);
-    (start(Setup { access, origins, ..Setup::default() }).await, text.to_string())
+    (start(Setup { access, origins, ..Setup::default() }).await, key.text().to_owned())
 }
 
 async fn ask(rig: &Rig, more: &str) -> Answer {

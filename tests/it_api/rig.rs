@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 use switchbox::api::admin::{self, AdminContext};
 use switchbox::api::auth::Access;
-use switchbox::api::{Context, DrainFlag, Durability, Limits, Listener, Origins, Parts, serve_inference};
+use switchbox::api::{Context, DrainFlag, Limits, Listener, Origins, Parts, serve_inference};
 use switchbox::clock::Clock;
+use switchbox::coordinator::event::Durability;
 use switchbox::coordinator::event::{Event, NodeHello};
 use switchbox::coordinator::{self, Boot, Coordinator};
 use switchbox::door::{Door, DoorParts, DoorRoom};
@@ -17,6 +18,7 @@ use switchbox::ids::{Lsn, NodeId};
 use switchbox::node::SlotRoom;
 use switchbox::outbox::{Commits, Outbox};
 use switchbox::runtime::{Catalog, Echo, Entry, LocalNode, Runtime};
+use switchbox::secrets::AdminToken;
 use switchbox::sender::Sender;
 use switchbox_storage::MemoryStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Far longer than anything here takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-pub(crate) const ADMIN_TOKEN: &str = "admin-token";
+pub(crate) const ADMIN_TOKEN: &str = "the-admin-token-of-the-tests_43_characters_";
 
 /// How a box is set up.
 pub(crate) struct Setup {
@@ -76,11 +78,7 @@ pub(crate) async fn start(setup: Setup) -> Rig {
     let (commits, store) = (Arc::new(Commits::default()), MemoryStore::default());
     let committer = Driver::committer(&store, &commits).expect("a committer");
     let boot = Boot { epoch: 1, secret: [0; 32], lsn: Lsn(0) };
-    let durability = match setup.durability {
-        Durability::Strict => coordinator::Durability::Strict,
-        Durability::Relaxed => coordinator::Durability::Relaxed,
-    };
-    let core = Coordinator::new(boot, setup.core, durability);
+    let core = Coordinator::new(boot, setup.core, setup.durability);
     let driver = Driver::new(core, clock, committer);
     let gauges = driver.gauges();
     let sender = Sender::new(65_536, driver);
@@ -130,7 +128,11 @@ async fn listen(context: Arc<Context>, limits: Limits) -> Rig {
     let inference = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let admin_listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addresses = (inference.local_addr(), admin_listener.local_addr());
-    let admin_context = AdminContext::new(Arc::clone(&context), ADMIN_TOKEN.to_owned().into(), limits);
+    let admin_context = AdminContext::new(
+        Arc::clone(&context),
+        AdminToken::parse(ADMIN_TOKEN.as_bytes()).expect("43 characters"),
+        limits,
+    );
     tokio::spawn(serve_inference(Listener::Tcp(inference), context, std::future::pending()));
     tokio::spawn(admin::serve(Listener::Tcp(admin_listener), admin_context, std::future::pending()));
     Rig { inference: addresses.0.expect("an address"), admin: addresses.1.expect("an address") }

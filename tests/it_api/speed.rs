@@ -58,7 +58,7 @@ fn speed_of_a_sync_echo() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let bare = bare_hyper().await;
-        let durability = switchbox::api::Durability::Relaxed;
+        let durability = switchbox::coordinator::event::Durability::Relaxed;
         let relaxed = start(Setup { durability, ..Setup::default() }).await;
         let strict = start(Setup::default()).await;
         let chat =

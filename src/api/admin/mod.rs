@@ -12,7 +12,6 @@ use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
 use hyper::{Request, Response};
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
 use super::error::ApiError;
 use super::limits::Limits;
@@ -23,6 +22,7 @@ use crate::coordinator::effect::Answer;
 use crate::coordinator::event::Question;
 use crate::door::ClientMessage;
 use crate::ids::JobId;
+use crate::secrets::AdminToken;
 use route::Route;
 
 /// How long the core may take to answer before the operator is told that it doesn't.
@@ -33,14 +33,14 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Everything that a request on the admin listener needs.
 pub struct AdminContext {
     inference: Arc<Context>,
-    token: Zeroizing<String>,
+    token: AdminToken,
     limits: Limits,
     request_ids: RequestIds,
 }
 
 impl AdminContext {
     /// An operator's view of what `inference` serves, for whoever knows `token`.
-    pub fn new(inference: Arc<Context>, token: Zeroizing<String>, limits: Limits) -> Arc<Self> {
+    pub fn new(inference: Arc<Context>, token: AdminToken, limits: Limits) -> Arc<Self> {
         Arc::new(Self { inference, token, limits, request_ids: RequestIds::new() })
     }
 }
@@ -102,7 +102,8 @@ fn check_origin<B>(request: &Request<B>, peer: Peer) -> Result<(), ApiError> {
 
 fn check_token(context: &AdminContext, headers: &HeaderMap) -> Result<(), ApiError> {
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(auth::bearer);
-    let is_equal = given.is_some_and(|given| bool::from(given.as_bytes().ct_eq(context.token.as_bytes())));
+    let is_equal =
+        given.is_some_and(|given| bool::from(given.as_bytes().ct_eq(context.token.text().as_bytes())));
     if is_equal {
         return Ok(());
     }

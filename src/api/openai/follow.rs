@@ -5,9 +5,9 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
-use crate::api::Durability;
 use crate::api::json;
 use crate::coordinator::effect::{End, Finished, Refusal};
+use crate::coordinator::event::Durability;
 use crate::door::{ClientMessage, ClientSession, Opened};
 use crate::ids::JobId;
 use crate::output::{Chunk, Take};

@@ -5,7 +5,7 @@ use super::super::event::*;
 use super::super::job::JobState;
 use super::super::ledger::Account;
 use super::super::limits::{DECLINES_MAX, Limits};
-use super::super::{Boot, Coordinator, Counts, Durability};
+use super::super::{Boot, Coordinator, Counts};
 use super::world::World;
 use crate::credits::Credits;
 use crate::ids::{ClientId, Lsn, Namespace, NodeId};

@@ -7,7 +7,7 @@ use super::super::effect::{Answer, Effect, End, Finished, Refusal, Reply, Row};
 use super::super::event::*;
 use super::super::job::JobState;
 use super::super::limits::Limits;
-use super::super::{Boot, Coordinator, Counts, Durability};
+use super::super::{Boot, Coordinator, Counts};
 use crate::ids::{ClientId, JobId, Lsn, Namespace, NodeId, ReservationId};
 use crate::time::{Span, Time};
 

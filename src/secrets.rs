@@ -1,5 +1,5 @@
-//! The secrets that the data directory keeps: made of the system's random bytes, wiped when dropped, and never
-//! shown by `Debug`. None of them has `Display`; [`ApiKey::text`] and [`AdminToken::text`] are the only ways out.
+//! Secrets as values: made of the system's random bytes, wiped when dropped, and never shown by `Debug`. None of
+//! them has `Display`; [`ApiKey::text`] and [`AdminToken::text`] are the only ways out.
 
 use std::fmt;
 
@@ -15,7 +15,11 @@ const SECRET_CHARS: usize = 43;
 pub struct ApiKey(Zeroizing<String>);
 
 impl ApiKey {
-    pub(super) fn random() -> Result<Self, getrandom::Error> {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = Zeroizing::new([0; KEY_ID_BYTES + SECRET_BYTES]);
         getrandom::fill(&mut bytes[..])?;
         let (id, secret) = bytes.split_at(KEY_ID_BYTES);
@@ -30,10 +34,15 @@ impl ApiKey {
     /// The key in a file or variable; white space around it doesn't count.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?.trim();
+        Self::split(text).map(|_| Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The id and the secret of a key's text, without a copy of either.
+    pub fn split(text: &str) -> Option<(&str, &str)> {
         let (id, secret) = text.strip_prefix(KEY_PREFIX)?.split_once('.')?;
         let is_key =
             id.len() == KEY_ID_CHARS && secret.len() == SECRET_CHARS && is_base64(id) && is_base64(secret);
-        is_key.then(|| Self(Zeroizing::new(text.to_owned())))
+        is_key.then_some((id, secret))
     }
 
     /// All of it, the secret included.
@@ -62,7 +71,11 @@ impl fmt::Debug for ApiKey {
 pub struct AdminToken(Zeroizing<String>);
 
 impl AdminToken {
-    pub(super) fn random() -> Result<Self, getrandom::Error> {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
         getrandom::fill(&mut bytes[..])?;
         let mut text = Zeroizing::new(String::with_capacity(SECRET_CHARS));
@@ -70,7 +83,8 @@ impl AdminToken {
         Ok(Self(text))
     }
 
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+    /// The token in a file; white space around it doesn't count.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?.trim();
         let is_token = text.len() == SECRET_CHARS && is_base64(text);
         is_token.then(|| Self(Zeroizing::new(text.to_owned())))
@@ -95,13 +109,18 @@ impl Pepper {
     /// How long it is.
     pub const BYTES: usize = 32;
 
-    pub(super) fn random() -> Result<Self, getrandom::Error> {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = Zeroizing::new([0; Self::BYTES]);
         getrandom::fill(&mut bytes[..])?;
         Ok(Self(bytes))
     }
 
-    pub(super) fn of_bytes(bytes: &[u8]) -> Option<Self> {
+    /// One that was kept; `None` if it hasn't the right length.
+    pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
         Some(Self(Zeroizing::new(bytes.try_into().ok()?)))
     }
 
@@ -131,4 +150,29 @@ fn push_base64(out: &mut String, bytes: &[u8]) {
 
 fn is_base64(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_gives_known_answers() {
+        for (bytes, expected) in
+            [(&b""[..], ""), (b"f", "Zg"), (b"fo", "Zm8"), (b"foobar", "Zm9vYmFy"), (&[0xfb, 0xff], "-_8")]
+        {
+            let mut text = String::new();
+            push_base64(&mut text, bytes);
+            assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn only_whole_keys_are_keys() {
+        let key = ApiKey::random().expect("random bytes");
+        assert_eq!(ApiKey::split(key.text()), Some((key.id(), key.secret())));
+        for wrong in ["", "sk-", "sk-12345678.short", &key.text()[1..], &format!("{}x", key.text())] {
+            assert_eq!(ApiKey::split(wrong), None, "{wrong}");
+        }
+    }
 }
