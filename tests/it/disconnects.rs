@@ -63,7 +63,7 @@ const AIMS: [(Leave, u64); 4] = [(leave_queue, 8), (leave_prefill, 4), (leave_de
 /// The one slot of `full` is taken for the whole storm.
 fn leave_queue(server: &Server, dice: &mut Dice) {
     let connection = chat::open(server, "full", "one two three", json!({}));
-    dice.pause(1, 60);
+    dice.pause(30, 150);
     drop(connection);
 }
 
