@@ -18,6 +18,7 @@ fn requests() -> usize {
     std::env::var("SWITCHBOX_STORM").ok().and_then(|n| n.parse().ok()).unwrap_or(REQUESTS_DEFAULT)
 }
 
+/// The last model's file is added when it is known.
 const CONFIG: &str = r#"
 [limits]
 queue_jobs_max = 10000
@@ -37,6 +38,10 @@ slots = 8
 name = "bulk"
 spec = "echo:"
 slots = 8
+
+[[model]]
+name = "small"
+slots = 16
 "#;
 
 /// Small random numbers, the same in every run.
@@ -70,7 +75,7 @@ fn leave_queue(server: &Server, dice: &mut Dice) {
 fn leave_prefill(server: &Server, dice: &mut Dice) {
     let words = 600 + dice.below(600) as usize;
     let connection = chat::open(server, "small", &chat::long_prompt(words), json!({"max_tokens": 50}));
-    dice.pause(10, 200);
+    dice.pause(50, 400);
     drop(connection);
 }
 
@@ -117,8 +122,7 @@ fn take_one(left: &AtomicUsize) -> bool {
 #[test]
 fn storm() {
     let count = requests();
-    let mut server =
-        Setup::open().config(CONFIG).model("small", model_path()).arg("--slots").arg("16").start();
+    let mut server = Setup::open().config(CONFIG).config(&format!("spec = \"{}\"", model_path())).start();
     let mut plug =
         Events::of(chat::open(&server, "full", &chat::long_prompt(20_000), json!({"max_tokens": 40_000})));
     plug.first_text();
