@@ -73,7 +73,7 @@ impl Slot {
     pub fn accepted(&self) {
         if let Some(answer) = &self.answer {
             let event = Event::Accepted(self.reservation);
-            answer.sender.push_from_thread(Envelope { event, attach: Attach::Nothing, permit: None });
+            answer.sender.push(Envelope { event, attach: Attach::Nothing, permit: None });
         }
     }
 
@@ -107,7 +107,7 @@ impl Slot {
 
     fn send(&mut self, event: Event) {
         if let Some(Answering { permit, sender }) = self.answer.take() {
-            sender.push_from_thread(Envelope { event, attach: Attach::Nothing, permit: Some(permit) });
+            sender.push(Envelope { event, attach: Attach::Nothing, permit: Some(permit) });
         }
     }
 }

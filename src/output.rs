@@ -35,6 +35,9 @@ struct Written {
     readers: Vec<Waker>,
 }
 
+/// Wakers kept before those of readers that left, or wait elsewhere now, are woken to sort themselves out.
+const READERS_WAITING_MAX: usize = 64;
+
 /// Why a chunk wasn't taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -151,6 +154,17 @@ impl Output {
 }
 
 impl Written {
+    fn wait(&mut self, waker: &Waker) {
+        if self.readers.iter().any(|waiting| waiting.will_wake(waker)) {
+            return;
+        }
+        if self.readers.len() >= READERS_WAITING_MAX {
+            // Whoever still waits comes back; whoever left doesn't.
+            self.readers.drain(..).for_each(Waker::wake);
+        }
+        self.readers.push(waker.clone());
+    }
+
     fn extent(&self) -> Extent {
         Extent { chunks: self.chunks.len() as u32, tokens: self.tokens, last_at_us: self.last_at_us }
     }
@@ -191,9 +205,7 @@ impl Reader {
                 // Under the lock: a close that this look misses takes the lock later and finds the waker.
                 None if self.is_closed() => return Poll::Ready(Take::Closed),
                 None => {
-                    if !written.readers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                        written.readers.push(cx.waker().clone());
-                    }
+                    written.wait(cx.waker());
                     return Poll::Pending;
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
+use std::thread::ThreadId;
 
 use crate::driver::{Driver, Envelope};
 use crate::queue::{Pushed, Queue, Turn};
@@ -15,6 +16,7 @@ const TURN_EVENTS: usize = 256;
 pub struct Sender {
     queue: Arc<Queue<Envelope, Driver>>,
     parked: Arc<Parked>,
+    io_thread: ThreadId,
 }
 
 /// Where a turn waits for the drain task.
@@ -25,24 +27,21 @@ struct Parked {
 }
 
 impl Sender {
-    /// A sender into a new queue. The drain task must run for events of other threads to be stepped.
+    /// A sender into a new queue, made on the io thread. The drain task must run there for events of other
+    /// threads to be stepped.
     pub fn new(capacity: usize, driver: Driver) -> Self {
-        Self { queue: Queue::new(capacity, driver), parked: Arc::default() }
+        let io_thread = std::thread::current().id();
+        Self { queue: Queue::new(capacity, driver), parked: Arc::default(), io_thread }
     }
 
-    /// Pushes from the io thread, and drains if nobody does. Room for the event was reserved.
+    /// Pushes an event for which room was reserved. If nobody drains, this does: at once on the io thread;
+    /// from any other by handing the turn to the drain task.
     pub fn push(&self, envelope: Envelope) {
-        if let Pushed::Ours(turn) = self.queue.push(envelope)
-            && let Some(rest) = turn.run(TURN_EVENTS)
-        {
-            self.park(rest);
-        }
-    }
-
-    /// Pushes from any other thread: the io thread drains.
-    pub fn push_from_thread(&self, envelope: Envelope) {
-        if let Pushed::Ours(turn) = self.queue.push(envelope) {
+        let Pushed::Ours(turn) = self.queue.push(envelope) else { return };
+        if std::thread::current().id() != self.io_thread {
             self.park(turn);
+        } else if let Some(rest) = turn.run(TURN_EVENTS) {
+            self.park(rest);
         }
     }
 
@@ -64,9 +63,9 @@ impl Sender {
         .await;
     }
 
-    /// There is at most one turn, so the place is free.
     fn park(&self, turn: Turn<Envelope, Driver>) {
-        *lock(&self.parked.turn) = Some(turn);
+        let before = lock(&self.parked.turn).replace(turn);
+        assert!(before.is_none(), "two turns at once: somebody drains without owning the drain");
         let task = lock(&self.parked.task).take();
         if let Some(waker) = task {
             waker.wake();

@@ -38,6 +38,9 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// How long connections may take to end once no job lives any more.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// How far threads for long prompts stand back.
+const BLOCKING_NICE: i32 = 10;
+
 /// Why the box didn't start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -84,6 +87,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let catalog = Arc::new(models::load(&config)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Of this runtime, only the blocking pool starts threads: long prompts, which may wait a little.
+        .on_thread_start(give_way)
         .build()
         .map_err(|error| ServeError::System { what: "an io runtime", error })?;
     let outcome = runtime.block_on(serve(config, data_dir, catalog));
@@ -91,6 +96,12 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     // ends right after this, so the runtime is left as it is.
     std::mem::forget(runtime);
     outcome
+}
+
+/// Lets the io thread go first where there are too few cores: this thread's work is long, its clients are few.
+fn give_way() {
+    // On Linux this is about the calling thread alone. Without it all threads are equal, which works too.
+    let _ = rustix::process::nice(BLOCKING_NICE);
 }
 
 async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Result<(), ServeError> {

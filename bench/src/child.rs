@@ -1,12 +1,15 @@
-//! A server in a process of its own, ended and cleaned up after when dropped.
+//! A server in a process of its own, ended and cleaned up after when dropped, or when this process is told to
+//! end.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Result;
 
@@ -15,9 +18,41 @@ const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A running server.
 pub(crate) struct Server {
-    process: Child,
+    id: u32,
     address: SocketAddr,
-    directory: PathBuf,
+}
+
+/// The processes that run, with their directories.
+static RUNNING: Mutex<Vec<(Child, PathBuf)>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<(Child, PathBuf)>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends all servers and this process when it is told to end.
+pub(crate) fn end_on_signal() -> Result<()> {
+    let runtime = crate::load::runtime()?;
+    let _entered = runtime.enter();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                Some(()) = terminate.recv() => {}
+                Some(()) = interrupt.recv() => {}
+                else => {}
+            }
+        });
+        running().drain(..).for_each(|(process, directory)| end(process, &directory));
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
+fn end(mut process: Child, directory: &Path) {
+    // It may be gone already; there is nobody to tell.
+    _ = process.kill();
+    _ = process.wait();
+    _ = std::fs::remove_dir_all(directory);
 }
 
 impl Server {
@@ -43,7 +78,8 @@ impl Server {
         let mut process = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
         let stdout = process.stdout.take().ok_or("its standard output is piped")?;
         // From here on a failure ends the process, by dropping it.
-        let mut server = Self { process, address: ([127, 0, 0, 1], 0).into(), directory };
+        let mut server = Self { id: process.id(), address: ([127, 0, 0, 1], 0).into() };
+        running().push((process, directory));
         let (ready, line) = mpsc::channel();
         std::thread::spawn(move || {
             let mut line = String::new();
@@ -56,8 +92,7 @@ impl Server {
         server.address = address.ok_or_else(|| {
             let log = std::fs::read_to_string(&log).unwrap_or_default();
             let last = log.lines().last().unwrap_or("nothing on its standard error");
-            let ended = server.process.try_wait().ok().flatten();
-            format!("{command:?} isn't ready; printed {line:?}; ended {ended:?}; last said: {last}")
+            format!("{command:?} isn't ready; it printed {line:?}; it last said: {last}")
         })?;
         Ok(server)
     }
@@ -69,7 +104,7 @@ impl Server {
 
     /// Its peak resident memory so far, in bytes.
     pub(crate) fn memory_peak_bytes(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib * 1024)
@@ -78,10 +113,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may be gone already; there is nobody to tell.
-        _ = self.process.kill();
-        _ = self.process.wait();
-        _ = std::fs::remove_dir_all(&self.directory);
+        let mut running = running();
+        if let Some(index) = running.iter().position(|(process, _)| process.id() == self.id) {
+            let (process, directory) = running.swap_remove(index);
+            end(process, &directory);
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct CommonArgs {
     /// Where the server's data directory is made, and removed again.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     data_parent: PathBuf,
-    /// Rounds; numbers are medians over them.
+    /// Rounds at most; numbers are medians over them.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Also writes the results here, as JSON.
@@ -69,8 +69,8 @@ impl CommonArgs {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Http(args) => http::run(&args),
-        Command::Model(args) => model::run(&args),
+        Command::Http(args) => child::end_on_signal().and_then(|()| http::run(&args)),
+        Command::Model(args) => child::end_on_signal().and_then(|()| model::run(&args)),
         Command::Floor => floor::serve(),
     };
     match done {

@@ -29,6 +29,9 @@ pub(crate) struct ModelArgs {
     /// The GGUF file.
     #[arg(long)]
     model: PathBuf,
+    /// No round begins after so many seconds.
+    #[arg(long, default_value_t = 240, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    seconds: u32,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -68,7 +71,11 @@ pub(crate) fn run(args: &ModelArgs) -> Result<()> {
     let mut all: [Rounds; STREAMS.len()] = Default::default();
     let mut floors = Vec::new();
     runtime()?.block_on(streams(&server, 1, &short_prompt, DECODE_TOKENS_MAX))?;
+    let begin = Instant::now();
     for round in 0..args.common.rounds {
+        if round > 0 && begin.elapsed() > Duration::from_secs(args.seconds.into()) {
+            break;
+        }
         let floor = reads_a_second(&weights);
         floors.push(floor);
         for (count, rounds) in STREAMS.into_iter().zip(&mut all) {
@@ -79,7 +86,7 @@ pub(crate) fn run(args: &ModelArgs) -> Result<()> {
     }
     let peak_bytes = server.memory_peak_bytes()?;
     print(&all, median(floors.iter().copied()), loaded_bytes, peak_bytes)?;
-    let settings = json!({ "model": model, "model_bytes": weights.len(), "rounds": args.common.rounds });
+    let settings = json!({ "model": model, "model_bytes": weights.len(), "rounds": floors.len() });
     let results = json!({
         "streams": STREAMS.into_iter().zip(&all).map(|(count, rounds)| rounds.json(count)).collect::<Vec<_>>(),
         "weights_read_per_s": floors,

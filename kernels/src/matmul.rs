@@ -206,7 +206,8 @@ mod tests {
         x[5 * BLOCK + 3] = f32::NAN;
         x[6 * BLOCK + 3] = f32::NEG_INFINITY;
         x[7 * BLOCK..8 * BLOCK].fill(0.5);
-        let run = |f: fn(&[f32], &mut [u8], &mut [f32], &mut [f32])| {
+        type Round = fn(&[f32], &mut [u8], &mut [f32], &mut [f32]);
+        let run = |f: Round| {
             let (mut q, mut scales, mut sums) = (vec![0; x.len()], vec![0.0; 64], vec![0.0; 64]);
             f(&x, &mut q, &mut scales, &mut sums);
             // Quants beside NaN or infinity have no meaning: the scale carries it.

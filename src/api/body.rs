@@ -1,6 +1,5 @@
 //! Reading request bodies: bounded in bytes, in time, and in the memory of all of them together.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -53,7 +52,7 @@ impl Drop for BodyRoom<'_> {
 
 /// A body with the room that it takes.
 pub(super) struct ReadBody<'a> {
-    pub(super) bytes: Arc<[u8]>,
+    pub(super) bytes: Vec<u8>,
     pub(super) room: BodyRoom<'a>,
 }
 
@@ -86,21 +85,21 @@ pub(super) async fn read<'a>(
     let room = budget.reserve(announced.unwrap_or(bytes_max))?;
     let mut pace = Pace::new(limits);
     let Some(first) = pace.frame(&mut body).await? else {
-        return Ok(ReadBody { bytes: Arc::from([]), room });
+        return Ok(ReadBody { bytes: Vec::new(), room });
     };
-    // A small body comes in one piece, which then is copied once and into no buffer between.
-    if announced == Some(first.len() as u64) {
-        return Ok(ReadBody { bytes: Arc::from(&first[..]), room });
-    }
     let mut bytes = Vec::with_capacity(announced.map_or(0, |announced| announced as usize));
     bytes.extend_from_slice(&first);
+    // One piece is all of a small body.
+    if announced == Some(bytes.len() as u64) {
+        return Ok(ReadBody { bytes, room });
+    }
     loop {
         if bytes.len() as u64 > bytes_max {
             return Err(ApiError::body_too_large(bytes_max));
         }
         match pace.frame(&mut body).await? {
             Some(piece) => bytes.extend_from_slice(&piece),
-            None => return Ok(ReadBody { bytes: Arc::from(bytes), room }),
+            None => return Ok(ReadBody { bytes, room }),
         }
     }
 }

@@ -75,6 +75,19 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed", message)
     }
 
+    /// A request head that hyper couldn't take; `status` is its verdict in digits.
+    pub(super) fn head_refused(status: &[u8]) -> Self {
+        let status = StatusCode::from_bytes(status).unwrap_or(StatusCode::BAD_REQUEST);
+        let (code, message) = match status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                ("headers_too_large", "The request's headers are too many or too long: send fewer.")
+            }
+            StatusCode::URI_TOO_LONG => ("url_too_long", "The request's URL is too long."),
+            _ => ("invalid_http", "The request is not valid HTTP/1.1."),
+        };
+        Self::new(status, INVALID, code, message)
+    }
+
     /// A body that isn't JSON by its own words.
     pub(super) fn media_type(header: &str) -> Self {
         let message =

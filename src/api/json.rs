@@ -15,6 +15,15 @@ const ESCAPED: [bool; 256] = {
     table
 };
 
+/// Bytes that are looked at together.
+const BLOCK_BYTES: usize = 16;
+
+/// Whether nothing in a block must be escaped; without branches, so that the compiler makes vectors of it.
+fn is_plain(block: &[u8]) -> bool {
+    let special = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+    !block.iter().fold(false, |found, byte| found | special(byte))
+}
+
 /// Writes `text` as a JSON string with its quotes.
 pub(super) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
@@ -26,12 +35,21 @@ pub(super) fn string(out: &mut Vec<u8>, text: &str) {
 pub(super) fn escaped(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let mut plain_from = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
+    let mut at = 0;
+    while at < bytes.len() {
+        if let Some(block) = bytes.get(at..at + BLOCK_BYTES)
+            && is_plain(block)
+        {
+            at += BLOCK_BYTES;
+            continue;
+        }
+        let byte = bytes[at];
+        at += 1;
         if !ESCAPED[usize::from(byte)] {
             continue;
         }
-        out.extend_from_slice(&bytes[plain_from..at]);
-        plain_from = at + 1;
+        out.extend_from_slice(&bytes[plain_from..at - 1]);
+        plain_from = at;
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),

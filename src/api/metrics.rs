@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value};
 
+use super::tally::Tally;
 use crate::coordinator::Counts;
 use crate::door::DoorGauges;
 use crate::runtime::Catalog;
@@ -132,7 +133,25 @@ fn disconnects(counts: &Counts) -> Samples {
 }
 
 /// What can be seen without asking the core.
-fn of_edges(door: DoorGauges, bodies_in_flight_bytes: u64) -> Vec<Family> {
+pub(super) struct Edges<'a> {
+    pub(super) door: DoorGauges,
+    pub(super) bodies_in_flight_bytes: u64,
+    pub(super) tally: &'a Tally,
+}
+
+fn of_edges(edges: &Edges<'_>) -> Vec<Family> {
+    let Edges { door, bodies_in_flight_bytes, tally } = edges;
+    let refused = by(
+        "bound",
+        [
+            ("connections", tally.connections_refused.count()),
+            ("heads", tally.heads_refused.count()),
+            ("keys", tally.keys_refused.count()),
+            ("origins", tally.origins_refused.count()),
+            ("bodies", tally.bodies_refused.count()),
+        ],
+    );
+    let answers = by("class", tally.answers());
     vec![
         gauge("queue_depth", "Events pushed and not yet stepped.", door.queue_depth),
         counter("queue_refused_total", "Requests that found no room for their event.", door.refused),
@@ -143,8 +162,15 @@ fn of_edges(door: DoorGauges, bodies_in_flight_bytes: u64) -> Vec<Family> {
         gauge(
             "bodies_in_flight_bytes",
             "Room for request bodies that are being read.",
-            bodies_in_flight_bytes,
+            *bodies_in_flight_bytes,
         ),
+        Family { name: "http_answers_total", help: "Answers.", kind: Kind::Counter, samples: answers },
+        Family {
+            name: "http_refused_total",
+            help: "What the inference listener refused before it was a job, by the bound.",
+            kind: Kind::Counter,
+            samples: refused,
+        },
     ]
 }
 
@@ -195,17 +221,12 @@ fn of_executors(catalog: &Catalog) -> Vec<Family> {
 }
 
 /// Everything, for Prometheus.
-pub(super) fn text(
-    counts: &Counts,
-    door: DoorGauges,
-    bodies_in_flight_bytes: u64,
-    catalog: &Catalog,
-) -> String {
+pub(super) fn text(counts: &Counts, edges: &Edges<'_>, catalog: &Catalog) -> String {
     let mut out = String::with_capacity(8 << 10);
     for family in of_core(counts) {
         write_family(&mut out, PREFIX, &family);
     }
-    for family in of_edges(door, bodies_in_flight_bytes) {
+    for family in of_edges(edges) {
         write_family(&mut out, PREFIX, &family);
     }
     for family in of_executors(catalog) {
@@ -279,7 +300,10 @@ mod tests {
             last_lsn: Lsn(6),
             durable_lsn: Lsn(5),
         };
-        let text = text(&counts, door, 9, &Catalog::default());
+        let tally = Tally::default();
+        tally.keys_refused.add();
+        let edges = Edges { door, bodies_in_flight_bytes: 9, tally: &tally };
+        let text = text(&counts, &edges, &Catalog::default());
         for line in [
             "# TYPE switchbox_jobs gauge",
             "switchbox_jobs{state=\"queued\"} 3",
@@ -289,6 +313,8 @@ mod tests {
             "switchbox_queue_refused_total 2",
             "switchbox_durable_lsn 5",
             "switchbox_executor_running 0",
+            "switchbox_http_refused_total{bound=\"keys\"} 1",
+            "switchbox_bodies_in_flight_bytes 9",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod auth;
 mod body;
 mod error;
+mod head_errors;
 mod json;
 mod limits;
 mod metrics;
@@ -18,6 +19,7 @@ mod server;
 mod sse;
 mod stall;
 mod status;
+mod tally;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -37,7 +39,8 @@ use auth::Access;
 use body::BodyBudget;
 use error::ApiError;
 use response::{Body, RequestId};
-use route::Route;
+use route::{Keyed, Public, Route};
+use tally::Tally;
 
 use crate::door::Door;
 use crate::runtime::Catalog;
@@ -79,6 +82,7 @@ pub struct Context {
     durability: Durability,
     drain: DrainFlag,
     bodies: BodyBudget,
+    tally: Arc<Tally>,
     /// `system_fingerprint` of every answer.
     fingerprint: Arc<str>,
     request_ids: RequestIds,
@@ -96,6 +100,7 @@ impl Context {
             durability,
             drain,
             bodies: BodyBudget::new(limits.bodies_in_flight_bytes_max),
+            tally: Arc::default(),
             limits,
             fingerprint: concat!("switchbox-", env!("CARGO_PKG_VERSION")).into(),
             request_ids: RequestIds::new(),
@@ -111,9 +116,9 @@ impl Context {
 /// Serves the inference API until `shutdown`, then lets running answers end; the caller sets the deadline for
 /// that by dropping the future. Draining comes before: raise the flag, and this goes on answering 503.
 pub async fn serve_inference(listener: Listener, context: Arc<Context>, shutdown: impl Future<Output = ()>) {
-    let limits = context.limits.clone();
+    let (limits, tally) = (context.limits.clone(), Arc::clone(&context.tally));
     let handler = move |peer, request| answer(Arc::clone(&context), peer, request);
-    server::serve(listener, &limits, shutdown, handler).await;
+    server::serve(listener, &limits, &tally, shutdown, handler).await;
 }
 
 /// Names for requests that nobody can foretell from others, without asking the system for each.
@@ -152,6 +157,7 @@ async fn answer(context: Arc<Context>, peer: Peer, request: Request<Incoming>) -
     let mut response =
         dispatch(&context, peer, request).await.unwrap_or_else(|error| response::error(&error));
     let took_ms = begun.elapsed().as_millis() as u64;
+    context.tally.answered(response.status());
     let headers = response.headers_mut();
     response::finish(headers, &request_id, took_ms);
     if let Some(origin) = origin {
@@ -180,29 +186,29 @@ async fn dispatch(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
     let route = Route::of(request.method(), request.uri().path());
-    match route {
-        Route::Health => return Ok(status::health()),
-        Route::Ready => return Ok(status::ready(&context.drain)),
-        _ => {}
+    if let Route::Public(public) = route {
+        return Ok(match public {
+            Public::Health => status::health(),
+            Public::Ready => status::ready(&context.drain),
+        });
     }
     if context.access.is_local() {
-        origin::check_local(&request, &context.origins)?;
+        let local = origin::check_local(&request, &context.origins);
+        local.inspect_err(|_| context.tally.origins_refused.add())?;
     }
     if origin::is_preflight(&request) {
         return Ok(origin::preflight(request.headers(), &context.origins));
     }
-    match route {
-        Route::Unknown => return Err(ApiError::route_unknown(request.method(), request.uri().path())),
+    let keyed = match route {
+        Route::Keyed(keyed) => keyed,
         Route::WrongMethod(allow) => return Ok(response::method_not_allowed(allow)),
-        _ => {}
-    }
-    let principal = context.access.authenticate(request.headers(), peer)?;
-    match route {
-        Route::Models => Ok(openai::models::list(&context.catalog)),
-        Route::Model(name) => openai::models::one(&context.catalog, &name),
-        Route::Infer(endpoint) => openai::infer(context, endpoint, principal, request).await,
-        Route::Health | Route::Ready | Route::Unknown | Route::WrongMethod(_) => {
-            unreachable!("answered above")
-        }
+        _ => return Err(ApiError::route_unknown(request.method(), request.uri().path())),
+    };
+    let principal = context.access.authenticate(request.headers(), peer);
+    let principal = principal.inspect_err(|_| context.tally.keys_refused.add())?;
+    match keyed {
+        Keyed::Models => Ok(openai::models::list(&context.catalog)),
+        Keyed::Model(name) => openai::models::one(&context.catalog, &name),
+        Keyed::Infer(endpoint) => openai::infer(context, endpoint, principal, request).await,
     }
 }

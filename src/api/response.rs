@@ -12,6 +12,9 @@ use hyper::{Response, StatusCode};
 use super::error::{ApiError, Retry};
 use super::sse::EventStream;
 
+/// Headers of a job's answer.
+const HEADERS_USUAL: usize = 16;
+
 /// The body of an answer.
 pub(super) enum Body {
     /// All of it, until it was taken.
@@ -57,6 +60,8 @@ pub(super) fn whole(
     let body = body.into();
     let mut response = Response::new(Body::Whole((!body.is_empty()).then_some(body)));
     *response.status_mut() = status;
+    // Once for all of them: growing the map rehashes it.
+    response.headers_mut().reserve(HEADERS_USUAL);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
@@ -115,6 +120,14 @@ impl RequestId {
             *digit = b"0123456789abcdef"[nibble as usize];
         }
         Self(text)
+    }
+
+    /// A name for a request that never was one.
+    pub(super) fn random() -> Self {
+        let mut number = [0; 8];
+        // Without random bytes they share a name: it is only for the log.
+        let _ = getrandom::fill(&mut number);
+        Self::numbered(u64::from_le_bytes(number))
     }
 
     /// The name as text.

@@ -9,20 +9,34 @@ use crate::coordinator::event::Endpoint;
 /// What is asked on the inference listener.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route<'p> {
+    /// For everybody.
+    Public(Public),
+    /// For whoever is let in.
+    Keyed(Keyed<'p>),
+    /// The path exists, with these methods.
+    WrongMethod(&'static str),
+    /// There is nothing.
+    Unknown,
+}
+
+/// What anybody may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Public {
+    /// Whether the process lives.
+    Health,
+    /// Whether it takes work.
+    Ready,
+}
+
+/// What needs a key, where there are keys.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Keyed<'p> {
     /// Run an inference.
     Infer(Endpoint),
     /// All models.
     Models,
     /// One model.
     Model(Cow<'p, str>),
-    /// Whether the process lives.
-    Health,
-    /// Whether it takes work.
-    Ready,
-    /// The path exists, with these methods.
-    WrongMethod(&'static str),
-    /// There is nothing.
-    Unknown,
 }
 
 const READ: &str = "GET, HEAD";
@@ -33,13 +47,13 @@ impl<'p> Route<'p> {
     pub(super) fn of(method: &Method, path: &'p str) -> Self {
         let is_read = method == Method::GET || method == Method::HEAD;
         let (route, allow) = match path {
-            "/v1/chat/completions" => (Route::Infer(Endpoint::ChatCompletions), WRITE),
-            "/v1/completions" => (Route::Infer(Endpoint::Completions), WRITE),
-            "/v1/models" => (Route::Models, READ),
-            "/healthz" => (Route::Health, READ),
-            "/readyz" => (Route::Ready, READ),
+            "/v1/chat/completions" => (Route::Keyed(Keyed::Infer(Endpoint::ChatCompletions)), WRITE),
+            "/v1/completions" => (Route::Keyed(Keyed::Infer(Endpoint::Completions)), WRITE),
+            "/v1/models" => (Route::Keyed(Keyed::Models), READ),
+            "/healthz" => (Route::Public(Public::Health), READ),
+            "/readyz" => (Route::Public(Public::Ready), READ),
             _ => match path.strip_prefix("/v1/models/").filter(|name| !name.is_empty()) {
-                Some(name) => (Route::Model(percent_decoded(name)), READ),
+                Some(name) => (Route::Keyed(Keyed::Model(percent_decoded(name))), READ),
                 None => return Route::Unknown,
             },
         };
@@ -81,21 +95,21 @@ mod tests {
 
     #[test]
     fn paths_and_methods() {
-        let model = |name: &'static str| Route::Model(Cow::Borrowed(name));
+        let model = |name: &'static str| Route::Keyed(Keyed::Model(Cow::Borrowed(name)));
         for (method, path, route) in [
-            (Method::POST, "/v1/chat/completions", Route::Infer(Endpoint::ChatCompletions)),
-            (Method::POST, "/v1/completions", Route::Infer(Endpoint::Completions)),
+            (Method::POST, "/v1/chat/completions", Route::Keyed(Keyed::Infer(Endpoint::ChatCompletions))),
+            (Method::POST, "/v1/completions", Route::Keyed(Keyed::Infer(Endpoint::Completions))),
             (Method::GET, "/v1/chat/completions", Route::WrongMethod("POST")),
-            (Method::GET, "/v1/models", Route::Models),
-            (Method::HEAD, "/v1/models", Route::Models),
+            (Method::GET, "/v1/models", Route::Keyed(Keyed::Models)),
+            (Method::HEAD, "/v1/models", Route::Keyed(Keyed::Models)),
             (Method::POST, "/v1/models", Route::WrongMethod("GET, HEAD")),
             (Method::GET, "/v1/models/", Route::Unknown),
             (Method::GET, "/v1/models/org/name", model("org/name")),
             (Method::GET, "/v1/models/org%2Fname%20b", model("org/name b")),
             (Method::GET, "/v1/models/%zz%4", model("%zz%4")),
             (Method::GET, "/v1/models/%ff", model("%ff")),
-            (Method::GET, "/healthz", Route::Health),
-            (Method::GET, "/readyz", Route::Ready),
+            (Method::GET, "/healthz", Route::Public(Public::Health)),
+            (Method::GET, "/readyz", Route::Public(Public::Ready)),
             (Method::DELETE, "/readyz", Route::WrongMethod("GET, HEAD")),
             (Method::GET, "/", Route::Unknown),
             (Method::POST, "/v1/chat/completions/", Route::Unknown),

@@ -18,9 +18,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::head_errors::HeadErrors;
 use super::limits::Limits;
 use super::response::Body;
 use super::stall::StallGuard;
+use super::tally::Tally;
 
 /// After an error of `accept` that new attempts won't cure at once (no file descriptors left).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -53,6 +55,7 @@ pub enum Peer {
 pub(super) async fn serve<H, F>(
     listener: Listener,
     limits: &Limits,
+    tally: &Arc<Tally>,
     shutdown: impl Future<Output = ()>,
     handler: H,
 ) where
@@ -62,6 +65,7 @@ pub(super) async fn serve<H, F>(
     let places = Arc::new(Semaphore::new(limits.connections_max as usize));
     let addresses = Arc::new(Addresses::new(limits));
     let (closing, _) = watch::channel(Phase::Open);
+    let care = Care { limits, tally };
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let next = async {
@@ -79,17 +83,18 @@ pub(super) async fn serve<H, F>(
         match accepted {
             Ok(Accepted::Tcp(stream, ip)) => {
                 let Some(address) = Addresses::enter(&addresses, ip) else {
+                    tally.connections_refused.add();
                     turn_away(&stream);
                     continue;
                 };
                 // Without it the last small piece of an answer waits for the client's delayed acknowledgement.
                 let _ = stream.set_nodelay(true);
                 let connection = Connection { peer: Peer::Ip(ip), _place: place, _address: Some(address) };
-                spawn(stream, connection, limits, closing.subscribe(), handler.clone());
+                spawn(stream, connection, care, closing.subscribe(), handler.clone());
             }
             Ok(Accepted::Unix(stream)) => {
                 let connection = Connection { peer: Peer::Unix, _place: place, _address: None };
-                spawn(stream, connection, limits, closing.subscribe(), handler.clone());
+                spawn(stream, connection, care, closing.subscribe(), handler.clone());
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -150,10 +155,17 @@ struct Connection {
     _address: Option<AddressPlace>,
 }
 
+/// What every connection is watched by and counted in.
+#[derive(Clone, Copy)]
+struct Care<'a> {
+    limits: &'a Limits,
+    tally: &'a Arc<Tally>,
+}
+
 fn spawn<S, H, F>(
     stream: S,
     connection: Connection,
-    limits: &Limits,
+    care: Care<'_>,
     mut closing: watch::Receiver<Phase>,
     handler: H,
 ) where
@@ -166,7 +178,9 @@ fn spawn<S, H, F>(
         let response = handler(peer, request);
         async move { Ok::<_, std::convert::Infallible>(response.await) }
     });
-    let io = TokioIo::new(StallGuard::new(stream, limits.client_stall()));
+    let Care { limits, tally } = care;
+    let guarded = StallGuard::new(stream, limits.client_stall());
+    let io = TokioIo::new(HeadErrors::new(guarded, Arc::clone(tally)));
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_read_timeout())

@@ -1,6 +1,6 @@
 //! Answers with the words of the last user message, at once or one by one: for tests and measurements.
 //!
-//! A token is a word with the white space after it, cut into pieces of at most 32 bytes.
+//! A token is a word with the (ASCII) white space after it, cut into pieces of at most 32 bytes.
 
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use crate::request::{Prompt, Request, Role};
 
 /// Tokens that an echo takes.
 pub(super) const CONTEXT_TOKENS: u32 = 8 << 20;
+/// Tokens of a chunk where there is no delay between them.
+const CHUNK_TOKENS: u32 = 16;
 /// Bytes of a token at most.
 const TOKEN_BYTES_MAX: usize = 32;
 
@@ -39,42 +41,44 @@ impl Echo {
     /// Without a task of its own: this is what the latency harness measures.
     fn answer_at_once(self, attempt: Attempt) {
         let parsed = crate::request::parse(attempt.assignment.endpoint, &attempt.assignment.body);
-        match parsed {
-            Ok(request) => {
-                let answer = Answer::to(&request, attempt.assignment.output_tokens_max);
-                let mut written = Written::default();
-                let outcome = answer.tokens().try_for_each(|token| written.write(&attempt, token));
-                finish(attempt, &answer, written, outcome);
+        let mut answer = match parsed {
+            Ok(request) => Answer::to(&request, attempt.assignment.output_tokens_max),
+            Err(error) => return refuse(attempt, error.message),
+        };
+        let now_us = attempt.clock.now().0;
+        let outcome = loop {
+            match answer.write_next(&attempt, CHUNK_TOKENS, now_us) {
+                Ok(More::Yes) => {}
+                Ok(More::No) => break Ok(()),
+                Err(error) => break Err(error),
             }
-            Err(error) => refuse(attempt, error.message),
-        }
+        };
+        finish(attempt, &answer, outcome);
     }
 
     async fn answer(self, attempt: Attempt) {
         attempt.slot.accepted();
-        let request = match attempt.request().await {
-            Ok(request) => request,
+        let mut answer = match attempt.request().await {
+            Ok(request) => Answer::to(&request, attempt.assignment.output_tokens_max),
             Err(error) => return refuse(attempt, error.message),
         };
-        let answer = Answer::to(&request, attempt.assignment.output_tokens_max);
-        let mut written = Written::default();
-        let mut outcome = Ok(());
-        for token in answer.tokens() {
-            if !self.delay.is_zero() {
+        let outcome = loop {
+            if !self.delay.is_zero() && !answer.is_whole() {
                 tokio::select! {
                     () = tokio::time::sleep(self.delay) => {}
-                    () = attempt.stop.told() => break,
+                    () = attempt.stop.told() => {}
                 }
             }
             if attempt.stop.is_told() {
-                break;
+                break Ok(());
             }
-            outcome = written.write(&attempt, token);
-            if outcome.is_err() {
-                break;
+            match answer.write_next(&attempt, 1, attempt.clock.now().0) {
+                Ok(More::Yes) => {}
+                Ok(More::No) => break Ok(()),
+                Err(error) => break Err(error),
             }
-        }
-        finish(attempt, &answer, written, outcome);
+        };
+        finish(attempt, &answer, outcome);
     }
 }
 
@@ -88,11 +92,20 @@ pub(super) fn input_tokens(request: &Request) -> u32 {
     u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
-/// What an echo will say.
+/// What an echo says, and how much of it is written.
 struct Answer {
     text: String,
-    tokens_max: usize,
-    reason: FinishReason,
+    /// Bytes of the text that are written.
+    written_bytes: usize,
+    written_tokens: u32,
+    chunks: u32,
+    tokens_max: u32,
+}
+
+/// Whether there is more to write.
+enum More {
+    Yes,
+    No,
 }
 
 impl Answer {
@@ -106,45 +119,48 @@ impl Answer {
         };
         let stop = request.stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
         let text = text[..stop.unwrap_or(text.len())].to_owned();
-        let tokens_max = tokens_max as usize;
-        let cut = Tokens { rest: &text }.nth(tokens_max).is_some();
-        let reason = if cut { FinishReason::Length } else { FinishReason::Stop };
-        Self { text, tokens_max, reason }
+        Self { text, written_bytes: 0, written_tokens: 0, chunks: 0, tokens_max }
     }
 
-    fn tokens(&self) -> impl Iterator<Item = &str> {
-        Tokens { rest: &self.text }.take(self.tokens_max)
-    }
-}
-
-#[derive(Default, Clone, Copy)]
-struct Written {
-    chunks: u32,
-}
-
-impl Written {
-    fn write(&mut self, attempt: &Attempt, token: &str) -> Result<(), AppendError> {
-        let chunk = Chunk { text: token.into(), tokens: 1 };
-        attempt.output.append(self.chunks, chunk, attempt.clock.now().0)?;
+    /// Writes the next chunk, of at most `tokens_max` tokens.
+    fn write_next(&mut self, attempt: &Attempt, tokens_max: u32, now_us: u64) -> Result<More, AppendError> {
+        let rest = &self.text[self.written_bytes..];
+        let room = tokens_max.min(self.tokens_max - self.written_tokens);
+        let (mut bytes, mut tokens) = (0, 0);
+        for token in (Tokens { rest }).take(room as usize) {
+            bytes += token.len();
+            tokens += 1;
+        }
+        if tokens == 0 {
+            return Ok(More::No);
+        }
+        attempt.output.append(self.chunks, Chunk { text: rest[..bytes].into(), tokens }, now_us)?;
         self.chunks += 1;
-        Ok(())
+        self.written_bytes += bytes;
+        self.written_tokens += tokens;
+        Ok(More::Yes)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.written_bytes == self.text.len() || self.written_tokens == self.tokens_max
+    }
+
+    fn reason(&self) -> FinishReason {
+        if self.written_bytes == self.text.len() { FinishReason::Stop } else { FinishReason::Length }
     }
 }
 
-fn finish(attempt: Attempt, answer: &Answer, written: Written, outcome: Result<(), AppendError>) {
+fn finish(attempt: Attempt, answer: &Answer, outcome: Result<(), AppendError>) {
     let input_tokens = attempt.assignment.input_tokens;
-    let chunks = written.chunks;
-    let whole = answer.tokens().nth(chunks as usize).is_none();
+    let (output_tokens, chunks) = (answer.written_tokens, answer.chunks);
+    let result = |status| SlotResult { status, input_tokens, output_tokens, chunks };
     match outcome {
         Err(error @ (AppendError::TooLarge { .. } | AppendError::Gap { .. })) => {
             let status = Status::Failed(JobError { class: ErrorClass::Node, message: error.to_string() });
-            attempt.slot.completed(SlotResult { status, input_tokens, output_tokens: chunks, chunks });
+            attempt.slot.completed(result(status));
         }
-        Ok(()) if whole => {
-            let status = Status::Succeeded(answer.reason);
-            attempt.slot.completed(SlotResult { status, input_tokens, output_tokens: chunks, chunks });
-        }
-        Ok(()) | Err(AppendError::Closed) => attempt.slot.stopped(input_tokens, chunks),
+        Ok(()) if answer.is_whole() => attempt.slot.completed(result(Status::Succeeded(answer.reason()))),
+        Ok(()) | Err(AppendError::Closed) => attempt.slot.stopped(input_tokens, output_tokens),
     }
 }
 
@@ -167,16 +183,15 @@ impl<'a> Iterator for Tokens<'a> {
         }
         let mut end = 0;
         let mut in_space = false;
-        for (at, letter) in self.rest.char_indices() {
-            let word_over = in_space && !letter.is_whitespace();
-            let full = at + letter.len_utf8() > TOKEN_BYTES_MAX;
-            if word_over || full {
+        for byte in self.rest.bytes().take(TOKEN_BYTES_MAX) {
+            let is_space = byte.is_ascii_whitespace();
+            if in_space && !is_space {
                 break;
             }
-            in_space = letter.is_whitespace();
-            end = at + letter.len_utf8();
+            in_space = is_space;
+            end += 1;
         }
-        let (token, rest) = self.rest.split_at(end);
+        let (token, rest) = self.rest.split_at(self.rest.floor_char_boundary(end));
         self.rest = rest;
         Some(token)
     }

@@ -6,3 +6,7 @@ mod edges;
 mod keys;
 mod rig;
 mod speed;
+
+/// The product's: the measurement would blame the surface for another one's cost.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

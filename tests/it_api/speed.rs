@@ -58,9 +58,8 @@ fn speed_of_a_sync_echo() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let bare = bare_hyper().await;
-        let mut setup = Setup::default();
-        setup.durability = switchbox::api::Durability::Relaxed;
-        let relaxed = start(setup).await;
+        let durability = switchbox::api::Durability::Relaxed;
+        let relaxed = start(Setup { durability, ..Setup::default() }).await;
         let strict = start(Setup::default()).await;
         let chat =
             request_text("POST", CHAT, "content-type: application/json\r\n", &chat_body("echo", "hello", ""));

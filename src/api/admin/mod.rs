@@ -47,9 +47,10 @@ impl AdminContext {
 
 /// Serves the admin API until `shutdown`, then lets running answers end.
 pub async fn serve(listener: Listener, context: Arc<AdminContext>, shutdown: impl Future<Output = ()>) {
-    let limits = context.limits.clone();
+    // Counts for itself: what the operator asks isn't traffic.
+    let (limits, tally) = (context.limits.clone(), Arc::default());
     let handler = move |peer, request| answer(Arc::clone(&context), peer, request);
-    server::serve(listener, &limits, shutdown, handler).await;
+    server::serve(listener, &limits, &tally, shutdown, handler).await;
 }
 
 async fn answer(context: Arc<AdminContext>, peer: Peer, request: Request<Incoming>) -> Response<Body> {
@@ -134,12 +135,12 @@ async fn metrics_text(context: &AdminContext) -> Result<Response<Body>, ApiError
         return Err(unexpected());
     };
     let inference = &context.inference;
-    let text = metrics::text(
-        &counts,
-        inference.door.gauges(),
-        inference.bodies_in_flight_bytes(),
-        &inference.catalog,
-    );
+    let edges = metrics::Edges {
+        door: inference.door.gauges(),
+        bodies_in_flight_bytes: inference.bodies_in_flight_bytes(),
+        tally: &inference.tally,
+    };
+    let text = metrics::text(&counts, &edges, &inference.catalog);
     Ok(response::whole(hyper::StatusCode::OK, METRICS_TYPE, text))
 }
 

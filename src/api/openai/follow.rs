@@ -98,14 +98,14 @@ impl Follow {
         let Some(outcome) = self.outcome.take() else {
             return self.poll_output(cx);
         };
-        let Some(missing_to) = answer_chunks(&outcome) else {
+        let Some(extent) = answer_extent(&outcome) else {
             return Poll::Ready(Step::End(outcome));
         };
         // What acknowledges the end is on disk, and so is everything before it.
-        let taken = match self.answer_reader(missing_to.attempt) {
-            _ if missing_to.chunks == 0 => return Poll::Ready(Step::End(outcome)),
+        let taken = match self.answer_reader(extent.attempt) {
+            _ if extent.chunks == 0 => return Poll::Ready(Step::End(outcome)),
             None => return Poll::Ready(Step::Lost),
-            Some(opened) if opened.reader.cursor() >= missing_to.chunks => {
+            Some(opened) if opened.reader.cursor() >= extent.chunks => {
                 return Poll::Ready(Step::End(outcome));
             }
             Some(opened) => opened.reader.poll_take(cx),
@@ -182,7 +182,7 @@ struct AnswerExtent {
 }
 
 /// Which output is the answer; `None` if there is no answer.
-fn answer_chunks(outcome: &Outcome) -> Option<AnswerExtent> {
+fn answer_extent(outcome: &Outcome) -> Option<AnswerExtent> {
     match outcome {
         Outcome::Finished(finished) if matches!(finished.end, End::Succeeded(_)) => {
             Some(AnswerExtent { attempt: finished.attempt, chunks: finished.chunks })

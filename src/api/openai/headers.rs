@@ -28,7 +28,10 @@ const CLIENT_TIMEOUTS: [&str; 2] = ["x-stainless-read-timeout", "x-stainless-tim
 pub(super) fn write_finished(headers: &mut HeaderMap, finished: &Finished) {
     headers.insert(JOB_ID, displayed(finished.job));
     headers.insert(QUEUE_MS, HeaderValue::from(finished.queue.as_ms()));
-    headers.insert(ATTEMPTS, HeaderValue::from(finished.attempt));
+    // Only an answer says which attempt it is of.
+    if finished.attempt > 0 {
+        headers.insert(ATTEMPTS, HeaderValue::from(finished.attempt));
+    }
     headers.insert(CREDITS, displayed(finished.charged));
     if let Some(node) = &finished.node {
         headers.insert(NODE, displayed(node));

@@ -21,9 +21,11 @@ use super::error::ApiError;
 use super::response::{self, Body};
 use super::sse::EventStream;
 use super::{Context, body};
+use crate::coordinator::effect::End;
 use crate::coordinator::event::{Endpoint, FinishReason, Mode, Tier};
 use crate::door::NewJob;
 use crate::ids::ModelName;
+use crate::output::Chunk;
 use crate::request::{self, StreamMode};
 pub(super) use follow::{Follow, Outcome, Step};
 use render::Shown;
@@ -40,12 +42,13 @@ pub(super) async fn infer(
     }
     let (head, body) = request.into_parts();
     body::check_type(&head.headers)?;
-    let read = body::read(body, &context.limits, &context.bodies).await?;
-    let prepared = if read.bytes.len() <= context.limits.inline_parse_bytes_max {
-        prepare(context, endpoint, &read.bytes)?
+    let read = body::read(body, &context.limits, &context.bodies).await;
+    let read = read.inspect_err(|_| context.tally.bodies_refused.add())?;
+    let (prepared, body) = if read.bytes.len() <= context.limits.inline_parse_bytes_max {
+        prepare(context, endpoint, read.bytes)?
     } else {
-        let (context, bytes) = (Arc::clone(context), Arc::clone(&read.bytes));
-        let parsing = tokio::task::spawn_blocking(move || prepare(&context, endpoint, &bytes));
+        let (context, bytes) = (Arc::clone(context), read.bytes);
+        let parsing = tokio::task::spawn_blocking(move || prepare(&context, endpoint, bytes));
         parsing
             .await
             .map_err(|_| ApiError::internal("The request could not be parsed: please report it."))??
@@ -59,7 +62,7 @@ pub(super) async fn infer(
             environment: principal.environment,
             endpoint,
             model: Arc::clone(&prepared.model),
-            body: read.bytes,
+            body,
             mode: prepared.mode(),
             tier: prepared.tier,
             ttl: headers::ttl(&head.headers, &context.limits),
@@ -117,16 +120,16 @@ impl Prepared {
     }
 }
 
-/// Parses a body and counts its tokens. Takes as long as the body is large.
-fn prepare(context: &Context, endpoint: Endpoint, body: &[u8]) -> Result<Prepared, ApiError> {
-    let request = request::parse(endpoint, body)?;
+/// Parses a body, counts its tokens, and makes it what is kept with the job. Takes as long as the body is large.
+fn prepare(context: &Context, endpoint: Endpoint, body: Vec<u8>) -> Result<(Prepared, Arc<[u8]>), ApiError> {
+    let request = request::parse(endpoint, &body)?;
     let entry =
         context.catalog.find(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
     let input = entry.input_tokens(&request).map_err(|reason| ApiError::prompt_unfit(endpoint, &reason))?;
     let context_tokens = entry.context_tokens();
     let output = output_room(context_tokens, input, request.max_tokens, entry.output_tokens_default())
         .map_err(|asked| ApiError::context_exceeded(endpoint, context_tokens, input, asked))?;
-    Ok(Prepared {
+    let prepared = Prepared {
         model: Arc::clone(&entry.name),
         stream: request.stream,
         usage: if request.include_usage { UsageChunk::Asked } else { UsageChunk::NotAsked },
@@ -134,7 +137,8 @@ fn prepare(context: &Context, endpoint: Endpoint, body: &[u8]) -> Result<Prepare
         context_tokens,
         input_tokens: input,
         output_tokens_max: output,
-    })
+    };
+    Ok((prepared, Arc::from(body)))
 }
 
 /// How many tokens may be generated: what was asked for if it fits, else the default as far as it fits. The error
@@ -239,12 +243,7 @@ async fn events(
     Ok(stream(exchange, usage, context, first))
 }
 
-fn stream(
-    exchange: Exchange,
-    usage: UsageChunk,
-    context: &Context,
-    first: Option<crate::output::Chunk>,
-) -> Response<Body> {
+fn stream(exchange: Exchange, usage: UsageChunk, context: &Context, first: Option<Chunk>) -> Response<Body> {
     let Exchange { follow, shown, in_flight } = exchange;
     let job = follow.job();
     let events =
@@ -255,9 +254,9 @@ fn stream(
     response
 }
 
-fn success(end: &crate::coordinator::effect::End) -> Option<FinishReason> {
+fn success(end: &End) -> Option<FinishReason> {
     match end {
-        crate::coordinator::effect::End::Succeeded(reason) => Some(*reason),
+        End::Succeeded(reason) => Some(*reason),
         _ => None,
     }
 }

@@ -28,7 +28,7 @@ where
     let (shutdown, told) = oneshot::channel();
     let ended = tokio::spawn(async move {
         let told = async { drop(told.await) };
-        serve(Listener::Tcp(listener), &limits, told, handler).await;
+        serve(Listener::Tcp(listener), &limits, &Arc::default(), told, handler).await;
     });
     Served { address, shutdown, ended }
 }
@@ -103,6 +103,9 @@ fn heads_are_bounded() {
             let _ = stream.write_all(request.as_bytes()).await;
             let answer = to_end(stream).await;
             assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+            let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+            let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+            assert_eq!(body["error"]["code"], "headers_too_large");
         }
     });
 }
@@ -244,7 +247,7 @@ fn a_unix_socket_serves_too() {
         };
         let limits = Limits::default();
         tokio::spawn(async move {
-            serve(Listener::Unix(listener), &limits, std::future::pending(), handler).await
+            serve(Listener::Unix(listener), &limits, &Arc::default(), std::future::pending(), handler).await
         });
         let mut stream = tokio::net::UnixStream::connect(&path).await.expect("connects");
         let request = GET.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
@@ -253,5 +256,22 @@ fn a_unix_socket_serves_too() {
         stream.read_to_string(&mut answer).await.expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let _ = std::fs::remove_file(&path);
+    });
+}
+
+#[test]
+fn what_is_not_http_is_told_so_in_json() {
+    run(async {
+        let served = start(Limits::default(), hello).await;
+        for request in ["NOT HTTP\r\n\r\n", "GET / HTTP/1.1\r\nbad header\r\n\r\n"] {
+            let answer = to_end(ask(served.address, request).await).await;
+            assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+            assert!(answer.ends_with("\"code\":\"invalid_http\"}}"), "{answer}");
+        }
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000));
+        let mut stream = TcpStream::connect(served.address).await.expect("connects");
+        let _ = stream.write_all(long.as_bytes()).await;
+        let answer = to_end(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 4") && answer.contains("\"error\""), "{answer}");
     });
 }
