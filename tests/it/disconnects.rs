@@ -18,6 +18,7 @@ fn requests() -> usize {
     std::env::var("SWITCHBOX_STORM").ok().and_then(|n| n.parse().ok()).unwrap_or(REQUESTS_DEFAULT)
 }
 
+/// The last model's file is added when it is known.
 const CONFIG: &str = r#"
 [limits]
 queue_jobs_max = 10000
@@ -37,6 +38,10 @@ slots = 8
 name = "bulk"
 spec = "echo:"
 slots = 8
+
+[[model]]
+name = "small"
+slots = 16
 "#;
 
 /// Small random numbers, the same in every run.
@@ -63,14 +68,14 @@ const AIMS: [(Leave, u64); 4] = [(leave_queue, 8), (leave_prefill, 4), (leave_de
 /// The one slot of `full` is taken for the whole storm.
 fn leave_queue(server: &Server, dice: &mut Dice) {
     let connection = chat::open(server, "full", "one two three", json!({}));
-    dice.pause(1, 60);
+    dice.pause(30, 150);
     drop(connection);
 }
 
 fn leave_prefill(server: &Server, dice: &mut Dice) {
     let words = 600 + dice.below(600) as usize;
     let connection = chat::open(server, "small", &chat::long_prompt(words), json!({"max_tokens": 50}));
-    dice.pause(10, 200);
+    dice.pause(50, 400);
     drop(connection);
 }
 
@@ -117,8 +122,7 @@ fn take_one(left: &AtomicUsize) -> bool {
 #[test]
 fn storm() {
     let count = requests();
-    let mut server =
-        Setup::open().config(CONFIG).model("small", model_path()).arg("--slots").arg("16").start();
+    let mut server = Setup::open().config(CONFIG).config(&format!("spec = \"{}\"", model_path())).start();
     let mut plug =
         Events::of(chat::open(&server, "full", &chat::long_prompt(20_000), json!({"max_tokens": 40_000})));
     plug.first_text();
