@@ -9,11 +9,9 @@ use std::task::{Context, Poll};
 use switchbox_storage::MemoryStore;
 
 use crate::coordinator::effect::{Answer, Finished, Refusal, RefusalKind};
-use crate::coordinator::event::{
-    Ask, ClientGone, Departure, Endpoint, Environment, Event, Mode, Question, Submission, Tier,
-};
+use crate::coordinator::event::{Ask, ClientGone, Departure, Event, Question, Submission};
 use crate::driver::{Attach, DriverGauges, Envelope};
-use crate::ids::{ClientId, JobId, Lsn, ModelName, Namespace};
+use crate::ids::{ClientId, JobId, Lsn};
 use crate::outbox::{Commits, Outbox};
 use crate::output::Reader;
 use crate::queue::{Permit, Room};
@@ -23,19 +21,8 @@ use crate::time::Span;
 
 /// What a request's outbox carries.
 pub enum ClientMail {
-    /// Nothing was accepted.
-    Refused(Refusal),
-    /// The job waits or runs.
-    Accepted {
-        /// Its id.
-        job: JobId,
-    },
-    /// An attempt began.
-    Opened(Opened),
-    /// The job's last word.
-    Finished(Box<Finished>),
-    /// An answer.
-    Answer(Box<Answer>),
+    /// Something to hear.
+    Message(ClientMessage),
     /// Everything that the answer rests on is durable: look this job up in the store.
     Lookup(JobId),
 }
@@ -65,22 +52,6 @@ pub struct Opened {
     pub submit_lsn: Lsn,
     /// Its output from the beginning.
     pub reader: Reader,
-}
-
-/// A request for a job; see [`Submission`] for the fields.
-#[derive(Debug)]
-#[allow(missing_docs, reason = "the fields are those of Submission, documented there")]
-pub struct NewJob {
-    pub namespace: Namespace,
-    pub environment: Environment,
-    pub endpoint: Endpoint,
-    pub model: ModelName,
-    pub body: Arc<[u8]>,
-    pub mode: Mode,
-    pub tier: Tier,
-    pub ttl: Span,
-    pub input_tokens: u32,
-    pub output_tokens_max: u32,
 }
 
 /// How much room the door hands out.
@@ -218,22 +189,8 @@ impl ClientSession {
     ///
     /// # Errors
     /// When the event queue has no room for new work.
-    pub fn submit(&mut self, job: NewJob) -> Result<(), Refusal> {
-        let NewJob { namespace, environment, endpoint, model, body, mode, tier, ttl, .. } = job;
-        let (input_tokens, output_tokens_max) = (job.input_tokens, job.output_tokens_max);
-        self.push(Event::Submit(Box::new(Submission {
-            client: self.id,
-            namespace,
-            environment,
-            endpoint,
-            model,
-            body,
-            mode,
-            tier,
-            ttl,
-            input_tokens,
-            output_tokens_max,
-        })))
+    pub fn submit(&mut self, submission: Submission) -> Result<(), Refusal> {
+        self.push(Event::Submit(self.id, Box::new(submission)))
     }
 
     /// Asks a question; the answer comes as a message.
@@ -247,11 +204,7 @@ impl ClientSession {
     /// The next message.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<ClientMessage> {
         self.outbox.poll_next(cx, &self.shared.commits).map(|mail| match mail {
-            ClientMail::Refused(refusal) => ClientMessage::Refused(refusal),
-            ClientMail::Accepted { job } => ClientMessage::Accepted { job },
-            ClientMail::Opened(opened) => ClientMessage::Opened(opened),
-            ClientMail::Finished(finished) => ClientMessage::Finished(finished),
-            ClientMail::Answer(answer) => ClientMessage::Answer(answer),
+            ClientMail::Message(message) => message,
             ClientMail::Lookup(job) => ClientMessage::Answer(Box::new(self.look_up(job))),
         })
     }

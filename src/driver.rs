@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::coordinator::Coordinator;
 use crate::coordinator::effect::{Assignment, Effect, OpenOutput, Reply, When};
 use crate::coordinator::event::{Declined, Event, Progress, Revoked};
-use crate::door::{ClientMail, Opened};
+use crate::door::{ClientMail, ClientMessage, Opened};
 use crate::ids::{ClientId, NodeId, ReservationId};
 use crate::node::{NodeMail, SlotRoom};
 use crate::outbox::{Commits, Outbox};
@@ -198,7 +198,7 @@ impl Driver {
         if let Some(client) = open.client {
             let reader = output.reader();
             let opened = Opened { attempt: open.attempt, submit_lsn: open.submit_lsn, reader };
-            self.mail_client(client, ClientMail::Opened(opened), When::Now);
+            self.mail_client(client, ClientMail::Message(ClientMessage::Opened(opened)), When::Now);
         }
         self.outputs.insert(open.reservation, output);
     }
@@ -248,10 +248,10 @@ impl Machine<Envelope> for Driver {
 }
 
 fn mail_of(reply: Reply) -> ClientMail {
-    match reply {
-        Reply::Refused(refusal) => ClientMail::Refused(refusal),
-        Reply::Accepted { job } => ClientMail::Accepted { job },
-        Reply::Finished(finished) => ClientMail::Finished(finished),
-        Reply::Answer(answer) => ClientMail::Answer(answer),
-    }
+    ClientMail::Message(match reply {
+        Reply::Refused(refusal) => ClientMessage::Refused(refusal),
+        Reply::Accepted { job } => ClientMessage::Accepted { job },
+        Reply::Finished(finished) => ClientMessage::Finished(finished),
+        Reply::Answer(answer) => ClientMessage::Answer(answer),
+    })
 }

@@ -11,8 +11,8 @@ use crate::time::{Span, Time};
 /// One thing that happened, with everything that the core needs to decide on it.
 #[derive(Debug)]
 pub enum Event {
-    /// A client asks for an inference.
-    Submit(Box<Submission>),
+    /// A client asks for an inference, and is answered in its outbox.
+    Submit(ClientId, Box<Submission>),
     /// A request's client is through with its job, or went away from it.
     ClientGone(ClientGone),
     /// A client or operator cancels a job by name.
@@ -135,8 +135,6 @@ impl Tier {
 /// A parsed, authenticated, counted request.
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// Where to answer.
-    pub client: ClientId,
     /// Who pays.
     pub namespace: Namespace,
     /// In which world.

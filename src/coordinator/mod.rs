@@ -175,7 +175,7 @@ impl Coordinator {
 
     fn dispatch(&mut self, event: Event) {
         match event {
-            Event::Submit(submission) => self.on_submit(*submission),
+            Event::Submit(client, submission) => self.on_submit(client, *submission),
             Event::ClientGone(gone) => self.on_client_gone(gone),
             Event::Cancel(cancel) => self.on_cancel(cancel),
             Event::Ask(ask) => self.on_ask(ask),

@@ -14,11 +14,11 @@ use crate::time::Span;
 const DRAINING_RETRY_AFTER: Span = Span::from_secs(5);
 
 impl Coordinator {
-    pub(super) fn on_submit(&mut self, submission: Submission) {
+    pub(super) fn on_submit(&mut self, client: ClientId, submission: Submission) {
         if let Some(kind) = self.refusal_of(&submission) {
             self.count_refusal(kind);
             let refusal = Refusal { kind, retry_after: self.retry_after(kind, &submission.namespace) };
-            self.reply_now(submission.client, Reply::Refused(refusal));
+            self.reply_now(client, Reply::Refused(refusal));
             return;
         }
         let id = self.next_job_id();
@@ -30,7 +30,7 @@ impl Coordinator {
         self.counts.accepted += 1;
         let mut job = Job {
             row: JobRow::accepted(id, &submission, price, hold, self.now),
-            client: Some(submission.client),
+            client: Some(client),
             reservation: None,
             sequence: self.jobs_made,
             backoff_until: None,
@@ -41,10 +41,10 @@ impl Coordinator {
         job.note(self.now, TraceEvent::Submitted { ahead });
         let key = self.jobs.insert(job);
         self.job_keys.insert(id, key);
-        self.clients.insert(submission.client, Client { job: Some(key), unread_bytes: 0 });
+        self.clients.insert(client, Client { job: Some(key), unread_bytes: 0 });
         self.enqueue(key);
         self.touch(key);
-        self.acknowledge_submit(key, submission.client);
+        self.acknowledge_submit(key, client);
     }
 
     /// Attended jobs are acknowledged by their answer; the others only once they are on disk.

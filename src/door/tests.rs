@@ -7,11 +7,13 @@ use switchbox_storage::Committer;
 use super::*;
 use crate::clock::Clock;
 use crate::coordinator::effect::End;
-use crate::coordinator::event::{Durability, FinishReason, ModelOffer, NodeHello, Status};
+use crate::coordinator::event::{
+    Durability, Endpoint, Environment, FinishReason, Mode, ModelOffer, NodeHello, Status, Tier,
+};
 use crate::coordinator::limits::Limits;
 use crate::coordinator::{Boot, Coordinator};
 use crate::driver::{Driver, NodeLink};
-use crate::ids::NodeId;
+use crate::ids::{Namespace, NodeId};
 use crate::node::{EVENTS_PER_SLOT, NodeMail, Slot, SlotResult, SlotRoom};
 use crate::output::{Chunk, Output, Take};
 
@@ -90,8 +92,8 @@ impl Rig {
     }
 }
 
-fn job() -> NewJob {
-    NewJob {
+fn job() -> Submission {
+    Submission {
         namespace: Namespace::default_namespace(),
         environment: Environment::Mainnet,
         endpoint: Endpoint::ChatCompletions,

@@ -22,8 +22,7 @@ use super::response::{self, Body};
 use super::sse::EventStream;
 use super::{Context, body};
 use crate::coordinator::effect::End;
-use crate::coordinator::event::{Endpoint, FinishReason, Mode, Tier};
-use crate::door::NewJob;
+use crate::coordinator::event::{Endpoint, FinishReason, Mode, Submission, Tier};
 use crate::ids::ModelName;
 use crate::output::Chunk;
 use crate::request::{self, StreamMode};
@@ -57,7 +56,7 @@ pub(super) async fn infer(
     let mut session = context.door.open().map_err(refused)?;
     let in_flight = principal.enter();
     session
-        .submit(NewJob {
+        .submit(Submission {
             namespace: principal.namespace.clone(),
             environment: principal.environment,
             endpoint,

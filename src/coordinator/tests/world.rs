@@ -160,11 +160,9 @@ impl World {
         }
     }
 
-    pub(super) fn submission(&mut self) -> Submission {
-        let client = ClientId(self.clients.len() as u64 + 1);
-        self.clients.insert(client, ClientView::default());
-        Submission {
-            client,
+    /// Submits with changes to the usual submission; answers the client.
+    pub(super) fn submit(&mut self, change: impl FnOnce(&mut Submission)) -> ClientId {
+        let mut submission = Submission {
             namespace: Namespace::default_namespace(),
             environment: Environment::Mainnet,
             endpoint: Endpoint::ChatCompletions,
@@ -175,15 +173,11 @@ impl World {
             ttl: Span::from_secs(60),
             input_tokens: 10,
             output_tokens_max: 100,
-        }
-    }
-
-    /// Submits with changes to the usual submission; answers the client.
-    pub(super) fn submit(&mut self, change: impl FnOnce(&mut Submission)) -> ClientId {
-        let mut submission = self.submission();
+        };
         change(&mut submission);
-        let client = submission.client;
-        self.step(Event::Submit(Box::new(submission)));
+        let client = ClientId(self.clients.len() as u64 + 1);
+        self.clients.insert(client, ClientView::default());
+        self.step(Event::Submit(client, Box::new(submission)));
         client
     }
 
