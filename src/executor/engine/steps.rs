@@ -195,6 +195,10 @@ impl Steps {
     }
 
     fn finish(&self, sequence: &mut Sequence, reason: Finish) {
+        if reason == Finish::Cancelled {
+            // Its sink wanted no more before the cancel's command was looked at.
+            count(&self.counters.cancelled_in_decode, 1);
+        }
         if let Finish::Failed(reason) = &reason {
             tracing::error!(sequence = sequence.id, %reason, "a sequence failed");
         }
