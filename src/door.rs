@@ -35,6 +35,8 @@ pub enum ClientMessage {
     Accepted {
         /// Its id.
         job: JobId,
+        /// The step that accepted it.
+        lsn: Lsn,
     },
     /// An attempt began; a reader of an earlier attempt is of no more use.
     Opened(Opened),
@@ -214,9 +216,9 @@ impl ClientSession {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Ready once the step `lsn` is durable.
+    /// Ready once the step `lsn` is durable, which is made urgent.
     pub fn poll_committed(&mut self, cx: &mut Context<'_>, lsn: Lsn) -> Poll<()> {
-        self.shared.commits.poll(cx, lsn)
+        self.shared.commits.poll_urgent(cx, lsn)
     }
 
     /// Waits until the step `lsn` is durable.

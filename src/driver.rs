@@ -100,8 +100,11 @@ impl Driver {
         store: &MemoryStore<RowKey, RowValue>,
         commits: &Arc<Commits>,
     ) -> std::io::Result<Committer<RowKey, RowValue>> {
-        let commits = Arc::clone(commits);
-        Committer::start(store.clone(), Default::default(), move |lsn| commits.advance(lsn))
+        let advancing = Arc::clone(commits);
+        let committer =
+            Committer::start(store.clone(), Default::default(), move |lsn| advancing.advance(lsn))?;
+        commits.hurry_by(committer.hurrier());
+        Ok(committer)
     }
 
     /// What can be seen from outside.
@@ -250,7 +253,7 @@ impl Machine<Envelope> for Driver {
 fn mail_of(reply: Reply) -> ClientMail {
     ClientMail::Message(match reply {
         Reply::Refused(refusal) => ClientMessage::Refused(refusal),
-        Reply::Accepted { job } => ClientMessage::Accepted { job },
+        Reply::Accepted { job, lsn } => ClientMessage::Accepted { job, lsn },
         Reply::Finished(finished) => ClientMessage::Finished(finished),
         Reply::Answer(answer) => ClientMessage::Answer(answer),
     })

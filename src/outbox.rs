@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use crate::coordinator::effect::When;
@@ -86,6 +86,8 @@ pub struct Commits {
     registered: AtomicU64,
     /// Woken by the committer; walks the list on the io thread.
     releaser: Mutex<Option<Waker>>,
+    /// Tells the committer that somebody waits for what was lazy.
+    hurry: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Commits {
@@ -102,6 +104,20 @@ impl Commits {
         if let Some(waker) = releaser {
             waker.wake();
         }
+    }
+
+    /// Names what tells the committer that somebody waits; the first one counts.
+    pub fn hurry_by(&self, hurry: impl Fn() + Send + Sync + 'static) {
+        let _ = self.hurry.set(Box::new(hurry));
+    }
+
+    /// Ready once `lsn` is durable, which is made urgent: its step may have been lazy.
+    pub fn poll_urgent(&self, cx: &Context<'_>, lsn: Lsn) -> Poll<()> {
+        let ready = self.poll(cx, lsn);
+        if let (Poll::Pending, Some(hurry)) = (ready, self.hurry.get()) {
+            hurry();
+        }
+        ready
     }
 
     /// Ready once `lsn` is durable.

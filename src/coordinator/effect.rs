@@ -130,6 +130,8 @@ pub enum Reply {
     Accepted {
         /// Its id.
         job: JobId,
+        /// The step that accepted it.
+        lsn: Lsn,
     },
     /// The job's last word.
     Finished(Box<Finished>),

@@ -49,8 +49,8 @@ impl Coordinator {
 
     /// Attended jobs are acknowledged by their answer; the others only once they are on disk.
     fn acknowledge_submit(&mut self, key: Key, client: ClientId) {
-        let row = &self.jobs[key].row;
-        let reply = Reply::Accepted { job: row.id };
+        let Job { row, submit_lsn, .. } = &self.jobs[key];
+        let reply = Reply::Accepted { job: row.id, lsn: *submit_lsn };
         if row.mode.is_attended() {
             self.reply_now(client, reply);
         } else {

@@ -109,9 +109,13 @@ impl<K: Ord + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Committer
 
     /// Somebody waits now for what was lazy.
     pub fn hurry(&self) {
-        if self.shared.lock().raise(Urgency::Urgent) {
-            self.shared.changed.notify_one();
-        }
+        self.shared.hurry();
+    }
+
+    /// [`Committer::hurry`] for those who don't have the committer.
+    pub fn hurrier(&self) -> impl Fn() + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.hurry()
     }
 
     /// Steps handed over and not yet committed.
@@ -143,6 +147,12 @@ impl<K, V> Waiting<K, V> {
 }
 
 impl<K, V> Shared<K, V> {
+    fn hurry(&self) {
+        if self.lock().raise(Urgency::Urgent) {
+            self.changed.notify_one();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting<K, V>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

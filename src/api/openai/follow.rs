@@ -165,7 +165,7 @@ impl Follow {
             && let Poll::Ready(message) = self.session.poll_next(cx)
         {
             match message {
-                ClientMessage::Accepted { job } => self.job = Some(job),
+                ClientMessage::Accepted { job, .. } => self.job = Some(job),
                 ClientMessage::Opened(opened) => self.opened = Some(opened),
                 ClientMessage::Refused(refusal) => self.outcome = Some(Outcome::Refused(refusal)),
                 ClientMessage::Finished(finished) => self.outcome = Some(Outcome::Finished(finished)),

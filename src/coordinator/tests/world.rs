@@ -151,7 +151,7 @@ impl World {
         }
         match reply {
             Reply::Refused(refusal) => view.refused = Some(refusal),
-            Reply::Accepted { job } => view.job = Some(job),
+            Reply::Accepted { job, .. } => view.job = Some(job),
             Reply::Finished(finished) => {
                 assert!(view.finished.is_none(), "a second last word");
                 view.finished = Some(*finished);
