@@ -29,6 +29,8 @@ pub struct Output {
 
 struct Written {
     chunks: Vec<Chunk>,
+    /// Chunks written; not their number in `chunks` once the output was closed.
+    count: u32,
     bytes: u64,
     tokens: u32,
     last_at_us: u64,
@@ -83,7 +85,8 @@ pub struct Closing {
 impl Output {
     /// An empty output that may grow to `bytes_max` bytes of text.
     pub fn new(bytes_max: u64) -> Arc<Self> {
-        let written = Written { chunks: Vec::new(), bytes: 0, tokens: 0, last_at_us: 0, readers: Vec::new() };
+        let written =
+            Written { chunks: Vec::new(), count: 0, bytes: 0, tokens: 0, last_at_us: 0, readers: Vec::new() };
         Arc::new(Self { gate: AtomicU64::new(0), written: Mutex::new(written), bytes_max })
     }
 
@@ -94,7 +97,7 @@ impl Output {
             if self.gate.load(Ordering::Acquire) & CLOSED != 0 {
                 return Err(AppendError::Closed);
             }
-            let expected = written.chunks.len() as u32;
+            let expected = written.count;
             if index < expected {
                 return Ok(());
             }
@@ -108,6 +111,7 @@ impl Output {
             written.bytes = bytes;
             written.tokens = written.tokens.saturating_add(chunk.tokens);
             written.last_at_us = now_us;
+            written.count += 1;
             written.chunks.push(chunk);
             std::mem::take(&mut written.readers)
         };
@@ -119,10 +123,13 @@ impl Output {
     /// the same `delivered` again.
     pub fn close(&self) -> Closing {
         let before = self.gate.fetch_or(CLOSED, Ordering::AcqRel);
-        let (extent, readers) = {
+        let (extent, readers, unreadable) = {
             let mut written = lock(&self.written);
-            (written.extent(), std::mem::take(&mut written.readers))
+            let readers = std::mem::take(&mut written.readers);
+            // Nobody may take them any more, and their share of the budget is given back.
+            (written.extent(), readers, std::mem::take(&mut written.chunks))
         };
+        drop(unreadable);
         readers.into_iter().for_each(Waker::wake);
         Closing { delivered: (before & !CLOSED) as u32, extent }
     }
@@ -166,7 +173,7 @@ impl Written {
     }
 
     fn extent(&self) -> Extent {
-        Extent { chunks: self.chunks.len() as u32, tokens: self.tokens, last_at_us: self.last_at_us }
+        Extent { chunks: self.count, tokens: self.tokens, last_at_us: self.last_at_us }
     }
 }
 

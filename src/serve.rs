@@ -70,7 +70,7 @@ pub enum ServeError {
         /// What it said.
         error: io::Error,
     },
-    /// The deadline of a drain passed and jobs had to be ended.
+    /// A second signal ended the drain.
     #[error("a second signal came before everything had ended")]
     Interrupted,
 }

@@ -81,6 +81,7 @@ fn of_core(counts: &Counts) -> Vec<Family> {
             samples: refusals(counts),
         },
         counter("attempts_failed_total", "Attempts that failed or timed out.", counts.attempts_failed),
+        counter("attempts_lost_total", "Attempts that a node lost.", counts.attempts_lost),
         gauge("reservations", "Reservations that aren't gone.", counts.reservations),
         gauge("slots_taken", "Slots of nodes that are taken.", counts.slots_taken),
         gauge("slots", "Slots of nodes in all.", counts.slots_total),

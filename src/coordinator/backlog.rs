@@ -37,6 +37,15 @@ struct Flows {
 struct Waiting {
     key: Key,
     submitted_at: Time,
+    virtual_start: Option<u64>,
+}
+
+/// Where a job stands among others of its namespace, and among namespaces.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) sequence: u64,
+    /// The key of its last dispatch, if it comes back from one; otherwise its namespace's counts.
+    pub(super) virtual_start: Option<u64>,
 }
 
 /// Virtual time of one tier.
@@ -58,7 +67,7 @@ struct NamespaceClock {
 
 impl Backlog {
     /// Lets a job wait.
-    pub(super) fn insert(&mut self, row: &JobRow, sequence: u64, key: Key) {
+    pub(super) fn insert(&mut self, row: &JobRow, place: Place, key: Key) {
         let clock = self.clocks.entry((row.environment, row.tier)).or_default();
         let dispatched = clock.dispatched;
         let namespace = clock.namespaces.entry(row.namespace.clone()).or_default();
@@ -68,7 +77,8 @@ impl Backlog {
         namespace.waiting += 1;
         let lane = self.lanes.entry((row.environment, Arc::clone(&row.model))).or_default();
         let flows = &mut lane.tiers[row.tier as usize];
-        let waiting = Waiting { key, submitted_at: row.submitted_at };
+        let Place { sequence, virtual_start } = place;
+        let waiting = Waiting { key, submitted_at: row.submitted_at, virtual_start };
         let before = flows.by_namespace.entry(row.namespace.clone()).or_default().insert(sequence, waiting);
         assert!(before.is_none(), "job {} waits twice", row.id);
         flows.jobs += 1;
@@ -93,9 +103,9 @@ impl Backlog {
         self.clock_of(row).waiting -= 1;
     }
 
-    /// Takes a job out to run it, and charges its namespace's virtual time.
-    pub(super) fn dispatch(&mut self, row: &JobRow, sequence: u64) {
-        self.remove(row, sequence);
+    /// Takes a job out to run it, and charges its namespace's virtual time. Returns the start to stamp it with.
+    pub(super) fn dispatch(&mut self, row: &JobRow, place: Place) -> u64 {
+        self.remove(row, place.sequence);
         let cost = expected_cost(row);
         let clock = self.clock_of(row);
         let start = clock.start;
@@ -104,6 +114,7 @@ impl Backlog {
         clock.carry = charge.min(0);
         let tier = self.clocks.entry((row.environment, row.tier)).or_default();
         tier.dispatched = tier.dispatched.max(start);
+        place.virtual_start.unwrap_or(start)
     }
 
     /// Corrects the charge of a dispatch by `tokens` (below zero: the namespace got less than it was charged).
@@ -119,7 +130,8 @@ impl Backlog {
             let clock = self.clocks.get(&(environment, *tier))?;
             let head = |(namespace, flow): (&Namespace, &BTreeMap<u64, Waiting>)| {
                 let (sequence, waiting) = flow.first_key_value()?;
-                Some((clock.namespaces.get(namespace)?.start, *sequence, waiting.key))
+                let start = waiting.virtual_start.unwrap_or(clock.namespaces.get(namespace)?.start);
+                Some((start, *sequence, waiting.key))
             };
             lane.tiers[*tier as usize].by_namespace.iter().filter_map(head).min().map(|(_, _, key)| key)
         })

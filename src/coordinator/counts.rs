@@ -59,6 +59,8 @@ counts! {
     expired,
     /// Attempts that failed or timed out.
     attempts_failed,
+    /// Attempts that a node lost.
+    attempts_lost,
     /// Refusals: the namespace's queue was full.
     refused_namespace_queue_full,
     /// Refusals: the queue was full.

@@ -266,8 +266,6 @@ pub enum CancelState {
     Cancelled,
     /// The node was told; the job ends when it has stopped.
     Cancelling,
-    /// The job had ended before.
-    AlreadyEnded,
 }
 
 /// A node as the operator sees it.

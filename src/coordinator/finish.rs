@@ -1,5 +1,6 @@
 //! How jobs wait, wait again, and end. Ending settles the hold, tells the client and leaves only a row.
 
+use super::backlog::Place;
 use super::effect::{CancelCause, Effect, End, Finished, Reply, Row, Usage};
 use super::event::{Durability, FinishReason, Mode};
 use super::job::{Job, JobState, TraceEvent};
@@ -32,7 +33,8 @@ impl Coordinator {
             job.row.state.word()
         );
         job.backoff_until = None;
-        self.backlog.insert(&job.row, job.sequence, key);
+        let place = Place { sequence: job.sequence, virtual_start: job.virtual_start };
+        self.backlog.insert(&job.row, place, key);
         self.placeable.insert(job.row.model.clone());
         self.count_waiting(key);
     }
@@ -75,6 +77,8 @@ impl Coordinator {
             self.backlog.remove(&job.row, job.sequence);
         }
         self.leave_queue(key);
+        // It may have been the one that the others waited behind.
+        self.placeable.insert(self.jobs[key].row.model.clone());
         let ending = Ending { state, end, chunks: 0, usage: Usage::default(), unread_bytes: 0 };
         self.finish(key, ending);
     }
@@ -187,15 +191,19 @@ impl Coordinator {
         }
     }
 
-    /// Keeps a finished job's row, and forgets the oldest beyond the bound.
+    /// Keeps a finished job's row, and forgets the oldest beyond the bounds: by count, and by the bytes of the
+    /// bodies kept with them, which may be as many as those of live jobs.
     fn remember(&mut self, job: Job) {
-        let id = job.row.id;
+        let body_bytes = job.row.body.as_ref().map_or(0, |body| body.len() as u64);
+        self.finished.push_back((job.row.id, body_bytes));
+        self.finished_bytes += body_bytes;
         self.keep(Row::Job(Box::new(job.row)));
-        self.finished.push_back(id);
-        while self.finished.len() > self.limits.finished_jobs_max {
-            if let Some(oldest) = self.finished.pop_front() {
-                self.keep(Row::JobForgotten(oldest));
-            }
+        while self.finished.len() > self.limits.finished_jobs_max
+            || self.finished_bytes > self.limits.queue_bytes_max
+        {
+            let Some((oldest, bytes)) = self.finished.pop_front() else { return };
+            self.finished_bytes -= bytes;
+            self.keep(Row::JobForgotten(oldest));
         }
     }
 

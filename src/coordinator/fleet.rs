@@ -29,6 +29,8 @@ pub(super) struct Reservation {
     pub(super) assigned_at: Time,
     /// When the whole attempt is overdue.
     pub(super) attempt_due: Time,
+    /// When the first output is overdue.
+    pub(super) first_output_due: Time,
     /// Its share of the output budget; 0 once given back.
     pub(super) output_bytes: u64,
     /// Tokens that the box saw when it closed the output; what a cancel may be charged at most.
@@ -209,6 +211,15 @@ impl Fleet {
     /// Slots in all.
     pub(super) fn slots_total(&self) -> u64 {
         self.slots().map(|slots| u64::from(slots.total)).sum()
+    }
+
+    /// Slots for one model.
+    pub(super) fn slots_of(&self, model: &ModelName) -> u64 {
+        self.nodes
+            .values()
+            .filter_map(|node| node.models.get(model))
+            .map(|slots| u64::from(slots.total))
+            .sum()
     }
 
     /// Slots taken.

@@ -75,6 +75,17 @@ pub(super) struct Job {
     pub(super) submit_lsn: Lsn,
     /// Bytes of the body, which stay counted until the job ends.
     pub(super) body_bytes: u64,
+    /// Its namespace's virtual start when it was last dispatched: a job that comes back keeps its place.
+    pub(super) virtual_start: Option<u64>,
+    /// Whether its row is to be emitted at the end of this step.
+    pub(super) row_state: RowState,
+}
+
+/// Whether a job's row changed in the step that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowState {
+    Kept,
+    Changed,
 }
 
 impl Job {
@@ -117,7 +128,8 @@ pub struct JobRow {
     pub endpoint: Endpoint,
     /// Which model.
     pub model: ModelName,
-    /// The client's raw body; dropped once an attended job has ended.
+    /// The client's raw body; dropped once an attended job has ended, unless it failed: dead letters are kept
+    /// whole.
     pub body: Option<Arc<[u8]>>,
     /// How the client waits.
     pub mode: Mode,
@@ -145,10 +157,12 @@ pub struct JobRow {
     pub hold: Credits,
     /// What was charged at the end.
     pub charged: Credits,
-    /// Attempts that began or timed out.
+    /// Times that a node was given it, whatever came of that; names the output.
     pub attempts: u32,
-    /// Attempts that failed.
+    /// Attempts that failed or missed a deadline.
     pub failed_attempts: u32,
+    /// Nodes that lost it; counted apart from failures.
+    pub lost_attempts: u32,
     /// Declines since the last attempt.
     pub declines: u32,
     /// Who ran it last.
@@ -196,6 +210,7 @@ impl JobRow {
             charged: Credits::ZERO,
             attempts: 0,
             failed_attempts: 0,
+            lost_attempts: 0,
             declines: 0,
             node: None,
             error: None,
@@ -254,6 +269,8 @@ pub enum TraceEvent {
     },
     /// The assignment was taken back before the node saw it.
     TakenBack,
+    /// The node lost it.
+    Lost,
     /// The attempt's output was closed.
     Revoked {
         /// Chunks that the client had taken.

@@ -23,9 +23,9 @@ pub struct Limits {
     pub output_budget_bytes: u64,
     /// Bytes of one output.
     pub output_bytes_max: u64,
-    /// Finished jobs whose rows stay readable.
+    /// Finished jobs whose rows stay readable; fewer if their bodies exceed `queue_bytes_max`.
     pub finished_jobs_max: usize,
-    /// Attempts that may fail before the job does.
+    /// Attempts that may fail, and nodes that may lose a job, before it fails.
     pub attempts_max: u32,
     /// The first backoff after a failure; doubles with each.
     pub backoff: Span,

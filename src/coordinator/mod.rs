@@ -31,9 +31,9 @@ pub use counts::Counts;
 
 use backlog::Backlog;
 use effect::{Effect, Reply, Row, When};
-use event::{Durability, Event};
+use event::{Durability, Environment, Event, Tier};
 use fleet::Fleet;
-use job::Job;
+use job::{Job, RowState};
 use ledger::Ledger;
 use limits::Limits;
 use slab::{Key, Slab};
@@ -80,16 +80,17 @@ pub struct Coordinator {
     ledger: Ledger,
     timers: Timers,
     clients: BTreeMap<ClientId, Client>,
-    /// Finished jobs whose rows are kept, oldest first.
-    finished: VecDeque<JobId>,
+    /// Finished jobs whose rows are kept, oldest first, with the bytes of the bodies kept with them.
+    finished: VecDeque<(JobId, u64)>,
+    finished_bytes: u64,
     /// Gauges and counters that change with single events; the rest of `Counts` is derived.
     counts: Counts,
-    /// A running mean of how long an attempt takes.
-    service: Span,
+    /// Per model, a running mean of how long an attempt takes its slot.
+    service: BTreeMap<ModelName, Span>,
     /// Models for which something may be placed at the end of this step.
     placeable: BTreeSet<ModelName>,
-    /// Models that wait for output budget.
-    starved: BTreeSet<ModelName>,
+    /// Whose next job waits for output budget, and since when.
+    starved: BTreeMap<(Environment, ModelName), Starved>,
     /// Jobs whose row changed in this step.
     changed: Vec<(JobId, Key)>,
     /// Whether this step changed rows, and so has an LSN of its own.
@@ -114,6 +115,13 @@ pub(crate) enum Planted {
 enum Writes {
     None,
     Some,
+}
+
+/// A job that is next but doesn't fit the output budget.
+#[derive(Debug, Clone, Copy)]
+struct Starved {
+    tier: Tier,
+    since: Time,
 }
 
 /// What the core knows of a request's client.
@@ -146,10 +154,11 @@ impl Coordinator {
             timers: Timers::default(),
             clients: BTreeMap::new(),
             finished: VecDeque::new(),
+            finished_bytes: 0,
             counts: Counts::default(),
-            service: Span::from_ms(10),
+            service: BTreeMap::new(),
             placeable: BTreeSet::new(),
-            starved: BTreeSet::new(),
+            starved: BTreeMap::new(),
             changed: Vec::new(),
             writes: Writes::None,
             effects: Vec::new(),
@@ -202,9 +211,9 @@ impl Coordinator {
     /// Marks a live job's row as changed in this step.
     fn touch(&mut self, key: Key) {
         self.writes = Writes::Some;
-        let id = self.jobs[key].row.id;
-        if !self.changed.iter().any(|(_, changed)| *changed == key) {
-            self.changed.push((id, key));
+        let job = &mut self.jobs[key];
+        if std::mem::replace(&mut job.row_state, RowState::Changed) == RowState::Kept {
+            self.changed.push((job.row.id, key));
         }
     }
 
@@ -219,7 +228,9 @@ impl Coordinator {
         let changed = std::mem::take(&mut self.changed);
         for (id, key) in &changed {
             if self.job_keys.get(id) == Some(key) {
-                let row = self.jobs[*key].row.clone();
+                let job = &mut self.jobs[*key];
+                job.row_state = RowState::Kept;
+                let row = job.row.clone();
                 self.keep(Row::Job(Box::new(row)));
             }
         }

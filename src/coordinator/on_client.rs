@@ -1,13 +1,13 @@
 //! What clients do: submit, cancel, leave.
 
 use super::effect::{Answer, CancelCause, CancelState, Effect, Refusal, RefusalKind, Reply};
-use super::event::{Cancel, ClientGone, Departure, Question, Submission};
+use super::event::{Cancel, ClientGone, Departure, Question, Submission, Tier};
 use super::fleet::{Ending, Left, ReservationState};
-use super::job::{Job, JobRow, JobState, TraceEvent};
+use super::job::{Job, JobRow, JobState, RowState, TraceEvent};
 use super::limits::BYTES_PER_TOKEN_MAX;
 use super::slab::Key;
 use super::{Admission, Client, Coordinator};
-use crate::ids::{ClientId, Namespace};
+use crate::ids::ClientId;
 use crate::time::Span;
 
 /// How soon a client may look for the server's successor.
@@ -17,7 +17,7 @@ impl Coordinator {
     pub(super) fn on_submit(&mut self, client: ClientId, submission: Submission) {
         if let Some(kind) = self.refusal_of(&submission) {
             self.count_refusal(kind);
-            let refusal = Refusal { kind, retry_after: self.retry_after(kind, &submission.namespace) };
+            let refusal = Refusal { kind, retry_after: self.retry_after(kind, &submission) };
             self.reply_now(client, Reply::Refused(refusal));
             return;
         }
@@ -36,6 +36,8 @@ impl Coordinator {
             backoff_until: None,
             submit_lsn: crate::ids::Lsn(self.lsn.0 + 1),
             body_bytes,
+            virtual_start: None,
+            row_state: RowState::Kept,
         };
         let ahead = self.backlog.ahead(submission.environment, &submission.model, submission.tier);
         job.note(self.now, TraceEvent::Submitted { ahead });
@@ -95,17 +97,16 @@ impl Coordinator {
         }
     }
 
-    /// When trying again makes sense: the time that what waits before takes at the measured pace.
-    fn retry_after(&self, kind: RefusalKind, namespace: &Namespace) -> Option<Span> {
-        let waiting = match kind {
-            RefusalKind::NamespaceQueueFull => self.waiting_by_namespace.get(namespace).copied().unwrap_or(0),
-            RefusalKind::QueueFull | RefusalKind::QueueBytesFull => self.counts.jobs_queued,
+    /// When trying again makes sense: once a tenth of what waits for this model is gone, at its measured pace.
+    fn retry_after(&self, kind: RefusalKind, submission: &Submission) -> Option<Span> {
+        match kind {
+            RefusalKind::NamespaceQueueFull | RefusalKind::QueueFull | RefusalKind::QueueBytesFull => {}
             RefusalKind::Draining => return Some(DRAINING_RETRY_AFTER),
             _ => return None,
-        };
-        let slots = self.fleet.slots_total().max(1);
-        let one_leaves = self.service.0 / slots;
-        // Not until the whole queue is gone, but until a tenth of it is: enough for a client to get in.
+        }
+        let model = &submission.model;
+        let waiting = self.backlog.ahead(submission.environment, model, Tier::Background);
+        let one_leaves = self.service_of(model).0 / self.fleet.slots_of(model).max(1);
         let micros = one_leaves.saturating_mul((waiting / 10).max(1));
         Some(Span(micros.clamp(Span::from_secs(1).0, Span::from_secs(60).0)))
     }

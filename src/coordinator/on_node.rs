@@ -12,7 +12,6 @@ use super::job::{JobState, TraceEvent};
 use super::retry::Backoff;
 use super::slab::Key;
 use crate::ids::ReservationId;
-use crate::time::Span;
 
 impl Coordinator {
     pub(super) fn on_node_connected(&mut self, hello: NodeHello) {
@@ -36,9 +35,12 @@ impl Coordinator {
         let reservation = self.fleet.reservation_mut(id).expect("the caller found it");
         reservation.state = ReservationState::Running;
         reservation.began = Began::Yes;
+        let first_output_due = self.now + self.limits.first_output_timeout;
+        reservation.first_output_due = first_output_due;
         let (attempt_due, job) = (reservation.attempt_due, reservation.job);
-        let first_due = self.now + self.limits.first_output_timeout;
-        self.set_due_within(id, first_due, Deadline::FirstOutput, attempt_due);
+        // Looked at by then whether there is output, for once there is, the next piece is due sooner.
+        let look_at = first_output_due.min(self.now + self.limits.progress_timeout);
+        self.set_due_within(id, look_at, Deadline::FirstOutput, attempt_due);
         let key = job.expect("an assigned reservation has its job");
         let now = self.now;
         let job = &mut self.jobs[key];
@@ -101,10 +103,14 @@ impl Coordinator {
                 self.complete(completion);
             }
             ReservationState::Running => self.complete(completion),
-            ReservationState::Stopping(_) => {
-                let (input_tokens, output_tokens) = (completion.input_tokens, completion.output_tokens);
-                self.on_stopped(Stopped { reservation: id, input_tokens, output_tokens });
-            }
+            ReservationState::Stopping(_) => match completion.status {
+                // What failed is not charged, whatever else ended it.
+                Status::Failed(_) => self.stopped_without_use(id),
+                Status::Succeeded(_) => {
+                    let (input_tokens, output_tokens) = (completion.input_tokens, completion.output_tokens);
+                    self.on_stopped(Stopped { reservation: id, input_tokens, output_tokens });
+                }
+            },
         }
     }
 
@@ -130,10 +136,8 @@ impl Coordinator {
         let reservation = self.fleet.reservation_mut(completion.reservation).expect("the caller found it");
         // The answer stays within the budget until its client has left: moved to the client, not given back.
         let unread_bytes = std::mem::take(&mut reservation.output_bytes);
-        let (key, took) = (reservation.job, self.now.since(reservation.assigned_at));
-        let key = key.expect("a running reservation has its job");
+        let key = reservation.job.expect("a running reservation has its job");
         self.drop_reservation(completion.reservation);
-        self.service = Span((self.service.0 * 7 + took.0) / 8);
         let row = &self.jobs[key].row;
         // The usage shown is the usage billed: the box's own count of the prompt, at most what was held.
         let usage = Usage {
@@ -252,7 +256,11 @@ impl Coordinator {
         let attempt_due = reservation.attempt_due;
         let due = progress.last_at.map(|at| at + self.limits.progress_timeout);
         match due {
-            None => self.overdue(id, Deadline::FirstOutput),
+            None if reservation.first_output_due <= self.now => self.overdue(id, Deadline::FirstOutput),
+            None => {
+                let due = reservation.first_output_due;
+                self.set_due_within(id, due, Deadline::FirstOutput, attempt_due);
+            }
             Some(due) if due <= self.now => self.overdue(id, Deadline::Progress),
             Some(due) => self.set_due_within(id, due, Deadline::Progress, attempt_due),
         }

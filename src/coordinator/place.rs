@@ -1,15 +1,21 @@
 //! Placement: which job runs next, on which node, and everything that a reservation begins with.
 
-use super::Coordinator;
-use super::effect::{Assignment, Effect, OpenOutput, When};
-use super::event::Environment;
+use super::backlog::Place;
+use super::effect::{Assignment, Effect, End, OpenOutput, When};
+use super::event::{Environment, Tier};
 use super::fleet::{Began, Capacity, Choice, Deadline, Reservation, ReservationState};
 use super::job::{Job, JobState, TraceEvent};
 use super::limits::BYTES_PER_TOKEN_MAX;
 use super::slab::Key;
 use super::timers::Timer;
+use super::{Coordinator, Starved};
 use crate::ids::{ModelName, NodeId, ReservationId};
-use crate::time::Time;
+use crate::time::{Span, Time};
+
+/// How long a job that doesn't fit the output budget waits before the budget is kept for it.
+const FIT_WAIT: Span = Span::from_secs(1);
+/// How long an attempt takes while none was measured.
+const SERVICE_GUESS: Span = Span::from_secs(1);
 
 impl Coordinator {
     /// Places what can be placed of the models that something changed for.
@@ -22,28 +28,57 @@ impl Coordinator {
     }
 
     fn place_model(&mut self, environment: Environment, model: &ModelName) {
+        let lane = (environment, model.clone());
+        let starved_since = self.starved.remove(&lane).map(|starved| starved.since);
         while let Some(key) = self.backlog.next(environment, model) {
-            let Some(choice) = self.fleet.choose(model, self.service.0) else { return };
+            let row = &self.jobs[key].row;
+            let (tier, expired) = (row.tier, row.expires_at <= self.now);
+            if expired {
+                // The tick hasn't come to it yet, but it must not be dispatched any more.
+                self.finish_unserved(key, JobState::Expired, End::Expired);
+                continue;
+            }
+            let Some(choice) = self.fleet.choose(model, self.service_of(model).0) else { return };
             let output_bytes = output_bytes(&self.jobs[key]);
-            if self.counts.output_bytes_held + output_bytes > self.limits.output_budget_bytes {
-                self.starved.insert(model.clone());
+            let fits = self.counts.output_bytes_held + output_bytes <= self.limits.output_budget_bytes;
+            if !fits || self.is_budget_kept_from(tier) {
+                let since = starved_since.unwrap_or(self.now);
+                self.starved.insert(lane, Starved { tier, since });
                 return;
             }
             self.reserve(key, choice, output_bytes);
         }
     }
 
+    /// Whether a job that doesn't fit has waited so long that others of its tier and below leave it the budget.
+    fn is_budget_kept_from(&self, tier: Tier) -> bool {
+        let waits = |starved: &Starved| starved.tier <= tier && self.now.since(starved.since) >= FIT_WAIT;
+        self.starved.values().any(waits)
+    }
+
     /// Output budget came back: whoever waited for it may be placed.
     pub(super) fn output_budget_freed(&mut self) {
-        self.placeable.append(&mut self.starved);
+        self.placeable.extend(self.starved.keys().map(|(_, model)| model.clone()));
+    }
+
+    /// How long an attempt on a model takes its slot, as measured.
+    pub(super) fn service_of(&self, model: &ModelName) -> Span {
+        self.service.get(model).copied().unwrap_or(SERVICE_GUESS)
+    }
+
+    /// Learns from an attempt that gave its slot back.
+    fn measure_service(&mut self, model: &ModelName, took: Span) {
+        let mean = self.service.entry(model.clone()).or_insert(took);
+        *mean = Span((mean.0 * 7 + took.0) / 8);
     }
 
     fn reserve(&mut self, key: Key, choice: Choice, output_bytes: u64) {
         let id = self.next_reservation_id();
         let now = self.now;
         {
-            let job = &self.jobs[key];
-            self.backlog.dispatch(&job.row, job.sequence);
+            let job = &mut self.jobs[key];
+            let place = Place { sequence: job.sequence, virtual_start: job.virtual_start };
+            job.virtual_start = Some(self.backlog.dispatch(&job.row, place));
         }
         self.leave_queue(key);
         self.counts.output_bytes_held += output_bytes;
@@ -68,6 +103,7 @@ impl Coordinator {
             due,
             assigned_at: now,
             attempt_due: now + self.limits.attempt_timeout,
+            first_output_due: now + self.limits.first_output_timeout,
             output_bytes,
             seen_tokens: 0,
         });
@@ -121,6 +157,7 @@ impl Coordinator {
         }
         let mut reservation = self.fleet.remove(id)?;
         self.timers.clear(reservation.due.0, Timer::Reservation(id));
+        self.measure_service(&reservation.model, self.now.since(reservation.assigned_at));
         self.placeable.insert(reservation.model.clone());
         let bytes = std::mem::take(&mut reservation.output_bytes);
         self.release_output(bytes);

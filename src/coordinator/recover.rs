@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::effect::{CancelCause, Effect, End, Row};
 use super::event::{Durability, Mode};
-use super::job::{Job, JobRow, JobState};
+use super::job::{Job, JobRow, JobState, RowState};
 use super::limits::Limits;
 use super::{Boot, Coordinator};
 
@@ -41,7 +41,9 @@ impl Coordinator {
 
     fn restore(&mut self, mut row: JobRow) {
         if !row.state.is_live() {
-            self.finished.push_back(row.id);
+            let body_bytes = row.body.as_ref().map_or(0, |body| body.len() as u64);
+            self.finished.push_back((row.id, body_bytes));
+            self.finished_bytes += body_bytes;
             return;
         }
         self.now = self.now.max(row.dispatched_at.unwrap_or(row.submitted_at));
@@ -64,6 +66,8 @@ impl Coordinator {
             backoff_until: None,
             submit_lsn: self.lsn,
             body_bytes,
+            virtual_start: None,
+            row_state: RowState::Kept,
         };
         let key = self.jobs.insert(job);
         self.job_keys.insert(id, key);

@@ -55,9 +55,13 @@ impl Coordinator {
     pub(super) fn attempt_lost(&mut self, key: Key, delivered: u32) {
         let message = "the node lost the job while it ran".to_owned();
         let error = JobError { class: ErrorClass::Node, message };
-        self.jobs[key].row.failed_attempts += 1;
-        let failed = self.jobs[key].row.failed_attempts;
-        if delivered > 0 || failed >= self.limits.attempts_max {
+        let now = self.now;
+        self.counts.attempts_lost += 1;
+        let job = &mut self.jobs[key];
+        job.row.lost_attempts += 1;
+        job.note(now, TraceEvent::Lost);
+        let lost = job.row.lost_attempts;
+        if delivered > 0 || lost >= self.limits.attempts_max {
             self.fail(key, error);
         } else {
             self.requeue(key, Backoff::None);

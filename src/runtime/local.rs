@@ -106,7 +106,11 @@ impl Shared {
             }
         };
         let id = self.next_sequence.fetch_add(1, Ordering::Relaxed);
-        let sink = EngineSink { output, slot, clock, chunks: 0, failure: None, _alive: Arc::clone(&stop) };
+        // The engine takes every sequence; from here on it is the first output that must come in time.
+        slot.accepted();
+        let alive = Arc::clone(&stop);
+        let sink =
+            EngineSink { output, slot, clock, chunks: 0, failure: None, begun: Begun::No, _alive: alive };
         stop.cancels(self.engine.clone(), id);
         self.engine.submit(SequenceRequest {
             id,
@@ -143,13 +147,21 @@ struct EngineSink {
     clock: Clock,
     chunks: u32,
     failure: Option<AppendError>,
+    begun: Begun,
     /// Tells the session that the attempt may still be stopped.
     _alive: Arc<Stop>,
 }
 
+/// Whether any step has served a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    No,
+    Yes,
+}
+
 impl Sink for EngineSink {
     fn started(&mut self) {
-        self.slot.accepted();
+        self.begun = Begun::Yes;
     }
 
     fn text(&mut self, piece: &str, tokens: u32) -> Flow {
@@ -167,7 +179,7 @@ impl Sink for EngineSink {
     }
 
     fn finished(self: Box<Self>, outcome: Outcome) {
-        let Self { slot, chunks, failure, .. } = *self;
+        let Self { slot, chunks, failure, begun, .. } = *self;
         let failed = |class, message| Status::Failed(JobError { class, message });
         let status = match (outcome.reason, failure) {
             (_, Some(error @ (AppendError::TooLarge { .. } | AppendError::Gap { .. }))) => {
@@ -176,6 +188,8 @@ impl Sink for EngineSink {
             (Finish::Stop, _) => Status::Succeeded(FinishReason::Stop),
             (Finish::Length, _) => Status::Succeeded(FinishReason::Length),
             (Finish::Failed(message), _) => failed(ErrorClass::Node, message),
+            // Stopped in the engine's queue: nothing was used.
+            (Finish::Cancelled, _) if begun == Begun::No => return slot.stopped(0, 0),
             (Finish::Cancelled, _) => return slot.stopped(outcome.prompt_tokens, outcome.completion_tokens),
         };
         let (input_tokens, output_tokens) = (outcome.prompt_tokens, outcome.completion_tokens);

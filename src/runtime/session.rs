@@ -39,6 +39,8 @@ impl LocalNode {
     /// Serves for ever.
     pub async fn run(mut self) {
         loop {
+            // An echo ends before this comes back for the next: others must get their turn in between.
+            tokio::task::consume_budget().await;
             let mail = std::future::poll_fn(|cx| self.outbox.poll_next(cx, &self.commits)).await;
             match mail {
                 NodeMail::Assign { assignment, output, slot } => self.start(assignment, output, slot),

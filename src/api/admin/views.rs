@@ -103,6 +103,7 @@ fn event(what: &TraceEvent) -> Value {
         }
         TraceEvent::TimedOut { deadline } => json!({"event": "timed_out", "deadline": deadline}),
         TraceEvent::TakenBack => json!({"event": "taken_back"}),
+        TraceEvent::Lost => json!({"event": "lost"}),
         TraceEvent::Revoked { delivered, written } => {
             json!({"event": "revoked", "delivered": delivered, "written": written})
         }

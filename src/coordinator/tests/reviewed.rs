@@ -1,0 +1,153 @@
+//! Stories that a review found told wrongly; each failed before it was mended.
+
+use super::super::effect::{RefusalKind, Row};
+use super::super::event::*;
+use super::super::job::JobState;
+use super::super::limits::Limits;
+use super::world::World;
+use crate::credits::Credits;
+use crate::ids::{Namespace, NodeId};
+use crate::time::Span;
+
+fn world(slots: u32) -> World {
+    World::new(slots, Limits::default())
+}
+
+#[test]
+fn a_job_is_never_dispatched_after_its_ttl() {
+    let mut w = world(1);
+    w.submit(|_| {});
+    let waiting = w.submit(|s| s.ttl = Span::from_secs(5));
+    let first = w.accept();
+    // The slot is freed between two ticks, 5 ms after the TTL.
+    w.now = w.now + Span::from_ms(5_005);
+    w.succeed(first);
+    assert_ne!(w.state(waiting), JobState::Reserved, "dispatched after its TTL");
+}
+
+#[test]
+fn a_starved_head_that_leaves_lets_the_next_one_run() {
+    let limits = Limits { output_budget_bytes: 100 * 64, ..Limits::default() };
+    let mut w = World::new(3, limits);
+    let running = w.submit(|s| s.output_tokens_max = 60);
+    w.accept();
+    let large = w.submit(|s| s.output_tokens_max = 60);
+    let small = w.submit(|s| s.output_tokens_max = 30);
+    assert_eq!((w.state(running), w.state(large)), (JobState::Running, JobState::Queued));
+    assert_eq!(w.state(small), JobState::Queued, "in order");
+    w.leave(large, Departure::Abandoned);
+    for _ in 0..100 {
+        w.pass(Span::from_ms(10));
+    }
+    assert_eq!(w.state(small), JobState::Reserved, "a slot and budget are free, and nobody is before it");
+}
+
+#[test]
+fn a_failed_result_that_crosses_the_cancel_is_not_charged() {
+    let mut w = world(1);
+    let client = w.submit(|_| {});
+    let reservation = w.accept();
+    w.write(reservation, 2);
+    w.leave(client, Departure::Abandoned);
+    w.fail(reservation, ErrorClass::Node);
+    let row = &w.rows[&w.clients[&client].job.expect("accepted")];
+    assert_eq!(row.charged, Credits::ZERO, "failed by the node: nothing is charged (SPEC 6)");
+}
+
+#[test]
+fn bodies_of_dead_letters_are_bounded() {
+    let limits = Limits { queue_bytes_max: 4_000, ..Limits::default() };
+    let mut w = World::new(1, limits);
+    for _ in 0..100 {
+        let client = w.submit(|s| s.body = vec![b'x'; 4_000].into());
+        let reservation = w.accept();
+        w.fail(reservation, ErrorClass::Terminal);
+        w.leave(client, Departure::Served);
+    }
+    for row in &w.kept {
+        if let Row::JobForgotten(job) = row {
+            w.rows.remove(job);
+        }
+    }
+    let kept: usize = w.rows.values().filter_map(|row| row.body.as_ref()).map(|body| body.len()).sum();
+    assert!(kept <= 2 * 4_000, "{kept} bytes of bodies are kept, {} are counted", w.counts().body_bytes_held);
+}
+
+#[test]
+fn retry_after_is_about_the_model_that_is_full() {
+    let limits = Limits { namespace_queue_jobs_max: 100, ..Limits::default() };
+    let mut w = World::new(1, limits);
+    let offer = |model: &str, slots| ModelOffer { model: model.into(), slots };
+    let models = vec![offer("m", 1), offer("other", 1_000)];
+    w.step(Event::NodeConnected(Box::new(NodeHello { node: NodeId::local(), models })));
+    // Fifty answers of a minute each: the measured pace is one a minute.
+    for _ in 0..50 {
+        let client = w.submit(|s| s.ttl = Span::from_secs(100_000));
+        let reservation = w.accept();
+        for _ in 0..6 {
+            w.write(reservation, 1);
+            w.pass(Span::from_secs(10));
+        }
+        w.succeed(reservation);
+        w.leave(client, Departure::Served);
+    }
+    for _ in 0..101 {
+        w.submit(|s| s.ttl = Span::from_secs(100_000));
+    }
+    let full = w.submit(|_| {});
+    let refused = w.clients[&full].refused.clone().expect("refused");
+    assert_eq!(refused.kind, RefusalKind::NamespaceQueueFull);
+    assert_eq!(refused.retry_after, Some(Span::from_secs(60)), "one leaves a minute");
+}
+
+#[test]
+fn a_large_job_is_not_starved_of_output_budget_by_another_model() {
+    let limits = Limits { output_budget_bytes: 100 * 64, ..Limits::default() };
+    let mut w = World::new(1, limits);
+    let offer = |model: &str, slots| ModelOffer { model: model.into(), slots };
+    let models = vec![offer("a-small", 2), offer("m", 1)];
+    w.step(Event::NodeConnected(Box::new(NodeHello { node: NodeId::local(), models })));
+    let small = |w: &mut World| {
+        w.submit(|s| {
+            s.model = "a-small".into();
+            s.tier = Tier::Batch;
+            s.output_tokens_max = 50;
+        })
+    };
+    let mut running = std::collections::VecDeque::from([small(&mut w), small(&mut w)]);
+    let large = w.submit(|s| {
+        s.tier = Tier::Realtime;
+        s.ttl = Span::from_secs(100_000);
+    });
+    for _ in 0..1_000 {
+        running.push_back(small(&mut w));
+        let reservation = w.accept();
+        w.write(reservation, 1);
+        w.pass(Span::from_secs(1));
+        w.succeed(reservation);
+        w.leave(running.pop_front().expect("two run"), Departure::Served);
+        if w.state(large) != JobState::Queued {
+            return;
+        }
+    }
+    panic!("a realtime job waited while a thousand batch jobs that came later ran");
+}
+
+#[test]
+fn a_lost_job_keeps_its_place() {
+    let mut w = world(1);
+    let mine = w.submit(|s| s.output_tokens_max = 1_000);
+    let others: Vec<_> = (0..3)
+        .map(|_| {
+            w.submit(|s| {
+                s.namespace = Namespace::named("other");
+                s.output_tokens_max = 90;
+            })
+        })
+        .collect();
+    let reservation = w.accept();
+    // A hand-back: lost, requeued at once, keeping its place (SPEC 5, CORE 5: its stamped key).
+    w.stopped(reservation, 0);
+    assert_eq!(w.state(others[0]), JobState::Queued, "came later, goes first");
+    assert_eq!(w.state(mine), JobState::Reserved);
+}
