@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use switchbox_storage::Committer;
+use switchbox_storage::{Committer, CommitterOptions};
 
 use super::*;
 use crate::clock::Clock;
@@ -29,6 +29,10 @@ struct Rig {
 
 impl Rig {
     fn new(durability: Durability, room: DoorRoom) -> Self {
+        Self::with_options(durability, room, CommitterOptions::default())
+    }
+
+    fn with_options(durability: Durability, room: DoorRoom, options: CommitterOptions) -> Self {
         let (leave, may_commit) = mpsc::channel::<()>();
         let commits = Arc::new(Commits::default());
         let store = MemoryStore::default();
@@ -38,7 +42,8 @@ impl Rig {
             let _ = may_commit.recv();
             advancing.advance(lsn);
         };
-        let committer = Committer::start(store.clone(), Default::default(), on_durable).expect("a thread");
+        let committer = Committer::start(store.clone(), options, on_durable).expect("a thread");
+        commits.hurry_by(committer.hurrier());
         let boot = Boot { epoch: 1, secret: [0; 32], lsn: Lsn(0) };
         let core = Coordinator::new(boot, Limits::default(), durability);
         let driver = Driver::new(core, Clock::start(), committer);
@@ -162,6 +167,21 @@ fn a_strict_answer_waits_for_its_commit() {
         assert!(matches!(opened.reader.try_take(), Some(Take::Chunk(_))));
         session.served();
         assert_eq!(rig.counts().await.clients, 0);
+    });
+}
+
+#[test]
+fn waiting_for_an_acceptance_makes_it_urgent() {
+    let options = CommitterOptions { lazy_delay: std::time::Duration::from_secs(3_600) };
+    let rig = Rig::with_options(Durability::Strict, DoorRoom::default(), options);
+    on_io(&rig, async {
+        let mut session = rig.submit();
+        let ClientMessage::Accepted { lsn, .. } = session.next().await else { panic!("not accepted") };
+        rig.leave.send(()).expect("the committer lives");
+        // Would be an hour.
+        session.committed(lsn).await;
+        assert!(rig.door.gauges().durable_lsn >= lsn);
+        drop(session);
     });
 }
 

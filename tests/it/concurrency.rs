@@ -61,3 +61,21 @@ fn a_later_request_does_not_wait_for_an_earlier_one() {
     drop(first);
     server.assert_nothing_left();
 }
+
+/// Many prompts read in turn: each waits for the others, and none is given up on for that.
+#[test]
+fn prompts_that_wait_for_one_another_are_not_overdue() {
+    let limits = "[limits]\naccept_timeout_ms = 100\n";
+    let server = Setup::open().config(limits).model("small", model_path()).arg("--slots").arg("16").start();
+    let long = format!("{} What is the last word?", "The sea was calm that night. ".repeat(60));
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let stream = chat::open(&server, "small", &long, json!({"max_tokens": 2}));
+                assert_eq!(Events::of(stream).rest().1, Event::Done);
+            });
+        }
+    });
+    assert_eq!(server.metrics().total("switchbox_attempts_failed_total"), 0);
+    server.assert_nothing_left();
+}
