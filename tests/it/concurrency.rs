@@ -66,10 +66,10 @@ fn a_later_request_does_not_wait_for_an_earlier_one() {
 #[test]
 fn prompts_that_wait_for_one_another_are_not_overdue() {
     let limits = "[limits]\naccept_timeout_ms = 100\n";
-    let server = Setup::open().config(limits).model("small", model_path()).arg("--slots").arg("16").start();
-    let long = format!("{} What is the last word?", "The sea was calm that night. ".repeat(60));
+    let server = Setup::open().config(limits).model("small", model_path()).arg("--slots").arg("8").start();
+    let long = format!("{} What is the last word?", "The sea was calm that night. ".repeat(15));
     std::thread::scope(|scope| {
-        for _ in 0..16 {
+        for _ in 0..8 {
             scope.spawn(|| {
                 let stream = chat::open(&server, "small", &long, json!({"max_tokens": 2}));
                 assert_eq!(Events::of(stream).rest().1, Event::Done);
