@@ -36,7 +36,7 @@ pub use server::{Listener, Peer};
 pub use status::DrainFlag;
 
 use auth::Access;
-use body::BodyBudget;
+use body::{BodyBudget, Parsers};
 use error::ApiError;
 use response::{Body, RequestId};
 use route::{Keyed, Public, Route};
@@ -73,7 +73,8 @@ pub struct Context {
     limits: Limits,
     durability: Durability,
     drain: DrainFlag,
-    bodies: BodyBudget,
+    bodies: Arc<BodyBudget>,
+    parsers: Parsers,
     tally: Arc<Tally>,
     /// `system_fingerprint` of every answer.
     fingerprint: Arc<str>,
@@ -91,7 +92,8 @@ impl Context {
             origins,
             durability,
             drain,
-            bodies: BodyBudget::new(limits.bodies_in_flight_bytes_max),
+            bodies: Arc::new(BodyBudget::new(limits.bodies_in_flight_bytes_max)),
+            parsers: Parsers::new(),
             tally: Arc::default(),
             limits,
             fingerprint: concat!("switchbox-", env!("CARGO_PKG_VERSION")).into(),

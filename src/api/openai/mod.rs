@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 
 use super::auth::{InFlight, Principal};
+use super::body::{BodyRoom, ReadBody};
 use super::error::ApiError;
 use super::response::{self, Body};
 use super::sse::EventStream;
@@ -43,14 +44,12 @@ pub(super) async fn infer(
     body::check_type(&head.headers)?;
     let read = body::read(body, &context.limits, &context.bodies).await;
     let read = read.inspect_err(|_| context.tally.bodies_refused.add())?;
-    let (prepared, body) = if read.bytes.len() <= context.limits.inline_parse_bytes_max {
-        prepare(context, endpoint, read.bytes)?
+    let Ready { prepared, body, room } = if read.bytes.len() <= context.limits.inline_parse_bytes_max {
+        prepare(context, endpoint, read)?
     } else {
-        let (context, bytes) = (Arc::clone(context), read.bytes);
-        let parsing = tokio::task::spawn_blocking(move || prepare(&context, endpoint, bytes));
-        parsing
-            .await
-            .map_err(|_| ApiError::internal("The request could not be parsed: please report it."))??
+        let parsing = Arc::clone(context);
+        let parsed = context.parsers.run(move || prepare(&parsing, endpoint, read)).await;
+        parsed.ok_or_else(|| ApiError::internal("The request could not be parsed: please report it."))??
     };
     let refused = |refusal| ApiError::refused(&refusal, &prepared.model);
     let mut session = context.door.open().map_err(refused)?;
@@ -70,7 +69,7 @@ pub(super) async fn infer(
         })
         .map_err(refused)?;
     // The core counts the body's bytes from here on.
-    drop(read.room);
+    drop(room);
     let exchange = Exchange {
         follow: Follow::new(session, context.durability),
         shown: Shown {
@@ -119,9 +118,17 @@ impl Prepared {
     }
 }
 
+/// A request that can be submitted, with the room that its body takes until then.
+struct Ready {
+    prepared: Prepared,
+    body: Arc<[u8]>,
+    room: BodyRoom,
+}
+
 /// Parses a body, counts its tokens, and makes it what is kept with the job. Takes as long as the body is large.
-fn prepare(context: &Context, endpoint: Endpoint, body: Vec<u8>) -> Result<(Prepared, Arc<[u8]>), ApiError> {
-    let request = request::parse(endpoint, &body)?;
+fn prepare(context: &Context, endpoint: Endpoint, read: ReadBody) -> Result<Ready, ApiError> {
+    let ReadBody { bytes, room } = read;
+    let request = request::parse(endpoint, &bytes)?;
     let entry =
         context.catalog.find(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
     let input = entry.input_tokens(&request).map_err(|reason| ApiError::prompt_unfit(endpoint, &reason))?;
@@ -137,7 +144,7 @@ fn prepare(context: &Context, endpoint: Endpoint, body: Vec<u8>) -> Result<(Prep
         input_tokens: input,
         output_tokens_max: output,
     };
-    Ok((prepared, Arc::from(body)))
+    Ok(Ready { prepared, body: Arc::from(bytes), room })
 }
 
 /// How many tokens may be generated: what was asked for if it fits, else the default as far as it fits. The error
