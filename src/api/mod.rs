@@ -7,6 +7,7 @@ pub mod admin;
 pub mod auth;
 mod body;
 mod error;
+mod hangup;
 mod head_errors;
 mod json;
 mod limits;
