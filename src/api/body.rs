@@ -71,7 +71,10 @@ impl Parsers {
 
     /// Does `work` there and waits for it. If this future is dropped before its turn, nothing is done; if it is
     /// dropped later, `work` goes on, and everything that it owns stays taken until its end. `None` if it panicked.
-    pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
         let place = Arc::clone(&self.0).acquire_owned().await.ok()?;
         let placed = move || {
             let _place = place;

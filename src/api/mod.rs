@@ -21,6 +21,7 @@ mod sse;
 mod stall;
 mod status;
 mod tally;
+mod unread;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -21,6 +21,7 @@ use super::body::{BodyRoom, ReadBody};
 use super::error::ApiError;
 use super::response::{self, Body};
 use super::sse::EventStream;
+use super::unread::{SLICE_BYTES_MAX, UnreadAnswer};
 use super::{Context, body};
 use crate::coordinator::effect::End;
 use crate::coordinator::event::{Endpoint, FinishReason, Mode, Submission, Tier};
@@ -216,10 +217,20 @@ async fn whole(mut exchange: Exchange) -> Result<Response<Body>, JobFailure> {
         return Err(JobFailure { error: output_lost(), outcome: Some(Outcome::Finished(finished)) });
     }
     exchange.shown.end_whole(&mut text, reason, finished.usage);
-    let mut response = response::json(text);
+    let mut response = handed_over(text, exchange.follow);
     headers::write_finished(response.headers_mut(), &finished);
-    exchange.follow.served();
     Ok(response)
+}
+
+/// An answer whose job is left to rest as soon as the connection has all of it: at once, if it is small.
+fn handed_over(text: Vec<u8>, follow: Follow) -> Response<Body> {
+    if text.len() <= SLICE_BYTES_MAX {
+        follow.served();
+        return response::json(text);
+    }
+    let mut response = response::json("");
+    *response.body_mut() = Body::Unread(Box::new(UnreadAnswer::new(text, follow)));
+    response
 }
 
 /// Waits for the first piece of output, so that everything that goes wrong before it is still a proper HTTP
