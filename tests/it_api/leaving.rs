@@ -1,5 +1,7 @@
 //! Clients that leave or stop reading at awkward moments: what they took stays counted until it is free.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use switchbox::api::Limits;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::rig::{CHAT, PATIENCE, Setup, chat_body, request_text, run, send, start};
+use crate::rig::{CHAT, PATIENCE, Setup, chat_body, read_answer, request_text, run, send, start};
 
 /// Long enough for what must not happen to happen if it is going to.
 const WATCH: Duration = Duration::from_millis(150);
@@ -78,5 +80,24 @@ fn a_whole_answer_is_counted_until_it_is_read() {
         }
         let verdict = rig.ask("GET", "/admin/invariants").await.json();
         assert_eq!(verdict["ok"], true, "{verdict}");
+    });
+}
+
+#[test]
+fn nothing_shows_an_acceptance_before_it_is_durable() {
+    run(async {
+        let stalled = Arc::new(AtomicBool::new(false));
+        let limits = Limits { keepalive_ms: 5, ..Limits::default() };
+        let rig = start(Setup { limits, commits_stalled: Arc::clone(&stalled), ..Setup::default() }).await;
+        stalled.store(true, Ordering::Release);
+        let body = chat_body("slow", "one two", r#","stream":true"#);
+        let client = send(rig.inference, request_text("POST", CHAT, "", &body).as_bytes()).await;
+        rig.wait_for("switchbox_jobs{state=\"running\"}", 1).await;
+        let early = tokio::time::timeout(WATCH, client.readable()).await;
+        assert!(early.is_err(), "something was sent before the acceptance was durable");
+        stalled.store(false, Ordering::Release);
+        let answer = read_answer(client).await;
+        assert!(answer.header("x-switchbox-job-id").is_some(), "{}", answer.head);
+        assert!(answer.body.ends_with("data: [DONE]\n\n"), "{:?}", answer.body);
     });
 }

@@ -11,7 +11,7 @@ pub(super) mod models;
 pub(super) mod render;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -234,13 +234,19 @@ fn handed_over(text: Vec<u8>, follow: Follow) -> Response<Body> {
 }
 
 /// Waits for the first piece of output, so that everything that goes wrong before it is still a proper HTTP
-/// error, and at most so long that no proxy gives the silent connection up. The rest follows as events.
+/// error, and at most so long that no proxy gives the silent connection up: then only for the job's acceptance to be
+/// as durable as it must be to be shown. The rest follows as events.
 async fn events(
     mut exchange: Exchange,
     usage: UsageChunk,
     context: &Context,
 ) -> Result<Response<Body>, JobFailure> {
-    let first = tokio::time::timeout(context.limits.keepalive(), exchange.follow.step()).await.ok();
+    let mut first = tokio::time::timeout(context.limits.keepalive(), exchange.follow.step()).await.ok();
+    if first.is_none() {
+        exchange.follow.settled().await;
+        // Whatever else came meanwhile is there at once.
+        first = tokio::time::timeout(Duration::ZERO, exchange.follow.step()).await.ok();
+    }
     if let Some(Step::End(outcome)) = first {
         match success_of(&outcome) {
             // An answer of no text at all.
