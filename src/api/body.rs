@@ -1,17 +1,20 @@
 //! Reading request bodies: bounded in bytes, in time, and in the memory of all of them together.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
 use super::limits::Limits;
 
-/// The memory for bodies that are being read or parsed, and how much of it is taken.
+/// The memory for bodies that are being read or parsed, and how much of it is taken. It counts their bytes as they
+/// came; what parsing makes of them meanwhile (up to a few times as much) is bounded by [`Parsers`].
 pub(super) struct BodyBudget {
     held: AtomicU64,
     bytes_max: u64,
@@ -24,10 +27,10 @@ impl BodyBudget {
     }
 
     /// Takes `bytes` of it, or says that it is used up.
-    fn reserve(&self, bytes: u64) -> Result<BodyRoom<'_>, ApiError> {
+    fn reserve(self: &Arc<Self>, bytes: u64) -> Result<BodyRoom, ApiError> {
         let fits = |held: u64| held.checked_add(bytes).filter(|held| *held <= self.bytes_max);
         match self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits) {
-            Ok(_) => Ok(BodyRoom { budget: self, bytes }),
+            Ok(_) => Ok(BodyRoom { budget: Arc::clone(self), bytes }),
             Err(_) => Err(ApiError::bodies_full()),
         }
     }
@@ -38,22 +41,47 @@ impl BodyBudget {
     }
 }
 
-/// Bytes of the budget, until dropped.
-pub(super) struct BodyRoom<'a> {
-    budget: &'a BodyBudget,
+/// Bytes of the budget, until dropped. Goes wherever the bytes go.
+pub(super) struct BodyRoom {
+    budget: Arc<BodyBudget>,
     bytes: u64,
 }
 
-impl Drop for BodyRoom<'_> {
+impl Drop for BodyRoom {
     fn drop(&mut self) {
         self.budget.held.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
 /// A body with the room that it takes.
-pub(super) struct ReadBody<'a> {
+pub(super) struct ReadBody {
     pub(super) bytes: Vec<u8>,
-    pub(super) room: BodyRoom<'a>,
+    pub(super) room: BodyRoom,
+}
+
+/// Who parses large bodies: as many at once as there are cores, on threads where that blocks nobody.
+pub(super) struct Parsers(Arc<Semaphore>);
+
+impl Parsers {
+    /// One for each core.
+    pub(super) fn new() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self(Arc::new(Semaphore::new(cores)))
+    }
+
+    /// Does `work` there and waits for it. If this future is dropped before its turn, nothing is done; if it is
+    /// dropped later, `work` goes on, and everything that it owns stays taken until its end. `None` if it panicked.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let place = Arc::clone(&self.0).acquire_owned().await.ok()?;
+        let placed = move || {
+            let _place = place;
+            work()
+        };
+        tokio::task::spawn_blocking(placed).await.ok()
+    }
 }
 
 /// Whether the headers promise JSON as it is; without a type it is taken to be JSON.
@@ -72,11 +100,11 @@ pub(super) fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// Reads a body to its end. Its announced length is checked, and room for it taken, before its first byte is read.
-pub(super) async fn read<'a>(
+pub(super) async fn read(
     mut body: Incoming,
     limits: &Limits,
-    budget: &'a BodyBudget,
-) -> Result<ReadBody<'a>, ApiError> {
+    budget: &Arc<BodyBudget>,
+) -> Result<ReadBody, ApiError> {
     let bytes_max = limits.body_bytes_max;
     let announced = body.size_hint().exact();
     if announced.is_some_and(|announced| announced > bytes_max) {
@@ -142,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_given_back() {
-        let budget = BodyBudget::new(10);
+        let budget = Arc::new(BodyBudget::new(10));
         let first = budget.reserve(6).map_err(|e| e.code).expect("room");
         assert_eq!(budget.reserve(5).map(|_| ()).map_err(|e| e.code), Err("server_is_overloaded"));
         let second = budget.reserve(4).map_err(|e| e.code).expect("room");
@@ -150,6 +178,30 @@ mod tests {
         drop((first, second));
         assert_eq!(budget.held(), 0);
         assert!(budget.reserve(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn parsing_has_as_many_places_as_cores() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let parsers = Arc::new(Parsers(Arc::new(Semaphore::new(1))));
+            let (free, blocked) = std::sync::mpsc::channel::<()>();
+            let first = Arc::clone(&parsers);
+            let first = tokio::spawn(async move { first.run(move || blocked.recv()).await });
+            tokio::task::yield_now().await;
+            let second = Arc::clone(&parsers);
+            let second = tokio::spawn(async move { second.run(|| 2).await });
+            tokio::task::yield_now().await;
+            // The place is the work's, not that of whoever waits for it.
+            first.abort();
+            assert!(first.await.expect_err("aborted").is_cancelled());
+            assert_eq!(parsers.0.available_permits(), 0);
+            assert!(!second.is_finished());
+            free.send(()).expect("the work goes on");
+            assert_eq!(second.await.expect("no panic"), Some(2));
+            assert!(parsers.run(|| panic!("on purpose")).await.is_none_or(|()| false));
+            assert_eq!(parsers.0.available_permits(), 1);
+        });
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod auth;
 mod body;
 mod error;
+mod hangup;
 mod head_errors;
 mod json;
 mod limits;
@@ -20,6 +21,7 @@ mod sse;
 mod stall;
 mod status;
 mod tally;
+mod unread;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -36,7 +38,7 @@ pub use server::{Listener, Peer};
 pub use status::DrainFlag;
 
 use auth::Access;
-use body::BodyBudget;
+use body::{BodyBudget, Parsers};
 use error::ApiError;
 use response::{Body, RequestId};
 use route::{Keyed, Public, Route};
@@ -73,7 +75,8 @@ pub struct Context {
     limits: Limits,
     durability: Durability,
     drain: DrainFlag,
-    bodies: BodyBudget,
+    bodies: Arc<BodyBudget>,
+    parsers: Parsers,
     tally: Arc<Tally>,
     /// `system_fingerprint` of every answer.
     fingerprint: Arc<str>,
@@ -91,7 +94,8 @@ impl Context {
             origins,
             durability,
             drain,
-            bodies: BodyBudget::new(limits.bodies_in_flight_bytes_max),
+            bodies: Arc::new(BodyBudget::new(limits.bodies_in_flight_bytes_max)),
+            parsers: Parsers::new(),
             tally: Arc::default(),
             limits,
             fingerprint: concat!("switchbox-", env!("CARGO_PKG_VERSION")).into(),

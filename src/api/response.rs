@@ -11,6 +11,7 @@ use hyper::{Response, StatusCode};
 
 use super::error::{ApiError, Retry};
 use super::sse::EventStream;
+use super::unread::UnreadAnswer;
 
 /// Headers of a job's answer.
 const HEADERS_USUAL: usize = 16;
@@ -19,6 +20,8 @@ const HEADERS_USUAL: usize = 16;
 pub(super) enum Body {
     /// All of it, until it was taken.
     Whole(Option<Bytes>),
+    /// A job's large answer, slice by slice.
+    Unread(Box<UnreadAnswer>),
     /// Events as they come.
     Events(Box<EventStream>),
 }
@@ -33,6 +36,7 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Body::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Unread(answer) => Poll::Ready(answer.take_slice().map(|slice| Ok(Frame::data(slice)))),
             Body::Events(events) => {
                 events.poll_bytes(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
@@ -40,12 +44,17 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Body::Whole(None))
+        match self {
+            Body::Whole(bytes) => bytes.is_none(),
+            Body::Unread(answer) => answer.bytes_left() == 0,
+            Body::Events(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Body::Unread(answer) => SizeHint::with_exact(answer.bytes_left() as u64),
             Body::Events(_) => SizeHint::default(),
         }
     }

@@ -14,10 +14,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::hangup::{HangUpGuard, Socket};
 use super::head_errors::HeadErrors;
 use super::limits::Limits;
 use super::response::Body;
@@ -169,7 +169,7 @@ fn spawn<S, H, F>(
     mut closing: watch::Receiver<Phase>,
     handler: H,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Socket,
     H: Fn(Peer, Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -179,7 +179,7 @@ fn spawn<S, H, F>(
         async move { Ok::<_, std::convert::Infallible>(response.await) }
     });
     let Care { limits, tally } = care;
-    let guarded = StallGuard::new(stream, limits.client_stall());
+    let guarded = StallGuard::new(HangUpGuard::new(stream), limits.client_stall());
     let io = TokioIo::new(HeadErrors::new(guarded, Arc::clone(tally)));
     let http = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -4,6 +4,7 @@ mod admin;
 mod chat;
 mod edges;
 mod keys;
+mod leaving;
 mod rig;
 mod speed;
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,10 +18,11 @@ use switchbox::driver::{Attach, Driver, Envelope, NodeLink};
 use switchbox::ids::{Lsn, NodeId};
 use switchbox::node::SlotRoom;
 use switchbox::outbox::{Commits, Outbox};
+use switchbox::rows::{RowKey, RowValue};
 use switchbox::runtime::{Catalog, Echo, Entry, LocalNode, Runtime};
 use switchbox::secrets::AdminToken;
 use switchbox::sender::Sender;
-use switchbox_storage::MemoryStore;
+use switchbox_storage::{Committer, MemoryStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -36,6 +38,8 @@ pub(crate) struct Setup {
     pub(crate) core: coordinator::limits::Limits,
     pub(crate) slots: u32,
     pub(crate) durability: Durability,
+    /// While true, nothing becomes durable.
+    pub(crate) commits_stalled: Arc<AtomicBool>,
 }
 
 impl Default for Setup {
@@ -47,6 +51,7 @@ impl Default for Setup {
             core: coordinator::limits::Limits::default(),
             slots: 4,
             durability: Durability::Strict,
+            commits_stalled: Arc::default(),
         }
     }
 }
@@ -76,7 +81,7 @@ pub(crate) async fn start(setup: Setup) -> Rig {
     let catalog = Arc::new(catalog);
     let clock = Clock::start();
     let (commits, store) = (Arc::new(Commits::default()), MemoryStore::default());
-    let committer = Driver::committer(&store, &commits).expect("a committer");
+    let committer = committer(&store, &commits, setup.commits_stalled);
     let boot = Boot { epoch: 1, secret: [0; 32], lsn: Lsn(0) };
     let core = Coordinator::new(boot, setup.core, setup.durability);
     let driver = Driver::new(core, clock, committer);
@@ -105,6 +110,24 @@ pub(crate) async fn start(setup: Setup) -> Rig {
         drain: DrainFlag::default(),
     });
     listen(context, setup.limits).await
+}
+
+/// What acknowledges steps, except while it is stalled.
+fn committer(
+    store: &MemoryStore<RowKey, RowValue>,
+    commits: &Arc<Commits>,
+    stalled: Arc<AtomicBool>,
+) -> Committer<RowKey, RowValue> {
+    let advancing = Arc::clone(commits);
+    let on_durable = move |lsn| {
+        while stalled.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        advancing.advance(lsn);
+    };
+    let committer = Committer::start(store.clone(), Default::default(), on_durable).expect("a committer");
+    commits.hurry_by(committer.hurrier());
+    committer
 }
 
 fn connect_node(sender: &Sender, catalog: &Arc<Catalog>, commits: &Arc<Commits>, clock: Clock) {

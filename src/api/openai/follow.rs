@@ -9,7 +9,7 @@ use crate::api::json;
 use crate::coordinator::effect::{End, Finished, Refusal};
 use crate::coordinator::event::Durability;
 use crate::door::{ClientMessage, ClientSession, Opened};
-use crate::ids::JobId;
+use crate::ids::{JobId, Lsn};
 use crate::output::{Chunk, Take};
 
 /// The last that is heard of a job.
@@ -42,25 +42,26 @@ pub(in crate::api) struct Follow {
     job: Option<JobId>,
     /// The newest attempt's output, unless it was revoked.
     opened: Option<Opened>,
-    /// Whether the job's acceptance is known to be on disk.
+    durability: Durability,
     acceptance: Acceptance,
     outcome: Option<Outcome>,
 }
 
+/// What is known of the job's acceptance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Acceptance {
-    Unknown,
-    Durable,
+    /// Nothing yet.
+    Awaited,
+    /// The step that it happened in, which must be durable before anything shows it.
+    Made(Lsn),
+    /// It may be shown.
+    Showable,
 }
 
 impl Follow {
     /// Follows what was just submitted through `session`.
     pub(super) fn new(session: ClientSession, durability: Durability) -> Self {
-        let acceptance = match durability {
-            Durability::Strict => Acceptance::Unknown,
-            Durability::Relaxed => Acceptance::Durable,
-        };
-        Self { session, job: None, opened: None, acceptance, outcome: None }
+        Self { session, job: None, opened: None, durability, acceptance: Acceptance::Awaited, outcome: None }
     }
 
     /// The job's id, once it was accepted.
@@ -85,6 +86,15 @@ impl Follow {
     /// Waits for the next step of a stream; safe to drop.
     pub(super) async fn step(&mut self) -> Step {
         poll_fn(|cx| self.poll_step(cx)).await
+    }
+
+    /// Waits until the job's acceptance may be shown, or there is an outcome to show instead.
+    pub(super) async fn settled(&mut self) {
+        poll_fn(|cx| {
+            self.poll_messages(cx);
+            if self.outcome.is_some() { Poll::Ready(()) } else { self.poll_acceptance(cx) }
+        })
+        .await;
     }
 
     /// Gives back an outcome that [`Step::End`] brought: the next step will bring it again.
@@ -119,14 +129,14 @@ impl Follow {
 
     /// Output of an attempt that still runs.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        if self.opened.is_none() {
+            return Poll::Pending;
+        }
+        // Taking a chunk delivers it, after which the job can't run again: so not before it may leave.
+        ready!(self.poll_acceptance(cx));
         let Some(opened) = &mut self.opened else {
             return Poll::Pending;
         };
-        // Taking a chunk delivers it, after which the job can't run again: so not before it may leave.
-        if self.acceptance == Acceptance::Unknown {
-            ready!(self.session.poll_committed(cx, opened.submit_lsn));
-            self.acceptance = Acceptance::Durable;
-        }
         match ready!(opened.reader.poll_take(cx)) {
             Take::Chunk(chunk) => Poll::Ready(Step::Chunk(chunk)),
             Take::Closed => {
@@ -134,6 +144,17 @@ impl Follow {
                 Poll::Pending
             }
         }
+    }
+
+    /// Ready once the job's acceptance may be shown. Its message is the first of an accepted job.
+    fn poll_acceptance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.acceptance {
+            Acceptance::Awaited => return Poll::Pending,
+            Acceptance::Made(lsn) => ready!(self.session.poll_committed(cx, lsn)),
+            Acceptance::Showable => {}
+        }
+        self.acceptance = Acceptance::Showable;
+        Poll::Ready(())
     }
 
     /// Takes a finished job's whole text and appends it as the inside of a JSON string.
@@ -152,6 +173,8 @@ impl Follow {
                 Take::Closed => return Err(OutputLost),
             }
         }
+        // From here on the text is only what was made of it.
+        self.opened = None;
         Ok(())
     }
 
@@ -165,7 +188,13 @@ impl Follow {
             && let Poll::Ready(message) = self.session.poll_next(cx)
         {
             match message {
-                ClientMessage::Accepted { job, .. } => self.job = Some(job),
+                ClientMessage::Accepted { job, lsn } => {
+                    self.job = Some(job);
+                    self.acceptance = match self.durability {
+                        Durability::Strict => Acceptance::Made(lsn),
+                        Durability::Relaxed => Acceptance::Showable,
+                    };
+                }
                 ClientMessage::Opened(opened) => self.opened = Some(opened),
                 ClientMessage::Refused(refusal) => self.outcome = Some(Outcome::Refused(refusal)),
                 ClientMessage::Finished(finished) => self.outcome = Some(Outcome::Finished(finished)),

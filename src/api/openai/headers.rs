@@ -28,7 +28,7 @@ const CLIENT_TIMEOUTS: [&str; 2] = ["x-stainless-read-timeout", "x-stainless-tim
 pub(super) fn write_finished(headers: &mut HeaderMap, finished: &Finished) {
     headers.insert(JOB_ID, displayed(finished.job));
     headers.insert(QUEUE_MS, HeaderValue::from(finished.queue.as_ms()));
-    // Only an answer says which attempt it is of.
+    // 0 if it never ran; a job that failed or was cancelled says its last attempt as well.
     if finished.attempt > 0 {
         headers.insert(ATTEMPTS, HeaderValue::from(finished.attempt));
     }

@@ -11,15 +11,17 @@ pub(super) mod models;
 pub(super) mod render;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 
 use super::auth::{InFlight, Principal};
+use super::body::{BodyRoom, ReadBody};
 use super::error::ApiError;
 use super::response::{self, Body};
 use super::sse::EventStream;
+use super::unread::{SLICE_BYTES_MAX, UnreadAnswer};
 use super::{Context, body};
 use crate::coordinator::effect::End;
 use crate::coordinator::event::{Endpoint, FinishReason, Mode, Submission, Tier};
@@ -43,14 +45,12 @@ pub(super) async fn infer(
     body::check_type(&head.headers)?;
     let read = body::read(body, &context.limits, &context.bodies).await;
     let read = read.inspect_err(|_| context.tally.bodies_refused.add())?;
-    let (prepared, body) = if read.bytes.len() <= context.limits.inline_parse_bytes_max {
-        prepare(context, endpoint, read.bytes)?
+    let Ready { prepared, body, room } = if read.bytes.len() <= context.limits.inline_parse_bytes_max {
+        prepare(context, endpoint, read)?
     } else {
-        let (context, bytes) = (Arc::clone(context), read.bytes);
-        let parsing = tokio::task::spawn_blocking(move || prepare(&context, endpoint, bytes));
-        parsing
-            .await
-            .map_err(|_| ApiError::internal("The request could not be parsed: please report it."))??
+        let parsing = Arc::clone(context);
+        let parsed = context.parsers.run(move || prepare(&parsing, endpoint, read)).await;
+        parsed.ok_or_else(|| ApiError::internal("The request could not be parsed: please report it."))??
     };
     let refused = |refusal| ApiError::refused(&refusal, &prepared.model);
     let mut session = context.door.open().map_err(refused)?;
@@ -70,7 +70,7 @@ pub(super) async fn infer(
         })
         .map_err(refused)?;
     // The core counts the body's bytes from here on.
-    drop(read.room);
+    drop(room);
     let exchange = Exchange {
         follow: Follow::new(session, context.durability),
         shown: Shown {
@@ -119,9 +119,17 @@ impl Prepared {
     }
 }
 
+/// A request that can be submitted, with the room that its body takes until then.
+struct Ready {
+    prepared: Prepared,
+    body: Arc<[u8]>,
+    room: BodyRoom,
+}
+
 /// Parses a body, counts its tokens, and makes it what is kept with the job. Takes as long as the body is large.
-fn prepare(context: &Context, endpoint: Endpoint, body: Vec<u8>) -> Result<(Prepared, Arc<[u8]>), ApiError> {
-    let request = request::parse(endpoint, &body)?;
+fn prepare(context: &Context, endpoint: Endpoint, read: ReadBody) -> Result<Ready, ApiError> {
+    let ReadBody { bytes, room } = read;
+    let request = request::parse(endpoint, &bytes)?;
     let entry =
         context.catalog.find(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
     let input = entry.input_tokens(&request).map_err(|reason| ApiError::prompt_unfit(endpoint, &reason))?;
@@ -137,7 +145,7 @@ fn prepare(context: &Context, endpoint: Endpoint, body: Vec<u8>) -> Result<(Prep
         input_tokens: input,
         output_tokens_max: output,
     };
-    Ok((prepared, Arc::from(body)))
+    Ok(Ready { prepared, body: Arc::from(bytes), room })
 }
 
 /// How many tokens may be generated: what was asked for if it fits, else the default as far as it fits. The error
@@ -209,20 +217,36 @@ async fn whole(mut exchange: Exchange) -> Result<Response<Body>, JobFailure> {
         return Err(JobFailure { error: output_lost(), outcome: Some(Outcome::Finished(finished)) });
     }
     exchange.shown.end_whole(&mut text, reason, finished.usage);
-    let mut response = response::json(text);
+    let mut response = handed_over(text, exchange.follow);
     headers::write_finished(response.headers_mut(), &finished);
-    exchange.follow.served();
     Ok(response)
 }
 
+/// An answer whose job is left to rest as soon as the connection has all of it: at once, if it is small.
+fn handed_over(text: Vec<u8>, follow: Follow) -> Response<Body> {
+    if text.len() <= SLICE_BYTES_MAX {
+        follow.served();
+        return response::json(text);
+    }
+    let mut response = response::json("");
+    *response.body_mut() = Body::Unread(Box::new(UnreadAnswer::new(text, follow)));
+    response
+}
+
 /// Waits for the first piece of output, so that everything that goes wrong before it is still a proper HTTP
-/// error, and at most so long that no proxy gives the silent connection up. The rest follows as events.
+/// error, and at most so long that no proxy gives the silent connection up: then only for the job's acceptance to be
+/// as durable as it must be to be shown. The rest follows as events.
 async fn events(
     mut exchange: Exchange,
     usage: UsageChunk,
     context: &Context,
 ) -> Result<Response<Body>, JobFailure> {
-    let first = tokio::time::timeout(context.limits.keepalive(), exchange.follow.step()).await.ok();
+    let mut first = tokio::time::timeout(context.limits.keepalive(), exchange.follow.step()).await.ok();
+    if first.is_none() {
+        exchange.follow.settled().await;
+        // Whatever else came meanwhile is there at once.
+        first = tokio::time::timeout(Duration::ZERO, exchange.follow.step()).await.ok();
+    }
     if let Some(Step::End(outcome)) = first {
         match success_of(&outcome) {
             // An answer of no text at all.

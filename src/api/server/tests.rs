@@ -190,14 +190,17 @@ fn shutdown_lets_answers_end_and_lets_nobody_in() {
     });
 }
 
+/// Says when it was dropped.
+struct Left(Arc<Notify>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
 #[test]
 fn a_client_that_leaves_ends_its_handler() {
-    struct Left(Arc<Notify>);
-    impl Drop for Left {
-        fn drop(&mut self) {
-            self.0.notify_one();
-        }
-    }
     run(async {
         let (begun, left) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (begin, leave) = (Arc::clone(&begun), Arc::clone(&left));
@@ -214,6 +217,29 @@ fn a_client_that_leaves_ends_its_handler() {
         begun.notified().await;
         drop(stream);
         tokio::time::timeout(PATIENCE, left.notified()).await.expect("the handler was dropped");
+    });
+}
+
+#[test]
+fn a_peer_that_leaves_is_seen_behind_unread_bytes() {
+    run(async {
+        for more in ["\r\n", GET] {
+            let (begun, left) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+            let (begin, leave) = (Arc::clone(&begun), Arc::clone(&left));
+            let served = start(Limits::default(), move |_, _| {
+                let left = Left(Arc::clone(&leave));
+                begin.notify_one();
+                async move {
+                    let _left = left;
+                    std::future::pending().await
+                }
+            })
+            .await;
+            let stream = ask(served.address, &[GET, more].concat()).await;
+            begun.notified().await;
+            drop(stream);
+            tokio::time::timeout(PATIENCE, left.notified()).await.expect("the handler was dropped");
+        }
     });
 }
 
