@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use switchbox::api::Limits;
+use switchbox::coordinator::event::Durability;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -95,6 +96,25 @@ fn nothing_shows_an_acceptance_before_it_is_durable() {
         rig.wait_for("switchbox_jobs{state=\"running\"}", 1).await;
         let early = tokio::time::timeout(WATCH, client.readable()).await;
         assert!(early.is_err(), "something was sent before the acceptance was durable");
+        stalled.store(false, Ordering::Release);
+        let answer = read_answer(client).await;
+        assert!(answer.header("x-switchbox-job-id").is_some(), "{}", answer.head);
+        assert!(answer.body.ends_with("data: [DONE]\n\n"), "{:?}", answer.body);
+    });
+}
+
+#[test]
+fn a_relaxed_stream_begins_before_anything_is_durable() {
+    run(async {
+        let commits_stalled = Arc::new(AtomicBool::new(false));
+        let stalled = Arc::clone(&commits_stalled);
+        let limits = Limits { keepalive_ms: 5, ..Limits::default() };
+        let durability = Durability::Relaxed;
+        let rig = start(Setup { limits, commits_stalled, durability, ..Setup::default() }).await;
+        stalled.store(true, Ordering::Release);
+        let body = chat_body("slow", "one two", r#","stream":true"#);
+        let client = send(rig.inference, request_text("POST", CHAT, "", &body).as_bytes()).await;
+        client.readable().await.expect("the stream has begun");
         stalled.store(false, Ordering::Release);
         let answer = read_answer(client).await;
         assert!(answer.header("x-switchbox-job-id").is_some(), "{}", answer.head);
