@@ -15,6 +15,7 @@ pub struct IdError {
 
 const COUNTER_DIGITS: usize = 10;
 const EPOCH_DIGITS: usize = 8;
+const DIGITS: usize = EPOCH_DIGITS + COUNTER_DIGITS;
 
 /// Defines an id made of the boot epoch and a counter within it, so that no id is ever given twice.
 macro_rules! epoch_id {
@@ -30,7 +31,8 @@ macro_rules! epoch_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!($prefix, "{:08x}{:010x}"), self.epoch, self.counter)
+                f.write_str($prefix)?;
+                f.write_str(hex_digits(self.epoch, self.counter, &mut [0; DIGITS]))
             }
         }
 
@@ -57,10 +59,19 @@ epoch_id!(
     ReservationId, "reservation", "res_"
 );
 
+/// The digits of an id, most significant first; by hand, for every answer shows one.
+fn hex_digits(epoch: u32, counter: u64, digits: &mut [u8; DIGITS]) -> &str {
+    let number = u128::from(epoch) << (4 * COUNTER_DIGITS) | u128::from(counter);
+    for (place, digit) in digits.iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(number >> (4 * place)) as usize & 15];
+    }
+    std::str::from_utf8(digits).unwrap_or_default()
+}
+
 fn parse_epoch_id(text: &str, prefix: &str) -> Option<(u32, u64)> {
     let digits = text.strip_prefix(prefix)?;
     let hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
-    if digits.len() != EPOCH_DIGITS + COUNTER_DIGITS || !digits.bytes().all(hex) {
+    if digits.len() != DIGITS || !digits.bytes().all(hex) {
         return None;
     }
     let (epoch, counter) = digits.split_at(EPOCH_DIGITS);
@@ -125,6 +136,8 @@ mod tests {
     fn text_form_round_trips_and_rejects_everything_else() {
         let id = JobId { epoch: 0x6925_0c5a, counter: 42 };
         assert_eq!(id.to_string(), "job_69250c5a000000002a");
+        let last = JobId { epoch: u32::MAX, counter: (1 << 40) - 1 };
+        assert_eq!(last.to_string(), format!("job_{}", "f".repeat(18)));
         assert_eq!("job_69250c5a000000002a".parse(), Ok(id));
         for bad in [
             "",

@@ -181,8 +181,12 @@ impl<'a> Iterator for Tokens<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let window = &self.rest[..self.rest.floor_char_boundary(TOKEN_BYTES_MAX)];
-        let end = window.find(' ').map_or(window.len(), |space| space + 1);
+        // Words are short: looking at each byte is cheaper than setting out to search.
+        let window = &self.rest.as_bytes()[..self.rest.len().min(TOKEN_BYTES_MAX)];
+        let end = match window.iter().position(|byte| *byte == b' ') {
+            Some(space) => space + 1,
+            None => self.rest.floor_char_boundary(window.len()),
+        };
         let (token, rest) = self.rest.split_at(end);
         self.rest = rest;
         Some(token)

@@ -18,6 +18,13 @@ const ATTEMPTS: HeaderName = HeaderName::from_static("x-switchbox-attempts");
 const CREDITS: HeaderName = HeaderName::from_static("x-switchbox-credits");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
+const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
+const RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
+const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
+const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
+const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
+
 /// Shortest wait that a client can ask for.
 const TTL_MIN: Duration = Duration::from_secs(1);
 
@@ -88,13 +95,12 @@ impl Quota {
         let remaining = self.requests.saturating_sub(self.taken);
         let tokens = |requests: u64| HeaderValue::from(requests.saturating_mul(self.context_tokens));
         let reset = HeaderValue::from_static(if self.taken == 0 { "0s" } else { "1s" });
-        let mut put = |name: &'static str, value| headers.insert(HeaderName::from_static(name), value);
-        put("x-ratelimit-limit-requests", HeaderValue::from(self.requests));
-        put("x-ratelimit-remaining-requests", HeaderValue::from(remaining));
-        put("x-ratelimit-reset-requests", reset.clone());
-        put("x-ratelimit-limit-tokens", tokens(self.requests));
-        put("x-ratelimit-remaining-tokens", tokens(remaining));
-        put("x-ratelimit-reset-tokens", reset);
+        headers.insert(LIMIT_REQUESTS, HeaderValue::from(self.requests));
+        headers.insert(REMAINING_REQUESTS, HeaderValue::from(remaining));
+        headers.insert(RESET_REQUESTS, reset.clone());
+        headers.insert(LIMIT_TOKENS, tokens(self.requests));
+        headers.insert(REMAINING_TOKENS, tokens(remaining));
+        headers.insert(RESET_TOKENS, reset);
     }
 }
 
