@@ -242,6 +242,12 @@ fn admin_listen(stated: Option<&Stated<String>>, http: &Http) -> Result<AdminLis
             "write IP:PORT, for example `127.0.0.1:9090`, or `unix:PATH`".into(),
         )
     })?;
+    if !listen.ip().to_canonical().is_loopback() {
+        return Err(stated.refused(
+            "can be reached from other machines, and the admin listener is for this one",
+            "use a loopback address or `unix:PATH`; from elsewhere, go through a tunnel".into(),
+        ));
+    }
     if listen.port() != 0 && listen == http.listen {
         return Err(stated.refused(
             "is the inference listener's address too",

@@ -171,7 +171,10 @@ impl Driver {
         let reservation = assignment.reservation;
         let output = self.outputs.get(&reservation).cloned();
         let link = self.nodes.get(node).zip(output);
-        let slot = link.and_then(|(link, output)| Some((link, output, link.room.take(reservation)?)));
+        let slot = link.and_then(|(link, output)| {
+            let slot = link.room.take(reservation, &output)?;
+            Some((link, output, slot))
+        });
         let Some((link, output, slot)) = slot else {
             let reason = "the node has no room for what it would answer".to_owned();
             self.local.push_back(Event::Declined(Declined { reservation, reason }));

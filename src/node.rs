@@ -46,9 +46,10 @@ impl SlotRoom {
     }
 
     /// Takes the room for one assignment, if there is any.
-    pub fn take(&self, reservation: ReservationId) -> Option<Slot> {
+    pub fn take(&self, reservation: ReservationId, output: &Arc<Output>) -> Option<Slot> {
         let permit = self.room.take()?;
-        Some(Slot { reservation, answer: Some(Answering { permit, sender: self.sender.clone() }) })
+        let output = Arc::clone(output);
+        Some(Slot { reservation, output, answer: Some(Answering { permit, sender: self.sender.clone() }) })
     }
 }
 
@@ -60,6 +61,7 @@ struct Answering {
 /// The right and the duty to answer an assignment once.
 pub struct Slot {
     reservation: ReservationId,
+    output: Arc<Output>,
     answer: Option<Answering>,
 }
 
@@ -101,7 +103,9 @@ impl Slot {
     fn complete(&mut self, result: SlotResult) {
         let SlotResult { status, input_tokens, output_tokens, chunks } = result;
         let reservation = self.reservation;
-        let completion = Completion { reservation, status, input_tokens, output_tokens, chunks };
+        let output_bytes = self.output.extent().bytes;
+        let completion =
+            Completion { reservation, status, input_tokens, output_tokens, chunks, output_bytes };
         self.send(Event::Completed(Verified::local(completion)));
     }
 

@@ -69,6 +69,8 @@ pub struct Extent {
     pub chunks: u32,
     /// Tokens written.
     pub tokens: u32,
+    /// Bytes of text written.
+    pub bytes: u64,
     /// When the last chunk came, in microseconds; 0 while there is none.
     pub last_at_us: u64,
 }
@@ -173,7 +175,7 @@ impl Written {
     }
 
     fn extent(&self) -> Extent {
-        Extent { chunks: self.count, tokens: self.tokens, last_at_us: self.last_at_us }
+        Extent { chunks: self.count, tokens: self.tokens, bytes: self.bytes, last_at_us: self.last_at_us }
     }
 }
 
@@ -260,7 +262,7 @@ mod tests {
         let mut reader = output.reader();
         assert_eq!(reader.try_take(), Some(Take::Chunk(chunk("a"))));
         assert_eq!(reader.try_take(), None);
-        assert_eq!(output.extent(), Extent { chunks: 1, tokens: 1, last_at_us: 1 });
+        assert_eq!(output.extent(), Extent { chunks: 1, tokens: 1, bytes: 1, last_at_us: 1 });
     }
 
     #[test]

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use switchbox_storage::MemoryStore;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::auth::{Access, KeyRecord};
 use crate::api::{self, Context, DrainFlag, Listener, Origins};
@@ -30,6 +29,7 @@ use crate::runtime::{Catalog, LocalNode};
 use crate::sender::Sender;
 
 mod models;
+mod signals;
 
 /// How often the core hears that time has passed.
 const TICK: Duration = Duration::from_millis(10);
@@ -38,6 +38,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// How long connections may take to end once no job lives any more.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// Open files that aren't connections: models, the data directory, listeners, and some.
+const FILES_BESIDE_CONNECTIONS: u64 = 256;
 /// How far threads for long prompts stand back.
 const BLOCKING_NICE: i32 = 10;
 
@@ -70,16 +72,14 @@ pub enum ServeError {
         /// What it said.
         error: io::Error,
     },
-    /// A second signal ended the drain.
-    #[error("a second signal came before everything had ended")]
-    Interrupted,
 }
 
 /// Starts the box and serves until a signal has drained it.
 ///
 /// # Errors
-/// When it can't start, and when a second signal ends it early.
+/// When it can't start. A second signal doesn't return: it ends the process.
 pub fn run(config: Config) -> Result<(), ServeError> {
+    raise_files_limit(config.limits.connections_max);
     let data_dir = DataDir::open(&config.data_dir)?;
     let catalog = Arc::new(models::load(&config)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -95,6 +95,26 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     outcome
 }
 
+/// Asks for as many open files as connections may need, and says so if that isn't granted.
+fn raise_files_limit(connections_max: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let needed = connections_max + FILES_BESIDE_CONNECTIONS;
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // The limit as it was is still there if this is refused.
+    let _ = setrlimit(Resource::Nofile, raised);
+    match getrlimit(Resource::Nofile).current {
+        Some(files) if files < needed => {
+            tracing::warn!(
+                files,
+                needed,
+                "too few open files for limits.connections_max: raise `ulimit -n` or lower it"
+            );
+        }
+        _ => {}
+    }
+}
+
 /// Lets the io thread go first where there are too few cores: this thread's work is long, its clients are few.
 fn give_way() {
     // On Linux this is about the calling thread alone. Without it all threads are equal, which works too.
@@ -102,7 +122,8 @@ fn give_way() {
 }
 
 async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Result<(), ServeError> {
-    let mut signals = Signals::listen()?;
+    let stop_asked =
+        signals::listen().map_err(|error| ServeError::System { what: "signal handlers", error })?;
     let http = bind_tcp(config.http.listen, "http.listen").await?;
     let http_address = address_of(&http)?;
     let (admin, admin_address) = bind_admin(&config.admin_listen).await?;
@@ -128,7 +149,7 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
     data_dir.publish_listen_addr(&base)?;
     data_dir.publish_admin_addr(&admin_address)?;
     announce(&base, &admin_address, &data_dir);
-    signals.first().await;
+    closed(stop_asked).await;
     let deadline = Duration::from_millis(config.limits.drain_deadline_ms);
     tracing::info!(
         deadline_ms = config.limits.drain_deadline_ms,
@@ -143,18 +164,13 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
             tracing::warn!("some clients had not read their answers; their connections are cut");
         }
     };
-    let outcome = tokio::select! {
-        () = drained => {
-            tracing::info!("drained");
-            Ok(())
-        }
-        () = signals.first() => Err(ServeError::Interrupted),
-    };
+    drained.await;
+    tracing::info!("drained");
     if let AdminListen::Unix(path) = &config.admin_listen {
         // The next start copes with one that is left.
         let _ = std::fs::remove_file(path);
     }
-    outcome
+    Ok(())
 }
 
 /// The one line on standard output says that the box is ready; everything else is log.
@@ -317,27 +333,6 @@ fn bind_unix(path: PathBuf) -> Result<UnixListener, ServeError> {
     let listener = UnixListener::bind(&path).map_err(refused)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(refused)?;
     Ok(listener)
-}
-
-/// SIGTERM and SIGINT alike.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self, ServeError> {
-        let listen =
-            |kind| signal(kind).map_err(|error| ServeError::System { what: "a signal handler", error });
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    async fn first(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 /// Lets in no new work and waits until no job lives; at the deadline the rest is ended.

@@ -27,8 +27,6 @@ pub struct Limits {
     pub body_timeout_ms: u64,
     /// How long a client may leave what we send unread.
     pub client_stall_ms: u64,
-    /// Bodies longer than this are parsed and counted off the io thread.
-    pub inline_parse_bytes_max: usize,
     /// Silence on a stream after which a comment keeps proxies from closing it; also how long a stream may take
     /// to its first byte before it commits to status 200.
     pub keepalive_ms: u64,
@@ -43,7 +41,7 @@ impl Default for Limits {
         Self {
             connections_max: 4_096,
             connections_per_ip_max: 64,
-            connections_per_loopback_max: 4_096,
+            connections_per_loopback_max: 3_584,
             header_read_timeout_ms: 10_000,
             headers_max: 64,
             head_bytes_max: 64 << 10,
@@ -52,7 +50,6 @@ impl Default for Limits {
             body_idle_timeout_ms: 15_000,
             body_timeout_ms: 60_000,
             client_stall_ms: 30_000,
-            inline_parse_bytes_max: 16 << 10,
             keepalive_ms: 10_000,
             ttl_default_ms: 600_000,
             namespace_queue_jobs_max: 5_000,

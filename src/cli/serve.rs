@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{CliError, logging};
-use crate::config::{AdminListen, Auth, Config, Flags, Sources};
+use crate::config::{Auth, Config, Flags, Sources};
 use crate::datadir;
 
 const AFTER_HELP: &str = "\
@@ -85,10 +85,5 @@ impl ServeArgs {
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = Config::load(args.into_sources())?;
     logging::start(config.log_format)?;
-    if let AdminListen::Tcp(listen) = config.admin_listen
-        && !listen.ip().to_canonical().is_loopback()
-    {
-        tracing::warn!(%listen, "the admin listener can be reached from other machines; its token is all that guards it");
-    }
     crate::serve::run(config).map_err(|error| CliError::Serve(Box::new(error)))
 }

@@ -86,7 +86,7 @@ limits! {
     /// Connections at once from one address (an IPv6 /64 counts as one).
     connections_per_ip_max: 64, 1 => 1_000_000;
     /// The same from this very machine, where every program has the same address.
-    connections_per_loopback_max: 4_096, 1 => 1_000_000;
+    connections_per_loopback_max: 3_584, 1 => 1_000_000;
     /// Silence on a stream after which a comment is sent.
     keepalive_delay_ms: 10 * SECOND, 10 => HOUR;
     /// From the wish to stop until jobs that still run are cancelled.

@@ -152,6 +152,7 @@ fn files_are_refused_with_place_key_value_and_remedy() {
             "[http]\nlisten = \"0.0.0.0:1\"\nauth = \"none\"",
             &["2:10: `http.listen = \"0.0.0.0:1\"`", "without keys", "127.0.0.1"],
         ),
+        ("[admin]\nlisten = \"0.0.0.0:9\"", &["`admin.listen = \"0.0.0.0:9\"`", "other machines", "tunnel"]),
         ("[admin]\nlisten = \"here\"", &["`admin.listen = \"here\"`", "unix:PATH"]),
         ("[admin]\nlisten = \"127.0.0.1:8080\"", &["inference listener's address too", "port of its own"]),
         ("[durability]\nmode = \"none\"", &["`durability.mode = \"none\"`", "`strict` or `relaxed`"]),

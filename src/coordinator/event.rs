@@ -254,6 +254,8 @@ pub struct Completion {
     pub output_tokens: u32,
     /// Chunks that the output holds.
     pub chunks: u32,
+    /// Bytes that the output holds.
+    pub output_bytes: u64,
 }
 
 /// How an attempt went.

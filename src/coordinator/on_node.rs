@@ -134,8 +134,11 @@ impl Coordinator {
     fn succeed(&mut self, completion: Completion) {
         let Status::Succeeded(reason) = completion.status else { return };
         let reservation = self.fleet.reservation_mut(completion.reservation).expect("the caller found it");
-        // The answer stays within the budget until its client has left: moved to the client, not given back.
-        let unread_bytes = std::mem::take(&mut reservation.output_bytes);
+        // The answer stays within the budget until its client has left, but only what it is long.
+        let share = std::mem::take(&mut reservation.output_bytes);
+        let unread_bytes = share.min(completion.output_bytes);
+        self.release_output(share - unread_bytes);
+        let reservation = self.fleet.reservation_mut(completion.reservation).expect("the caller found it");
         let key = reservation.job.expect("a running reservation has its job");
         self.drop_reservation(completion.reservation);
         let row = &self.jobs[key].row;

@@ -1,5 +1,5 @@
 //! The chat template of a model's file, rendered as Hugging Face does. The template comes from anyone: it
-//! runs with bounded steps and depth. Message text comes from anyone too: it never becomes a special token.
+//! runs with bounded steps and depth, off the io thread; its memory is not bounded. Message text comes from anyone too: it never becomes a special token.
 //!
 //! How that is kept: besides the plain rendering there is one with *marked* contents. A marker (a private-use
 //! character that occurs nowhere in the messages or the template) is put beside every character of a content
@@ -10,6 +10,8 @@
 //! any content spells a special token, and is the plain rendering otherwise.
 
 mod functions;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, context};
@@ -23,6 +25,8 @@ use super::tokenizer::{Piece, SpecialTokens, TEXT_BYTES_MAX, Tokenizer};
 const FUEL: u64 = 5_000_000;
 const RECURSION_MAX: usize = 64;
 const ROLE_BYTES_MAX: usize = 64;
+/// Characters of a template's own words that are passed on.
+const REASON_CHARS_MAX: usize = 500;
 
 /// A chat template and the fixed values that it sees.
 pub(crate) struct Template {
@@ -47,7 +51,7 @@ impl Template {
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_recursion_limit(RECURSION_MAX);
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(functions::unknown_method);
         functions::add_to(&mut environment);
         Template {
             environment,
@@ -97,8 +101,11 @@ impl Template {
             bos_token => &self.bos,
             eos_token => &self.eos,
         };
-        let template = self.environment.template_from_str(&self.source).map_err(refuse)?;
-        template.render(values).map_err(refuse)
+        let rendering = || self.environment.template_from_str(&self.source)?.render(values);
+        // The template is the file's, and the engine that runs it has been seen to panic on a hostile one.
+        let rendered = catch_unwind(AssertUnwindSafe(rendering));
+        let panicked = |_| PromptError::Template { reason: "rendering it panicked".to_owned() };
+        rendered.map_err(panicked)?.map_err(refuse)
     }
 
     /// A character that occurs neither in the messages nor in the template.
@@ -181,7 +188,7 @@ fn refuse(error: Error) -> PromptError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(error) = cause {
         if let Some(Raised(reason)) = error.downcast_ref() {
-            return PromptError::Refused { reason: reason.clone() };
+            return PromptError::Refused { reason: reason.chars().take(REASON_CHARS_MAX).collect() };
         }
         cause = error.source();
     }

@@ -161,7 +161,16 @@ impl Tokenizer {
     }
 
     /// Appends the tokens of `text`, in which nothing is special.
-    fn encode_plain(&self, text: &str, tokens: &mut Vec<u32>) -> Result<(), PromptError> {
+    fn encode_plain(&self, mut text: &str, tokens: &mut Vec<u32>) -> Result<(), PromptError> {
+        while !text.is_empty() {
+            let (stretch, rest) = text.split_at(stretch_end(text));
+            self.encode_stretch(stretch, tokens)?;
+            text = rest;
+        }
+        Ok(())
+    }
+
+    fn encode_stretch(&self, text: &str, tokens: &mut Vec<u32>) -> Result<(), PromptError> {
         let failed = |reason: String| PromptError::Tokenizer { reason };
         let options = shimmytok::EncodeOptions::with_parse_special(false, false);
         let new = self.merges.encode_with_options(text, &options).map_err(|e| failed(e.to_string()))?;
@@ -343,4 +352,21 @@ impl Splitter {
         pieces.extend((done < at).then(|| Piece::Text(&text[done..])));
         pieces.into_iter()
     }
+}
+/// Bytes of text that the tokenizer's regular expressions are given at once. Beyond a million characters of one
+/// kind they give up, and what drives them then goes round for ever.
+const STRETCH_BYTES_MAX: usize = 64 << 10;
+
+/// Where the next stretch of a text ends: all of a short text; otherwise before a single space between letters
+/// or digits, where every pre-tokenizer splits too; and only where no such place is, in the middle of a run.
+fn stretch_end(text: &str) -> usize {
+    if text.len() <= STRETCH_BYTES_MAX {
+        return text.len();
+    }
+    let bytes = text.as_bytes();
+    let splits = |at: &usize| {
+        bytes[*at] == b' ' && bytes[*at - 1].is_ascii_alphanumeric() && bytes[*at + 1].is_ascii_alphabetic()
+    };
+    let place = (STRETCH_BYTES_MAX / 2..STRETCH_BYTES_MAX).rev().find(splits);
+    place.unwrap_or_else(|| text.floor_char_boundary(STRETCH_BYTES_MAX))
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Attempt, INLINE_BODY_BYTES_MAX, Stop};
+use super::{Attempt, Stop};
 use crate::clock::Clock;
 use crate::coordinator::event::{ErrorClass, FinishReason, JobError, Status};
 use crate::executor::{
@@ -51,16 +51,7 @@ impl Local {
     }
 
     pub(super) fn start(&self, attempt: Attempt) {
-        if attempt.assignment.body.len() <= INLINE_BODY_BYTES_MAX {
-            let parsed = crate::request::parse(attempt.assignment.endpoint, &attempt.assignment.body);
-            let prepared = parsed.map_err(|error| error.message).and_then(|request| {
-                let prompt = self.shared.encode(&request)?;
-                Ok((request, prompt))
-            });
-            self.shared.submit(attempt, prepared);
-        } else {
-            tokio::spawn(Arc::clone(&self.shared).prepare_and_submit(attempt));
-        }
+        tokio::spawn(Arc::clone(&self.shared).prepare_and_submit(attempt));
     }
 }
 

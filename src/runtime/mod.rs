@@ -51,6 +51,13 @@ impl Catalog {
         self.entries.values()
     }
 
+    /// Whether a body of that size is parsed and counted quickly enough for the io thread. Templates come from the
+    /// models' files, and nobody knows how long they take.
+    pub fn is_quick(&self, body_bytes: usize) -> bool {
+        let is_echo = |entry: &Entry| matches!(entry.runtime, Runtime::Echo(_));
+        body_bytes <= INLINE_BODY_BYTES_MAX && self.entries().all(is_echo)
+    }
+
     /// What the local node offers.
     pub fn offers(&self) -> Vec<ModelOffer> {
         self.entries().map(|entry| ModelOffer { model: entry.name.clone(), slots: entry.slots }).collect()

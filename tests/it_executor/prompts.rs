@@ -137,10 +137,13 @@ fn faults_of_templates_are_told_apart() {
         ("{% if %}", "the model's file is at fault"),
         ("{{ nothing.at.all }}", "the model's file is at fault"),
         ("{{ no_function() }}", "the model's file is at fault"),
+        ("{{ '{:>20000000000}'.format('x') }}", "`format` is not supported"),
+        ("{{ 'abc'[::-9223372036854775808] }}", "the model's file is at fault"),
     ] {
         let error = fails(template);
         assert!(error.contains(expected), "{template}: {error}");
     }
+    assert!(fails("{{ raise_exception('x' * 100000) }}").len() < 1_000);
     let mut file = synthetic::file(WeightType::Q8_0);
     file.remove("tokenizer.chat_template");
     let error = file.open().unwrap().encode_chat(&user("x")).unwrap_err().to_string();

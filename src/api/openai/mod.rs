@@ -45,7 +45,7 @@ pub(super) async fn infer(
     body::check_type(&head.headers)?;
     let read = body::read(body, &context.limits, &context.bodies).await;
     let read = read.inspect_err(|_| context.tally.bodies_refused.add())?;
-    let Ready { prepared, body, room } = if read.bytes.len() <= context.limits.inline_parse_bytes_max {
+    let Ready { prepared, body, room } = if context.catalog.is_quick(read.bytes.len()) {
         prepare(context, endpoint, read)?
     } else {
         let parsing = Arc::clone(context);

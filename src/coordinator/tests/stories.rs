@@ -294,6 +294,7 @@ fn a_full_output_budget_holds_placement_until_readers_leave() {
     let second = w.submit(|_| {});
     assert_eq!((w.state(first), w.state(second)), (JobState::Reserved, JobState::Queued));
     let reservation = w.accept();
+    w.write(reservation, 1);
     w.succeed(reservation);
     assert_eq!(w.state(second), JobState::Queued, "the first answer is unread");
     w.leave(first, Departure::Served);

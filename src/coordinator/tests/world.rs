@@ -224,6 +224,7 @@ impl World {
             input_tokens: 10,
             output_tokens: written,
             chunks: written,
+            output_bytes: u64::from(written) * 4,
         })));
     }
 

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::value::Kwargs;
-use minijinja::{Environment, Error, ErrorKind, Value};
+use minijinja::{Environment, Error, ErrorKind, State, Value};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
@@ -19,6 +19,21 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     });
     environment.add_function("strftime_now", |format: &str| strftime(format, SystemTime::now()));
     environment.add_filter("tojson", tojson);
+}
+
+/// Python's methods of strings, lists and dictionaries, but not `format`: its widths make strings of any length
+/// in one step.
+pub(super) fn unknown_method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
+    if method == "format" {
+        let refused = "the method `format` is not supported in chat templates";
+        return Err(Error::new(ErrorKind::UnknownMethod, refused));
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
 }
 
 /// JSON as Python writes it: a space after `,` and `:`, and no HTML escapes.
