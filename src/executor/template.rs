@@ -1,5 +1,5 @@
 //! The chat template of a model's file, rendered as Hugging Face does. The template comes from anyone: it
-//! runs with bounded steps and depth, off the io thread; its memory is not bounded. Message text comes from anyone too: it never becomes a special token.
+//! runs with bounded steps and depth (its memory is not bounded). Message text comes from anyone too: it never becomes a special token.
 //!
 //! How that is kept: besides the plain rendering there is one with *marked* contents. A marker (a private-use
 //! character that occurs nowhere in the messages or the template) is put beside every character of a content

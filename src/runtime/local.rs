@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use super::{Attempt, Stop};
+use super::{Attempt, INLINE_BODY_BYTES_MAX, Stop};
 use crate::clock::Clock;
 use crate::coordinator::event::{ErrorClass, FinishReason, JobError, Status};
 use crate::executor::{
@@ -37,6 +38,22 @@ impl Local {
         Ok(Self { shared: Arc::new(Shared { model, engine, next_sequence: AtomicU64::new(1) }) })
     }
 
+    /// Renders a smallest chat, as a start does to see that the model's template comes to an end at all.
+    ///
+    /// # Errors
+    /// When it hasn't within `patience`. One that refuses this chat may still take others, and is let be.
+    pub fn try_template(&self, patience: Duration) -> Result<(), TemplateStuck> {
+        let (done, ended) = std::sync::mpsc::channel();
+        let model = Arc::clone(&self.shared.model);
+        std::thread::spawn(move || {
+            let said = [ChatMessage { role: "user", content: "Hello" }];
+            // Whether it took the chat doesn't matter, and nobody may wait any more.
+            let _ = model.encode_chat(&said);
+            let _ = done.send(());
+        });
+        ended.recv_timeout(patience).map_err(|_| TemplateStuck)
+    }
+
     pub(super) fn context_tokens(&self) -> u32 {
         self.shared.model.facts().context_length
     }
@@ -51,9 +68,25 @@ impl Local {
     }
 
     pub(super) fn start(&self, attempt: Attempt) {
-        tokio::spawn(Arc::clone(&self.shared).prepare_and_submit(attempt));
+        // Whatever comes is taken, in turn: from here on it is the first output that must come in time.
+        attempt.slot.accepted();
+        if attempt.assignment.body.len() > INLINE_BODY_BYTES_MAX {
+            tokio::spawn(Arc::clone(&self.shared).prepare_and_submit(attempt));
+            return;
+        }
+        let parsed = crate::request::parse(attempt.assignment.endpoint, &attempt.assignment.body);
+        let prepared = parsed.map_err(|error| error.message).and_then(|request| {
+            let prompt = self.shared.encode(&request)?;
+            Ok((request, prompt))
+        });
+        self.shared.submit(attempt, prepared);
     }
 }
+
+/// A chat template that takes too long for any prompt.
+#[derive(Debug, thiserror::Error)]
+#[error("its chat template doesn't come to an end: the file is at fault, fetch it again or use another")]
+pub struct TemplateStuck;
 
 /// A request with its prompt's tokens, or what is wrong with it.
 type Prepared = Result<(Request, Vec<u32>), String>;
@@ -97,8 +130,6 @@ impl Shared {
             }
         };
         let id = self.next_sequence.fetch_add(1, Ordering::Relaxed);
-        // The engine takes every sequence; from here on it is the first output that must come in time.
-        slot.accepted();
         let alive = Arc::clone(&stop);
         let sink =
             EngineSink { output, slot, clock, chunks: 0, failure: None, begun: Begun::No, _alive: alive };

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
 pub use echo::Echo;
-pub use local::Local;
+pub use local::{Local, TemplateStuck};
 pub use session::LocalNode;
 
 use crate::clock::Clock;
@@ -49,13 +49,6 @@ impl Catalog {
     /// All models in order of name.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()
-    }
-
-    /// Whether a body of that size is parsed and counted quickly enough for the io thread. Templates come from the
-    /// models' files, and nobody knows how long they take.
-    pub fn is_quick(&self, body_bytes: usize) -> bool {
-        let is_echo = |entry: &Entry| matches!(entry.runtime, Runtime::Echo(_));
-        body_bytes <= INLINE_BODY_BYTES_MAX && self.entries().all(is_echo)
     }
 
     /// What the local node offers.

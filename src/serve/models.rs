@@ -5,15 +5,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Config, Model, ModelSpec};
 use crate::executor::{EngineOptions, ModelError, Numerics};
-use crate::runtime::{Catalog, Echo, Entry, Local, Runtime};
+use crate::runtime::{Catalog, Echo, Entry, Local, Runtime, TemplateStuck};
+
+/// How long a model's template may take for a smallest chat; SmolLM2's takes far less than a millisecond.
+const TEMPLATE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A model that can't be served.
 #[derive(Debug, thiserror::Error)]
-#[error("the model `{name}` can't be served from {}: {error}", path.display())]
+#[error("the model `{name}` can't be served from {}: {fault}", path.display())]
 pub struct LoadError {
     name: String,
     path: PathBuf,
-    error: Box<ModelError>,
+    fault: Fault,
+}
+
+/// What is wrong with it.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Model(#[from] Box<ModelError>),
+    #[error(transparent)]
+    Template(#[from] TemplateStuck),
 }
 
 /// Opens every model.
@@ -37,9 +49,9 @@ fn entry(model: &Model, options: EngineOptions) -> Result<Entry, LoadError> {
     let runtime = match &model.spec {
         ModelSpec::Echo { delay } => Runtime::Echo(Echo::new(Duration::from_micros(delay.0))),
         ModelSpec::Gguf(path) => {
-            let refused =
-                |error| LoadError { name: model.name.clone(), path: path.clone(), error: Box::new(error) };
-            let local = Local::load(path, options).map_err(refused)?;
+            let refused = |fault| LoadError { name: model.name.clone(), path: path.clone(), fault };
+            let local = Local::load(path, options).map_err(|error| refused(Box::new(error).into()))?;
+            local.try_template(TEMPLATE_PATIENCE).map_err(|stuck| refused(stuck.into()))?;
             tracing::info!(model = model.name, path = %path.display(), slots = model.slots, "model loaded");
             Runtime::Local(local)
         }

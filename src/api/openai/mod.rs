@@ -28,6 +28,7 @@ use crate::coordinator::event::{Endpoint, FinishReason, Mode, Submission, Tier};
 use crate::ids::ModelName;
 use crate::output::Chunk;
 use crate::request::{self, StreamMode};
+use crate::runtime::INLINE_BODY_BYTES_MAX;
 pub(super) use follow::{Follow, Outcome, Step};
 use render::Shown;
 
@@ -45,7 +46,7 @@ pub(super) async fn infer(
     body::check_type(&head.headers)?;
     let read = body::read(body, &context.limits, &context.bodies).await;
     let read = read.inspect_err(|_| context.tally.bodies_refused.add())?;
-    let Ready { prepared, body, room } = if context.catalog.is_quick(read.bytes.len()) {
+    let Ready { prepared, body, room } = if read.bytes.len() <= INLINE_BODY_BYTES_MAX {
         prepare(context, endpoint, read)?
     } else {
         let parsing = Arc::clone(context);
