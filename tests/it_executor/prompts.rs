@@ -171,3 +171,26 @@ fn bos_comes_once_if_the_file_asks_for_it() {
     // The template begins with it already.
     assert_eq!(model.encode_chat(&user("a")).unwrap().iter().filter(|t| **t == 1).count(), 2);
 }
+
+/// A start tries the template: one that outlasts the patience is refused. (This one ends by its fuel, later.)
+#[test]
+fn a_template_that_does_not_come_to_an_end_is_noticed() {
+    use std::time::Duration;
+    use switchbox::executor::EngineOptions;
+    use switchbox::runtime::Local;
+    let load = |template: &str| {
+        let mut file = synthetic::file(WeightType::Q8_0);
+        file.set("tokenizer.chat_template", Value::Text(template.to_owned()));
+        let name = format!("switchbox-template-{}-{}.gguf", std::process::id(), template.len());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, file.bytes()).unwrap();
+        let local = Local::load(&path, EngineOptions { threads: 1, ..EngineOptions::default() });
+        std::fs::remove_file(&path).unwrap();
+        local.unwrap()
+    };
+    let endless = "{% for a in range(99999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
+    let error = load(endless).try_template(Duration::ZERO).unwrap_err().to_string();
+    assert!(error.contains("doesn't come to an end"), "{error}");
+    let plain = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    assert!(load(plain).try_template(Duration::from_secs(60)).is_ok());
+}
