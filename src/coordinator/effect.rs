@@ -2,12 +2,25 @@
 
 use std::sync::Arc;
 
-use super::event::{Endpoint, FinishReason, JobError, Question};
+use super::command::Scope;
+use super::event::{Endpoint, Environment};
+use super::integrity::{FeedbackRow, Template};
 use super::job::JobRow;
-use super::ledger::Posting;
+use super::keys::KeyRow;
+use super::ledger::{Account, Posting, PriceRule};
+use super::namespaces::NamespaceRow;
+use super::snapshot::Snapshot;
+use super::standing::{NodeRow, Standing};
+use super::subcloud::Subcloud;
 use crate::credits::Credits;
-use crate::ids::{ClientId, JobId, Lsn, ModelName, NodeId, ReservationId};
-use crate::time::{Span, Time};
+use crate::ids::{
+    ClientId, Digest, IdempotencyKey, JobId, Lsn, ModelName, NodeId, ReservationId, SubcloudName,
+};
+use crate::time::Span;
+
+pub use super::answer::{
+    Answer, CancelCause, CancelState, DeadLetterView, End, Finished, JobView, NodeView, QueueView, Rejection, Usage,
+};
 
 /// One thing to do.
 #[derive(Debug)]
@@ -41,8 +54,19 @@ pub enum Effect {
         /// Which attempt.
         reservation: ReservationId,
     },
-    /// Make the output of a new attempt and attach the job's client.
+    /// Tell a node something that isn't work.
+    ToNode {
+        /// Whom.
+        node: NodeId,
+        /// What.
+        message: NodeMessage,
+        /// When it may leave.
+        when: When,
+    },
+    /// Make the output of a new attempt and attach the job's clients.
     OpenOutput(OpenOutput),
+    /// Attach one more client to an output that is open.
+    AttachOutput(AttachOutput),
     /// Close an output to its readers; answered by the local event `Revoked`.
     CloseOutput(ReservationId),
     /// Nobody will ask for this output again by name.
@@ -54,10 +78,19 @@ pub enum Effect {
         /// Where to answer.
         client: ClientId,
         /// What to look up.
-        job: JobId,
+        what: Lookup,
         /// What must be durable before the look.
         lsn: Lsn,
     },
+}
+
+/// What is looked up among stored rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// A job's row.
+    Job(JobId),
+    /// The stored answer of a job that succeeded: a repeat of its request is answered with it.
+    Answer(JobId),
 }
 
 /// When a message may leave.
@@ -65,35 +98,91 @@ pub enum Effect {
 pub enum When {
     /// At once: it acknowledges nothing.
     Now,
-    /// Once everything up to this LSN is on stable storage.
+    /// Once this step is on stable storage.
     Durable(Lsn),
 }
 
-/// A changed row: the state after the change.
+/// Something to keep: the newest of its kind counts.
 #[derive(Debug, Clone)]
 pub enum Row {
     /// A job, live or finished.
     Job(Box<JobRow>),
-    /// A finished job that is older than what is kept.
+    /// A finished job that is too old to be kept.
     JobForgotten(JobId),
-    /// A ledger transfer with all its legs.
+    /// Credits that moved.
     Posting(Posting),
     /// An account's balance.
     Balance {
         /// Which account.
-        account: super::ledger::Account,
+        account: Account,
         /// Its balance.
         balance: Credits,
     },
+    /// A node's record.
+    Node(Box<NodeRow>),
+    /// A namespace's settings.
+    Namespace(Box<NamespaceRow>),
+    /// An idempotency key and its job.
+    Key(KeyRow),
+    /// A key that means nothing any more.
+    KeyForgotten(IdempotencyKey),
+    /// A dead letter, and the job that it was requeued as.
+    DeadLetter(JobId, Option<JobId>),
+    /// A dead letter that is too old to be listed.
+    DeadLetterForgotten(JobId),
+    /// Something that is paused.
+    Paused(Scope),
+    /// It isn't any more.
+    Resumed(Scope),
+    /// A price.
+    Price(PriceRule),
+    /// A blind job's template.
+    Template(Box<Template>),
+    /// No more.
+    TemplateForgotten(Arc<str>),
+    /// A subcloud with its members.
+    Subcloud(Box<Subcloud>),
+    /// No more.
+    SubcloudForgotten(SubcloudName),
+    /// The configuration in force.
+    Configuration(Environment, Box<Snapshot>),
+    /// What a client thought of an answer.
+    Feedback(JobId, FeedbackRow),
 }
 
-/// What a node is given to run.
+/// What a node is told apart from work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeMessage {
+    /// Its result is kept: it needn't be.
+    ResultAccepted(ReservationId),
+    /// Nothing waits for this result any more, which isn't the node's fault: it needn't be kept.
+    ResultUnknown(ReservationId),
+    /// There is a configuration that it doesn't have.
+    Configuration {
+        /// Of which environment.
+        environment: Environment,
+        /// Its number.
+        version: u64,
+        /// SHA-256 of it.
+        digest: Digest,
+    },
+    /// Where it stands now, and why.
+    Standing(Standing, Arc<str>),
+    /// It is through, and may leave: it drains and nothing is left.
+    Drained,
+    /// It isn't welcome.
+    Banned,
+}
+
+/// What a node is given to run. Nothing in it tells whose job it is, or that it isn't a client's.
 #[derive(Debug, Clone)]
 pub struct Assignment {
     /// The claim that fences it.
     pub reservation: ReservationId,
     /// Which job.
     pub job: JobId,
+    /// In which world.
+    pub environment: Environment,
     /// What the client asked on.
     pub endpoint: Endpoint,
     /// Which model.
@@ -107,17 +196,30 @@ pub struct Assignment {
 }
 
 /// The output of an attempt that begins.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct OpenOutput {
     /// The attempt's reservation.
     pub reservation: ReservationId,
     /// Which attempt of its job, from 1.
     pub attempt: u32,
-    /// Who reads along; `None` when nobody does.
-    pub client: Option<ClientId>,
+    /// Who reads along.
+    pub clients: Vec<ClientId>,
     /// Its share of the output budget.
     pub bytes_max: u64,
     /// The LSN of the job's acceptance, for whom it concerns before the first byte.
+    pub submit_lsn: Lsn,
+}
+
+/// One more reader of an output.
+#[derive(Debug, Clone, Copy)]
+pub struct AttachOutput {
+    /// The attempt's reservation.
+    pub reservation: ReservationId,
+    /// Which attempt of its job, from 1.
+    pub attempt: u32,
+    /// Who.
+    pub client: ClientId,
+    /// The LSN of the job's acceptance.
     pub submit_lsn: Lsn,
 }
 
@@ -132,10 +234,12 @@ pub enum Reply {
         job: JobId,
         /// The step that accepted it.
         lsn: Lsn,
+        /// Whether some node could run it, as things are.
+        runnable: Runnable,
     },
     /// The job's last word.
     Finished(Box<Finished>),
-    /// An answer to `Event::Ask` or `Event::Cancel`.
+    /// An answer to a question, a cancel or a command.
     Answer(Box<Answer>),
 }
 
@@ -149,7 +253,7 @@ pub struct Refusal {
 }
 
 /// The typed reasons of a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RefusalKind {
     /// The namespace's share of the queue is full (429).
     NamespaceQueueFull,
@@ -159,7 +263,7 @@ pub enum RefusalKind {
     QueueBytesFull,
     /// The server is draining (503).
     Draining,
-    /// No node serves this model (404).
+    /// Nobody knows this model (404).
     ModelUnknown,
     /// The job's worst-case output exceeds what an output may hold (400).
     OutputTooLarge,
@@ -167,127 +271,88 @@ pub enum RefusalKind {
     RingFull,
     /// No such job, or not this namespace's (404).
     JobUnknown,
+    /// Prompt, output or body are zero or beyond what a job may have (400).
+    SizeInvalid,
+    /// It would expire before it may start, or at once (400).
+    TtlInvalid,
+    /// More constraints, fallbacks or metadata than a job may have (400).
+    TooManyConstraints,
+    /// Nobody knows this subcloud in this environment (404).
+    SubcloudUnknown,
+    /// The subcloud doesn't admit this namespace or model (403).
+    SubcloudForbidden,
+    /// This tier is the system's own (400).
+    TierForbidden,
+    /// No node could run it, and the namespace wants to know at once (422).
+    Unrunnable(Why),
+    /// Its worst case costs more than the namespace has (402).
+    InsufficientCredits,
+    /// The same idempotency key came with another body (409).
+    KeyConflict,
+    /// The namespace has as many idempotency keys as it may (429).
+    KeysFull,
+    /// As many namespaces, models or nodes as the box can tell apart (503).
+    NamesFull,
 }
 
-/// How a job ended.
-#[derive(Debug, Clone)]
-pub struct Finished {
-    /// Which job.
-    pub job: JobId,
-    /// How.
-    pub end: End,
-    /// The attempt whose output is the answer (from 1; 0 when there was none).
-    pub attempt: u32,
-    /// Chunks of that output that belong to the answer.
-    pub chunks: u32,
-    /// What was used, and billed.
-    pub usage: Usage,
-    /// How long the job waited before its last dispatch.
-    pub queue: Span,
-    /// Who ran it last.
-    pub node: Option<NodeId>,
-    /// What was charged.
-    pub charged: Credits,
-}
-
-/// The outcome of a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// With an answer.
-    Succeeded(FinishReason),
-    /// Without; retries are used up or make no sense.
-    Failed(JobError),
-    /// Ended before its time.
-    Cancelled(CancelCause),
-    /// It waited longer than its TTL.
-    Expired,
-}
-
-/// Who ended a job before its time.
+/// Whether some node could run a job, as things are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CancelCause {
-    /// The client, by name or by leaving.
-    Client,
-    /// The operator.
-    Operator,
-    /// The server stopped.
-    Shutdown,
-    /// The box restarted under it.
-    Interrupted,
+pub enum Runnable {
+    /// Some node could, now or when it is free.
+    Yes,
+    /// None could.
+    No(Why),
 }
 
-/// Token counts, as billed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// Tokens of the prompt.
-    pub input_tokens: u32,
-    /// Tokens generated.
-    pub output_tokens: u32,
+/// Why a job can't run: of all nodes, how far the one that came furthest got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// No node serves the model.
+    NoNodeServesModel,
+    /// None that does works in this environment.
+    NoNodeInEnvironment,
+    /// None has this version.
+    NoNodeWithVersion,
+    /// None is trusted enough.
+    NoNodeTrustedEnough,
+    /// None is in the region.
+    NoNodeInRegion,
+    /// None has the GPU.
+    NoNodeWithGpu,
+    /// None has the memory.
+    NoNodeWithMemory,
+    /// None belongs to the subcloud and meets its policy, or the only ones belong to others that isolate.
+    NoNodeInSubcloud,
+    /// None is on the job's list of nodes.
+    NoNodeAllowed,
+    /// None holds so many tokens.
+    TooLargeForEveryNode,
+    /// Those that could are away, paused, excluded or not tested yet.
+    NoNodeReady,
+    /// Its model, namespace or tier is paused.
+    Paused,
+    /// It isn't time yet, by `not_before` or a backoff.
+    TooEarly,
 }
 
-/// What a question is answered with.
-#[derive(Debug, Clone)]
-pub enum Answer {
-    /// To `Question::Counts`.
-    Counts(super::Counts),
-    /// To `Question::Invariants`: the recount, and every difference found (none when all is well).
-    Invariants {
-        /// What counting everything again gives.
-        recount: super::Counts,
-        /// Each violated invariant in a sentence.
-        violations: Vec<String>,
-    },
-    /// To `Question::Nodes`.
-    Nodes(Vec<NodeView>),
-    /// To `Question::Queue`.
-    Queue(Vec<QueueView>),
-    /// To `Question::Trace`, for a live job as for a finished one.
-    Trace(Box<JobRow>),
-    /// To `Question::Drain` and `Question::CancelAll`: how many jobs are still live.
-    Draining {
-        /// Jobs that haven't ended.
-        live: u64,
-    },
-    /// To a cancel: the job has ended, or `cancelling`.
-    Cancelled {
-        /// Which job.
-        job: JobId,
-        /// Whether it waits for its node to stop.
-        state: CancelState,
-    },
-    /// There is nothing to answer with: see the kind.
-    Refused(RefusalKind, Question),
+impl Why {
+    /// In words, for the client.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Why::NoNodeServesModel => "no node serves the model",
+            Why::NoNodeInEnvironment => "no node that serves the model works in this environment",
+            Why::NoNodeWithVersion => "no node has this version of the model",
+            Why::NoNodeTrustedEnough => "no node that serves the model is trusted enough",
+            Why::NoNodeInRegion => "no node that could is in the region",
+            Why::NoNodeWithGpu => "no node that could has the GPU",
+            Why::NoNodeWithMemory => "no node that could has the memory",
+            Why::NoNodeInSubcloud => "no node that could is in the subcloud and meets its policy",
+            Why::NoNodeAllowed => "no node that could is on the job's list of nodes",
+            Why::TooLargeForEveryNode => "the job is too large for every node that could",
+            Why::NoNodeReady => "every node that could is away, paused, excluded or not tested yet",
+            Why::Paused => "its model, namespace or tier is paused",
+            Why::TooEarly => "it isn't time yet",
+        }
+    }
 }
 
-/// What a cancel did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CancelState {
-    /// It ended the job.
-    Cancelled,
-    /// The node was told; the job ends when it has stopped.
-    Cancelling,
-}
-
-/// A node as the operator sees it.
-#[derive(Debug, Clone)]
-pub struct NodeView {
-    /// Who.
-    pub node: NodeId,
-    /// Since when.
-    pub connected_at: Time,
-    /// Per model: name, slots, slots taken.
-    pub models: Vec<(ModelName, u32, u32)>,
-}
-
-/// What waits for a model in a tier.
-#[derive(Debug, Clone)]
-pub struct QueueView {
-    /// Which model.
-    pub model: ModelName,
-    /// Which tier.
-    pub tier: super::event::Tier,
-    /// Jobs waiting.
-    pub jobs: u64,
-    /// When the one that waits longest was submitted.
-    pub oldest_submitted_at: Time,
-}

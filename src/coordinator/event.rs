@@ -5,8 +5,18 @@
 
 use std::sync::Arc;
 
-use crate::ids::{ClientId, JobId, ModelName, Namespace, NodeId, ReservationId};
+use super::command::Operation;
+use super::integrity::OutputDigest;
+use super::job::JobRow;
+use super::standing::Trust;
+use crate::ids::{
+    ClientId, Digest, GpuClass, JobId, ModelName, ModelVersion, Namespace, NodeId, Region, ReservationId, Session,
+};
 use crate::time::{Span, Time};
+
+pub use super::spec::{
+    Constraints, Determinism, Endpoint, Environment, Fallbacks, JobSpec, Keyed, Mode, Origin, Tier,
+};
 
 /// One thing that happened, with everything that the core needs to decide on it.
 #[derive(Debug)]
@@ -19,15 +29,29 @@ pub enum Event {
     Cancel(Cancel),
     /// An operator or reader asks something.
     Ask(Ask),
-    /// A node joined, with what it can do.
+    /// A client says what it thinks of an answer.
+    Feedback(Feedback),
+    /// A dead letter, read back from the store, is to be tried again as a new job.
+    Requeue(Requeue),
+    /// An operator (or the owner of a subcloud) changes something.
+    Operate(Box<Operation>),
+    /// A node joined, with what it can do and what it still holds.
     NodeConnected(Box<NodeHello>),
+    /// A node's connection ended.
+    NodeGone(NodeGone),
+    /// A node is still here.
+    Heartbeat(Heartbeat),
+    /// A node's owner asks for something.
+    NodeWish(NodeWish),
+    /// A node signed something wrongly; counts against it.
+    BadSignature(NodeId),
     /// A node took an assignment and began.
-    Accepted(ReservationId),
+    Accepted(NodeId, ReservationId),
     /// A node refused an assignment.
     Declined(Declined),
     /// A node finished an attempt, well or not.
     Completed(Verified<Completion>),
-    /// A node stopped an attempt because it was told to.
+    /// A node stopped an attempt because it was told to, or hands it back.
     Stopped(Verified<Stopped>),
     /// Local: an output was closed; what it held and what had been taken from it, exactly.
     Revoked(Revoked),
@@ -41,7 +65,7 @@ pub enum Event {
 
 /// A statement of a node whose origin is proven. Only `wire::verify` (remote nodes) and
 /// [`Verified::local`] (the box's own node, which needs no signature) make one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Verified<T>(T);
 
 impl<T> Verified<T> {
@@ -65,96 +89,13 @@ pub enum Durability {
     Relaxed,
 }
 
-/// Which world a job belongs to; nothing of one ever meets the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Environment {
-    /// The default everywhere.
-    #[default]
-    Mainnet,
-    /// For trying things out.
-    Testnet,
-}
-
-/// What the client asked on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint {
-    /// `/v1/chat/completions`
-    ChatCompletions,
-    /// `/v1/completions`
-    Completions,
-}
-
-impl Endpoint {
-    /// The path as clients write it.
-    pub fn path(self) -> &'static str {
-        match self {
-            Endpoint::ChatCompletions => "/v1/chat/completions",
-            Endpoint::Completions => "/v1/completions",
-        }
-    }
-}
-
-/// How the client waits for the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// One answer on the open connection.
-    Sync,
-    /// Tokens on the open connection as they come.
-    Stream,
-    /// No connection: the client asks later.
-    Polling,
-    /// One of many, without hurry.
-    Batch,
-}
-
-impl Mode {
-    /// Whether the job lives and dies with its client's connection.
-    pub fn is_attended(self) -> bool {
-        matches!(self, Mode::Sync | Mode::Stream)
-    }
-}
-
-/// Priority, highest first (`Realtime` orders before `Standard`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tier {
-    /// Before everything else.
-    Realtime,
-    /// What a request is unless it says otherwise.
-    Standard,
-    /// Fills idle capacity.
-    Batch,
-    /// The system's own test and validation jobs.
-    Background,
-}
-
-impl Tier {
-    /// All, highest first.
-    pub const ALL: [Tier; 4] = [Tier::Realtime, Tier::Standard, Tier::Batch, Tier::Background];
-}
-
 /// A parsed, authenticated, counted request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Submission {
-    /// Who pays.
-    pub namespace: Namespace,
-    /// In which world.
-    pub environment: Environment,
-    /// What was asked on.
-    pub endpoint: Endpoint,
-    /// Which model.
-    pub model: ModelName,
+    /// What is asked for.
+    pub spec: JobSpec,
     /// The client's raw body, byte for byte.
     pub body: Arc<[u8]>,
-    /// How the client waits.
-    pub mode: Mode,
-    /// Priority.
-    pub tier: Tier,
-    /// How long the job may wait before it is dispatched.
-    pub ttl: Span,
-    /// Tokens of the prompt under the model's template.
-    pub input_tokens: u32,
-    /// Most tokens that may be generated.
-    pub output_tokens_max: u32,
 }
 
 /// A request's client left its outbox. Pushed exactly once for every request that was submitted.
@@ -186,6 +127,30 @@ pub struct Cancel {
     pub job: JobId,
 }
 
+/// What a client thinks of an answer: kept and shown, moves nothing.
+#[derive(Debug, Clone)]
+pub struct Feedback {
+    /// Where to answer.
+    pub client: ClientId,
+    /// Whose job it is.
+    pub namespace: Namespace,
+    /// Which job.
+    pub job: JobId,
+    /// What it thinks, at most `FEEDBACK_NOTE_BYTES_MAX` of words.
+    pub opinion: super::integrity::Opinion,
+    /// In its words.
+    pub note: String,
+}
+
+/// A dead letter to try again, as a new job that names it.
+#[derive(Debug, Clone)]
+pub struct Requeue {
+    /// Where to answer.
+    pub client: ClientId,
+    /// Its row, as the store has it.
+    pub row: Box<JobRow>,
+}
+
 /// A question to the core, answered to `client` by [`super::effect::Answer`].
 #[derive(Debug, Clone)]
 pub struct Ask {
@@ -202,12 +167,18 @@ pub enum Question {
     Counts,
     /// A full recount of everything, compared with the kept counters.
     Invariants,
-    /// All nodes with capacity and load.
+    /// All nodes with capacity, load, standing and its causes.
     Nodes,
     /// What waits, per model and tier.
     Queue,
+    /// Where a job stands: position, estimate, runnable or why not. `None` asks as the operator.
+    Job(JobId, Option<Namespace>),
     /// The decisions on one job, with times and reasons.
     Trace(JobId),
+    /// The newest dead letters, newest first, at most so many.
+    DeadLetters(u32),
+    /// Every balance.
+    Balances,
     /// Take no more work from clients.
     Drain,
     /// End every live job now: the server stops.
@@ -219,22 +190,107 @@ pub enum Question {
 pub struct NodeHello {
     /// Who it is.
     pub node: NodeId,
+    /// Numbers its connections; a lower one than the newest is of no effect.
+    pub session: Session,
+    /// The trust of a node that the box doesn't know yet: `Own` for itself only.
+    pub trust: Trust,
+    /// For which environments it wants to work.
+    pub environments: Vec<Environment>,
     /// What it serves.
     pub models: Vec<ModelOffer>,
+    /// Jobs that it runs at once, over all models.
+    pub slots: u32,
+    /// Tokens of KV cache that all its jobs share.
+    pub kv_tokens: u64,
+    /// Memory for models, in bytes.
+    pub memory_bytes: u64,
+    /// Its GPU.
+    pub gpu: Option<GpuClass>,
+    /// Where it is.
+    pub region: Option<Region>,
+    /// Configurations that it has, by digest.
+    pub configurations: Vec<(Environment, Digest)>,
+    /// Reservations that it still runs.
+    pub running: Vec<ReservationId>,
+    /// Results that it has not been told are accepted.
+    pub results: Vec<Verified<Completion>>,
 }
 
 /// A model that a node serves.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelOffer {
     /// The name that clients use.
     pub model: ModelName,
+    /// Which version.
+    pub version: Option<ModelVersion>,
+    /// SHA-256 of what it has under that name.
+    pub digest: Option<Digest>,
     /// How many jobs of it run at once.
     pub slots: u32,
+    /// Whether it is in memory.
+    pub warmth: Warmth,
+    /// How long loading it takes.
+    pub load: Span,
+}
+
+/// Whether a model is in a node's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Warmth {
+    /// It is.
+    Warm,
+    /// It must be loaded first.
+    Cold,
+}
+
+/// A node's connection ended.
+#[derive(Debug, Clone)]
+pub struct NodeGone {
+    /// Who.
+    pub node: NodeId,
+    /// Which connection.
+    pub session: Session,
+    /// Assignments that were never sent.
+    pub undelivered: Vec<ReservationId>,
+}
+
+/// A node is still here.
+#[derive(Debug, Clone)]
+pub struct Heartbeat {
+    /// Who.
+    pub node: NodeId,
+    /// On which connection.
+    pub session: Session,
+    /// Models that are in its memory now.
+    pub warm: Vec<ModelName>,
+}
+
+/// What a node's owner asks for.
+#[derive(Debug, Clone)]
+pub struct NodeWish {
+    /// Whose node.
+    pub node: NodeId,
+    /// On which connection.
+    pub session: Session,
+    /// What.
+    pub wish: Wish,
+}
+
+/// The things that a node's owner may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// No new work.
+    Pause,
+    /// New work again.
+    Resume,
+    /// No new work; the node leaves when it is through.
+    Drain,
 }
 
 /// A node's refusal of an assignment.
 #[derive(Debug, Clone)]
 pub struct Declined {
+    /// Who.
+    pub node: NodeId,
     /// What it refused.
     pub reservation: ReservationId,
     /// Why, for the trace.
@@ -242,20 +298,39 @@ pub struct Declined {
 }
 
 /// A node's result.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Completion {
+    /// Who.
+    pub node: NodeId,
     /// Of which reservation.
     pub reservation: ReservationId,
     /// How it went.
     pub status: Status,
-    /// Tokens of the prompt.
+    /// Tokens of the prompt, as the node counts them.
     pub input_tokens: u32,
-    /// Tokens generated.
+    /// Of those, found in its cache.
+    pub cached_tokens: u32,
+    /// Tokens generated, as the node counts them.
     pub output_tokens: u32,
+    /// SHA-256 over the output; `None` from the box itself, which has no need to sign.
+    pub digest: Option<OutputDigest>,
+    /// What the box saw of it.
+    pub seen: Seen,
+}
+
+/// What the box itself saw of an attempt's output, at the edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen {
     /// Chunks that the output holds.
     pub chunks: u32,
     /// Bytes that the output holds.
-    pub output_bytes: u64,
+    pub bytes: u64,
+    /// Tokens as the box counts them; `None` where it has no tokenizer for the model.
+    pub tokens: Option<u32>,
+    /// When the first chunk came.
+    pub first_at: Option<Time>,
+    /// When the last chunk came.
+    pub last_at: Option<Time>,
 }
 
 /// How an attempt went.
@@ -286,7 +361,7 @@ pub struct JobError {
 }
 
 /// What a failure says about trying again (SPEC section 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ErrorClass {
     /// The request is wrong: never retried.
     Terminal,
@@ -297,8 +372,10 @@ pub enum ErrorClass {
 }
 
 /// A node's word that it stopped, with what it had done.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stopped {
+    /// Who.
+    pub node: NodeId,
     /// Of which reservation.
     pub reservation: ReservationId,
     /// Tokens of the prompt; 0 when the node hadn't begun.
@@ -316,7 +393,7 @@ pub struct Revoked {
     pub delivered: u32,
     /// Chunks that had been written.
     pub written: u32,
-    /// Tokens that had been written.
+    /// Tokens that had been written, as the box counts them, else bytes.
     pub written_tokens: u32,
 }
 

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use super::effect::{CancelCause, End, Usage};
-use super::event::{Endpoint, Environment, JobError, Mode, Submission, Tier};
+use super::backlog::Place;
+use super::effect::{CancelCause, End, Usage, Why};
+use super::event::{JobError, JobSpec, Origin};
+use super::ledger::Owner;
+use super::names::{ModelKey, NamespaceKey, NodeKey};
+use super::timers::TimerKey;
 use crate::credits::{Credits, Price};
-use crate::ids::{ClientId, JobId, Lsn, ModelName, Namespace, NodeId, ReservationId};
+use crate::ids::{ClientId, JobId, Lsn, ModelName, NodeId, ReservationId};
 use crate::time::Time;
 
 /// Where a job stands. [`Job::transition`] is the only writer.
@@ -63,22 +67,39 @@ impl JobState {
 pub(super) struct Job {
     /// What survives.
     pub(super) row: JobRow,
-    /// Whose outbox hears of it; `None` when nobody waits.
-    pub(super) client: Option<ClientId>,
+    /// Whose outboxes hear of it; none when nobody waits.
+    pub(super) clients: Vec<ClientId>,
     /// The reservation that works for it now.
     pub(super) reservation: Option<ReservationId>,
-    /// Orders jobs of a namespace; a job that lost its node keeps it.
-    pub(super) sequence: u64,
-    /// Not before this; the end of a backoff. `None` while it is in the backlog or with a node.
-    pub(super) backoff_until: Option<Time>,
+    /// Where it waits.
+    pub(super) waits: Waits,
+    /// Its TTL's timer, while it waits.
+    pub(super) ttl_timer: Option<TimerKey>,
     /// The step that accepted it.
     pub(super) submit_lsn: Lsn,
     /// Bytes of the body, which stay counted until the job ends.
     pub(super) body_bytes: u64,
-    /// Its namespace's virtual start when it was last dispatched: a job that comes back keeps its place.
-    pub(super) virtual_start: Option<u64>,
+    /// Dense names, so that the hot path looks nothing up.
+    pub(super) namespace: NamespaceKey,
+    /// Of the model that it runs on now.
+    pub(super) model: ModelKey,
+    /// Nodes that failed it and can't be trusted to do better, at most `FAILED_NODES_MAX`.
+    pub(super) failed_on: Vec<NodeKey>,
+    /// Since when it has been the next one but didn't fit a node's free capacity.
+    pub(super) unfit_since: Option<Time>,
     /// Whether its row is to be emitted at the end of this step.
     pub(super) row_state: RowState,
+}
+
+/// Where a queued job waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Waits {
+    /// It doesn't: a node has it.
+    Not,
+    /// For its time: `not_before`, or the end of a backoff.
+    ForTime(Time, TimerKey),
+    /// For a node.
+    ForNode(Place),
 }
 
 /// Whether a job's row changed in the step that runs.
@@ -114,31 +135,25 @@ impl Job {
 
 /// Most lines of a job's trace.
 pub const TRACE_ENTRIES_MAX: usize = 64;
+/// Most attempts whose history is kept with a job.
+pub const ATTEMPTS_KEPT_MAX: usize = 16;
 
 /// What is kept of a job: the state after each change. A finished job is only this.
 #[derive(Debug, Clone)]
 pub struct JobRow {
     /// Its id.
     pub id: JobId,
-    /// Who pays.
-    pub namespace: Namespace,
-    /// In which world.
-    pub environment: Environment,
-    /// What was asked on.
-    pub endpoint: Endpoint,
-    /// Which model.
-    pub model: ModelName,
+    /// What was asked for.
+    pub spec: Arc<JobSpec>,
+    /// Where it comes from.
+    pub origin: Origin,
     /// The client's raw body; dropped once an attended job has ended, unless it failed: dead letters are kept
     /// whole.
     pub body: Option<Arc<[u8]>>,
-    /// How the client waits.
-    pub mode: Mode,
-    /// Priority.
-    pub tier: Tier,
-    /// Tokens of the prompt.
-    pub input_tokens: u32,
-    /// Most tokens to generate.
-    pub output_tokens_max: u32,
+    /// The model that it runs on: the one asked for, or one of its fallbacks.
+    pub model: ModelName,
+    /// Which of those: 0 is the one asked for.
+    pub model_index: u32,
     /// Where it stands.
     pub state: JobState,
     /// Set once somebody asked for its end while a node had it.
@@ -151,9 +166,11 @@ pub struct JobRow {
     pub ended_at: Option<Time>,
     /// When it expires if it still waits.
     pub expires_at: Time,
-    /// The price that was in force.
-    pub price: Price,
-    /// Held from its namespace while it lives; zero afterwards.
+    /// Not dispatched before this: from the request, or the end of a backoff.
+    pub not_before: Time,
+    /// Prices that were in force, of the model and its fallbacks in order.
+    pub prices: Arc<[Price]>,
+    /// Held from its payer while it lives; zero afterwards.
     pub hold: Credits,
     /// What was charged at the end.
     pub charged: Credits,
@@ -161,10 +178,18 @@ pub struct JobRow {
     pub attempts: u32,
     /// Attempts that failed or missed a deadline.
     pub failed_attempts: u32,
+    /// Of those, on the model that it runs on now.
+    pub failed_on_model: u32,
     /// Nodes that lost it; counted apart from failures.
     pub lost_attempts: u32,
     /// Declines since the last attempt.
     pub declines: u32,
+    /// Local attempts that the box itself didn't survive.
+    pub box_cuts: u32,
+    /// Orders jobs of a namespace; a job that comes back from a node keeps it.
+    pub sequence: u64,
+    /// The claim that works for it now.
+    pub reservation: Option<ReservationRow>,
     /// Who ran it last.
     pub node: Option<NodeId>,
     /// The last failure.
@@ -173,6 +198,8 @@ pub struct JobRow {
     pub end: Option<End>,
     /// What was used and billed.
     pub usage: Usage,
+    /// Attempts that are over, oldest first.
+    pub history: Vec<AttemptRow>,
     /// Every decision with its time, oldest first.
     pub trace: Vec<TraceEntry>,
     /// Lines that the trace had no room for.
@@ -180,46 +207,71 @@ pub struct JobRow {
 }
 
 impl JobRow {
-    /// The row of a job that was just accepted.
-    pub(super) fn accepted(
-        id: JobId,
-        submission: &Submission,
-        price: Price,
-        hold: Credits,
-        now: Time,
-    ) -> Self {
-        Self {
-            id,
-            namespace: submission.namespace.clone(),
-            environment: submission.environment,
-            endpoint: submission.endpoint,
-            model: Arc::clone(&submission.model),
-            body: Some(Arc::clone(&submission.body)),
-            mode: submission.mode,
-            tier: submission.tier,
-            input_tokens: submission.input_tokens,
-            output_tokens_max: submission.output_tokens_max,
-            state: JobState::Queued,
-            cancel_requested: None,
-            submitted_at: now,
-            dispatched_at: None,
-            ended_at: None,
-            expires_at: now + submission.ttl,
-            price,
-            hold,
-            charged: Credits::ZERO,
-            attempts: 0,
-            failed_attempts: 0,
-            lost_attempts: 0,
-            declines: 0,
-            node: None,
-            error: None,
-            end: None,
-            usage: Usage::default(),
-            trace: Vec::with_capacity(8),
-            trace_dropped: 0,
-        }
+    /// Who pays for it.
+    pub fn payer(&self) -> Owner {
+        if self.origin.is_system() { Owner::Integrity } else { Owner::Namespace(self.spec.namespace.clone()) }
     }
+
+    /// The price on the model that it runs on.
+    pub fn price(&self) -> Price {
+        self.prices[self.model_index as usize]
+    }
+
+    /// Every token that it may use: what a dispatch charges its namespace's virtual time with.
+    pub fn tokens_max(&self) -> u64 {
+        u64::from(self.spec.input_tokens) + u64::from(self.spec.output_tokens_max)
+    }
+}
+
+/// What is kept of a live reservation, with its job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReservationRow {
+    /// The claim.
+    pub id: ReservationId,
+    /// On whom.
+    pub node: NodeId,
+    /// When the node was told.
+    pub assigned_at: Time,
+    /// When the whole attempt is overdue.
+    pub attempt_due: Time,
+}
+
+/// An attempt that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptRow {
+    /// The claim.
+    pub reservation: ReservationId,
+    /// Who.
+    pub node: NodeId,
+    /// On which model.
+    pub model: ModelName,
+    /// When the node was told.
+    pub assigned_at: Time,
+    /// When it was over.
+    pub ended_at: Time,
+    /// What came of it.
+    pub outcome: AttemptOutcome,
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// The answer.
+    Succeeded,
+    /// Nothing, and why.
+    Failed(JobError),
+    /// A missed deadline, which.
+    TimedOut(&'static str),
+    /// The node refused.
+    Declined,
+    /// The node lost it.
+    Lost,
+    /// The node never saw it.
+    TakenBack,
+    /// Its job ended meanwhile.
+    Stopped,
+    /// The box restarted under it.
+    Cut,
 }
 
 /// One decision on a job.
@@ -247,8 +299,22 @@ pub enum TraceEvent {
         node: NodeId,
         /// How many nodes were looked at.
         candidates: u32,
-        /// The score's named terms in microseconds; the smallest sum wins.
-        score: Vec<(&'static str, u64)>,
+        /// How it was found.
+        by: PlacedBy,
+        /// The winner's score.
+        score: Score,
+        /// The best of the others, at most `LOSERS_KEPT_MAX`: who, and why not.
+        losers: Vec<(NodeId, Loss)>,
+    },
+    /// It can't run for now.
+    NotRunnable {
+        /// Why.
+        why: Why,
+    },
+    /// Another model stands in from here on.
+    FellBack {
+        /// Which.
+        model: ModelName,
     },
     /// The node began.
     Accepted,
@@ -293,4 +359,63 @@ pub enum TraceEvent {
         /// In which state.
         state: JobState,
     },
+}
+
+/// Losers whose reasons a trace keeps per placement.
+pub const LOSERS_KEPT_MAX: usize = 3;
+
+/// How a placement came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlacedBy {
+    /// The job came and chose among nodes with room.
+    Job,
+    /// A node had room and took the job that was next for it.
+    Node,
+}
+
+/// Why a node lost against the chosen one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Its score was larger.
+    Slower(Score),
+    /// It had failed this job.
+    FailedBefore,
+    /// It had too little free capacity for it.
+    NoRoom,
+}
+
+/// A node's score for a job: named terms in microseconds; the smallest sum wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Score {
+    /// What its load makes a job wait.
+    pub wait_us: i64,
+    /// Loading the model, where it isn't in memory.
+    pub load_us: i64,
+    /// Reading the prompt, at the measured pace.
+    pub prefill_us: i64,
+    /// Generating, at the measured pace.
+    pub decode_us: i64,
+    /// What its cache saves of the prefill; below zero or zero.
+    pub prefix_us: i64,
+    /// What its failures cost on average: the more it fails, the larger.
+    pub reliability_us: i64,
+}
+
+impl Score {
+    /// The sum of the terms.
+    pub fn sum(&self) -> i64 {
+        self.terms().iter().map(|(_, us)| us).sum()
+    }
+
+    /// The terms under their names.
+    pub fn terms(&self) -> [(&'static str, i64); 6] {
+        [
+            ("wait_us", self.wait_us),
+            ("load_us", self.load_us),
+            ("prefill_us", self.prefill_us),
+            ("decode_us", self.decode_us),
+            ("prefix_us", self.prefix_us),
+            ("reliability_us", self.reliability_us),
+        ]
+    }
 }
