@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::command::Scope;
 use super::event::{Endpoint, Environment};
-use super::integrity::{FeedbackRow, Template};
+use super::integrity::{Feedback, Template};
 use super::job::JobRow;
 use super::keys::KeyRow;
 use super::ledger::{Account, Posting, PriceRule};
@@ -138,16 +138,16 @@ pub enum Row {
     Price(PriceRule),
     /// A blind job's template.
     Template(Box<Template>),
-    /// No more.
-    TemplateForgotten(Arc<str>),
+    /// No more: its model, its name.
+    TemplateForgotten(ModelName, Arc<str>),
     /// A subcloud with its members.
     Subcloud(Box<Subcloud>),
     /// No more.
-    SubcloudForgotten(SubcloudName),
+    SubcloudForgotten(Environment, SubcloudName),
     /// The configuration in force.
-    Configuration(Environment, Box<Snapshot>),
+    Configuration(Box<Snapshot>),
     /// What a client thought of an answer.
-    Feedback(JobId, FeedbackRow),
+    Feedback(Feedback),
 }
 
 /// What a node is told apart from work.

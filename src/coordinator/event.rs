@@ -15,7 +15,7 @@ use crate::ids::{
 use crate::time::{Span, Time};
 
 pub use super::spec::{
-    Constraints, Determinism, Endpoint, Environment, Fallbacks, JobSpec, Keyed, Mode, Origin, Tier,
+    Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Origin, Tier,
 };
 
 /// One thing that happened, with everything that the core needs to decide on it.
@@ -136,10 +136,10 @@ pub struct Feedback {
     pub namespace: Namespace,
     /// Which job.
     pub job: JobId,
-    /// What it thinks, at most `FEEDBACK_NOTE_BYTES_MAX` of words.
+    /// What it thinks.
     pub opinion: super::integrity::Opinion,
-    /// In its words.
-    pub note: String,
+    /// In its own words; may be empty.
+    pub note: super::integrity::Note,
 }
 
 /// A dead letter to try again, as a new job that names it.
@@ -214,6 +214,35 @@ pub struct NodeHello {
     pub running: Vec<ReservationId>,
     /// Results that it has not been told are accepted.
     pub results: Vec<Verified<Completion>>,
+}
+
+impl NodeHello {
+    /// What the box's own node brings: everything fits that its slots take, and nobody needs to vouch for it.
+    pub fn local(models: Vec<ModelOffer>) -> Self {
+        Self {
+            node: NodeId::local(),
+            session: Session(1),
+            trust: Trust::Own,
+            environments: Environment::ALL.to_vec(),
+            slots: models.iter().map(|offer| offer.slots).fold(0, u32::saturating_add),
+            models,
+            kv_tokens: u64::MAX,
+            memory_bytes: u64::MAX,
+            gpu: None,
+            region: None,
+            configurations: Vec::new(),
+            running: Vec::new(),
+            results: Vec::new(),
+        }
+    }
+}
+
+impl ModelOffer {
+    /// A model that is in memory, of no particular version.
+    pub fn warm(model: ModelName, slots: u32) -> Self {
+        let (version, digest, load) = (None, None, Span::default());
+        Self { model, version, digest, slots, warmth: Warmth::Warm, load }
+    }
 }
 
 /// A model that a node serves.
