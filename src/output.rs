@@ -91,8 +91,7 @@ pub struct Closing {
 impl Output {
     /// An empty output that may grow to `bytes_max` bytes of text.
     pub fn new(bytes_max: u64) -> Arc<Self> {
-        let written =
-            Written::default();
+        let written = Written::default();
         Arc::new(Self { gate: AtomicU64::new(0), written: Mutex::new(written), bytes_max })
     }
 

@@ -248,21 +248,32 @@ impl ApiError {
             RefusalKind::SizeInvalid => {
                 (400, INVALID, "invalid_value", "The request asks for no output, or its body is too large.")
             }
-            RefusalKind::TtlInvalid => {
-                (400, INVALID, "invalid_value", "The job would expire before it may start: give it more time.")
+            RefusalKind::TtlInvalid => (
+                400,
+                INVALID,
+                "invalid_value",
+                "The job would expire before it may start: give it more time.",
+            ),
+            RefusalKind::TooManyConstraints => (
+                400,
+                INVALID,
+                "invalid_value",
+                "The job has more constraints, fallbacks or metadata than one may have.",
+            ),
+            RefusalKind::SubcloudUnknown => {
+                (404, INVALID, "subcloud_not_found", "No such subcloud in this environment.")
             }
-            RefusalKind::TooManyConstraints => {
-                (400, INVALID, "invalid_value", "The job has more constraints, fallbacks or metadata than one may have.")
-            }
-            RefusalKind::SubcloudUnknown => (404, INVALID, "subcloud_not_found", "No such subcloud in this environment."),
             RefusalKind::SubcloudForbidden => {
                 (403, INVALID, "subcloud_forbidden", "The subcloud doesn't admit this namespace or model.")
             }
             RefusalKind::TierForbidden => (400, INVALID, "invalid_value", "This tier is the system's own."),
             RefusalKind::Unrunnable(why) => (422, INVALID, "unrunnable", why.sentence()),
-            RefusalKind::InsufficientCredits => {
-                (402, INVALID, "insufficient_credits", "The job's worst case costs more credits than there are.")
-            }
+            RefusalKind::InsufficientCredits => (
+                402,
+                INVALID,
+                "insufficient_credits",
+                "The job's worst case costs more credits than there are.",
+            ),
             RefusalKind::KeyConflict => (
                 409,
                 INVALID,

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use super::backlog::Home;
+use super::command::Unrunnable;
 use super::effect::{Refusal, RefusalKind, Runnable};
+use super::eligibility::Need;
 use super::event::{JobSpec, Origin, Submission, Tier};
 use super::job::{Job, JobRow, JobState, RowState, Waits};
+use super::ledger::{Account, CreditLine, Owner};
 use super::limits::BYTES_PER_TOKEN_MAX;
 use super::names::{ModelKey, NamespaceKey};
-use super::eligibility::Need;
 use super::slab::Key;
-use super::spec::{CONSTRAINT_NODES_MAX, FALLBACKS_MAX, METADATA_BYTES_MAX, METADATA_PAIRS_MAX};
+use super::spec::{CONSTRAINT_NODES_MAX, Environment, FALLBACKS_MAX, METADATA_BYTES_MAX, METADATA_PAIRS_MAX};
 use super::trace::TraceEvent;
 use super::{Admission, Coordinator};
-use super::command::Unrunnable;
 use crate::credits::{Credits, Price};
-use crate::ids::{ClientId, Lsn};
+use crate::ids::{ClientId, Lsn, Namespace};
 use crate::time::Span;
 
 /// How soon a client may look for the server's successor.
@@ -31,20 +32,37 @@ pub(super) struct Admitted {
 
 impl Coordinator {
     /// Checks a submission against every bound. Nothing is changed but names that are seen for the first time.
-    pub(super) fn admit(&mut self, submission: &Submission, origin: &Origin) -> Result<Admitted, RefusalKind> {
+    pub(super) fn admit(
+        &mut self,
+        submission: &Submission,
+        origin: &Origin,
+    ) -> Result<Admitted, RefusalKind> {
         let spec = &submission.spec;
         if self.admission == Admission::Draining {
             return Err(RefusalKind::Draining);
         }
         self.check_form(submission, origin)?;
-        let namespace =
-            self.namespaces.intern(&spec.namespace, &self.limits).ok_or(RefusalKind::NamesFull)?;
+        let namespace = self.namespace_key(&spec.namespace).ok_or(RefusalKind::NamesFull)?;
         let model = self.known_model(spec)?;
         self.check_subcloud(spec)?;
         self.check_room(submission, namespace)?;
         let prices = self.prices_of(spec);
-        let worst = prices.iter().map(|price| price.worst_cost(spec.input_tokens, spec.output_tokens_max)).max();
+        let worst =
+            prices.iter().map(|price| price.worst_cost(spec.input_tokens, spec.output_tokens_max)).max();
         Ok(Admitted { namespace, model, prices, hold: worst.unwrap_or_default() })
+    }
+
+    /// A namespace's number; one that is seen for the first time gets what the box gives to those without settings.
+    pub(super) fn namespace_key(&mut self, namespace: &Namespace) -> Option<NamespaceKey> {
+        if let Some(known) = self.namespaces.find(namespace) {
+            return Some(known);
+        }
+        let line = self.limits.credit.map_or(CreditLine::Unlimited, CreditLine::Limit);
+        for environment in Environment::ALL {
+            let owner = Owner::Namespace(namespace.clone());
+            self.ledger.set_line(&Account { environment, owner }, line).ok()?;
+        }
+        self.namespaces.intern(namespace, &self.limits)
     }
 
     fn check_form(&self, submission: &Submission, origin: &Origin) -> Result<(), RefusalKind> {
@@ -91,16 +109,16 @@ impl Coordinator {
             return Err(RefusalKind::SubcloudUnknown);
         }
         let models = std::iter::once(&spec.model).chain(&spec.fallbacks.models);
-        let mut admitted = models.map(|model| {
-            self.subclouds.admits(spec.environment, name, &spec.namespace, model).is_ok()
-        });
+        let mut admitted =
+            models.map(|model| self.subclouds.admits(spec.environment, name, &spec.namespace, model).is_ok());
         if admitted.all(|admitted| admitted) { Ok(()) } else { Err(RefusalKind::SubcloudForbidden) }
     }
 
     fn check_room(&self, submission: &Submission, namespace: NamespaceKey) -> Result<(), RefusalKind> {
         let limits = &self.limits;
         let bytes = self.counts.body_bytes_held.saturating_add(submission.body.len() as u64);
-        let of_namespace = self.namespaces.settings(namespace).queue_jobs_max.min(limits.namespace_queue_jobs_max);
+        let of_namespace =
+            self.namespaces.settings(namespace).queue_jobs_max.min(limits.namespace_queue_jobs_max);
         if self.namespaces.waiting(namespace) >= of_namespace {
             return Err(RefusalKind::NamespaceQueueFull);
         }

@@ -39,7 +39,11 @@ impl Affinity {
     }
 
     /// The nodes that may have it, the last one first.
-    pub(super) fn nodes(&self, model: ModelKey, prefix: Option<u64>) -> [Option<NodeKey>; NODES_PER_PREFIX_MAX] {
+    pub(super) fn nodes(
+        &self,
+        model: ModelKey,
+        prefix: Option<u64>,
+    ) -> [Option<NodeKey>; NODES_PER_PREFIX_MAX] {
         prefix.and_then(|prefix| self.nodes.get(&(model, prefix))).copied().unwrap_or_default()
     }
 }

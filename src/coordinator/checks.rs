@@ -6,8 +6,8 @@ use super::effect::{CancelCause, End, Usage};
 use super::event::{Completion, Determinism, FinishReason, Mode, Origin, Submission, Tier};
 use super::fleet::Sample;
 use super::integrity::{
-    Gravity, Judgement, ResultFacts, Sampling, Seen, billed_input, billed_output, judge_blind, judge_validation,
-    plausible,
+    Gravity, Judgement, ResultFacts, Sampling, Seen, billed_input, billed_output, judge_blind,
+    judge_validation, plausible,
 };
 use super::job::Job;
 use super::names::NodeKey;
@@ -40,7 +40,12 @@ impl Coordinator {
     }
 
     /// A result as it is judged.
-    pub(super) fn facts_of(&self, completion: &Completion, finish: FinishReason, began_at: Time) -> ResultFacts {
+    pub(super) fn facts_of(
+        &self,
+        completion: &Completion,
+        finish: FinishReason,
+        began_at: Time,
+    ) -> ResultFacts {
         let max = self.fleet.reservation(completion.reservation).and_then(|reservation| reservation.job);
         let output_tokens_max = max.map_or(0, |key| self.jobs[key].row.spec.output_tokens_max);
         ResultFacts {
@@ -55,7 +60,12 @@ impl Coordinator {
     }
 
     /// Whether a remote node's result can be. What can't is refused, what is odd is counted.
-    pub(super) fn check_plausible(&mut self, node: NodeKey, key: Key, facts: &ResultFacts) -> Result<(), String> {
+    pub(super) fn check_plausible(
+        &mut self,
+        node: NodeKey,
+        key: Key,
+        facts: &ResultFacts,
+    ) -> Result<(), String> {
         if self.fleet.node(node).is_local() {
             return Ok(());
         }
@@ -95,7 +105,8 @@ impl Coordinator {
     /// Learns how fast the node and the model are.
     pub(super) fn learn_from(&mut self, id: ReservationId, completion: &Completion, usage: Usage) {
         let Some(reservation) = self.fleet.reservation(id) else { return };
-        let (node, Some(model), began_at) = (reservation.node, reservation.model, reservation.began_at) else {
+        let (node, Some(model), began_at) = (reservation.node, reservation.model, reservation.began_at)
+        else {
             return;
         };
         let (Some(first), Some(last)) = (completion.seen.first_at, completion.seen.last_at) else { return };
@@ -116,7 +127,9 @@ impl Coordinator {
         let row = &self.jobs[key].row;
         let (id, environment) = (row.id, row.spec.environment);
         let rate = self.participation(environment).blind_rate_ppm;
-        let Some(template) = self.templates.after(&self.boot.secret, id, &row.spec.model, rate) else { return };
+        let Some(template) = self.templates.after(&self.boot.secret, id, &row.spec.model, rate) else {
+            return;
+        };
         let origin = Origin::Blind { template: template.name.clone() };
         let mut submission = submission_of(template, environment);
         submission.spec.constraints.trust = Some(Trust::Open);

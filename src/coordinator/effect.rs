@@ -19,7 +19,8 @@ use crate::ids::{
 use crate::time::Span;
 
 pub use super::answer::{
-    Answer, CancelCause, CancelState, DeadLetterView, End, Finished, JobView, NodeView, QueueView, Rejection, Usage,
+    Answer, CancelCause, CancelState, DeadLetterView, End, Finished, JobView, NodeView, QueueView, Rejection,
+    Usage,
 };
 
 /// One thing to do.
@@ -355,4 +356,3 @@ impl Why {
         }
     }
 }
-

@@ -6,10 +6,10 @@
 
 use super::effect::Why;
 use super::fleet::Node;
+use super::mutant::mutant;
 use super::names::ModelKey;
 use super::spec::{Environment, JobSpec};
 use super::standing::Trust;
-use super::mutant::mutant;
 use super::subcloud::{NodeFacts, Subcloud, Subclouds};
 use crate::ids::{GpuClass, ModelName, ModelVersion, Region, SubcloudName};
 use crate::time::Time;

@@ -10,12 +10,14 @@ use super::integrity::OutputDigest;
 use super::job::JobRow;
 use super::standing::Trust;
 use crate::ids::{
-    ClientId, Digest, GpuClass, JobId, ModelName, ModelVersion, Namespace, NodeId, Region, ReservationId, Session,
+    ClientId, Digest, GpuClass, JobId, ModelName, ModelVersion, Namespace, NodeId, Region, ReservationId,
+    Session,
 };
 use crate::time::{Span, Time};
 
 pub use super::spec::{
-    Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Origin, Tier,
+    Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Origin,
+    Tier,
 };
 
 /// One thing that happened, with everything that the core needs to decide on it.

@@ -63,9 +63,11 @@ impl Coordinator {
             format!("{} slots taken, {} reservations", counts.slots_taken, counts.reservations)
         });
         let budget = self.limits.output_budget_bytes;
-        audit.check("output budget isn't exceeded", counts.output_bytes_held <= budget.saturating_mul(2), || {
-            format!("{} of {budget} bytes", counts.output_bytes_held)
-        });
+        audit.check(
+            "output budget isn't exceeded",
+            counts.output_bytes_held <= budget.saturating_mul(2),
+            || format!("{} of {budget} bytes", counts.output_bytes_held),
+        );
         let waiting = self.backlog.len();
         audit.check("the backlog waits", waiting <= counts.jobs_queued, || {
             format!("{waiting} in the backlog, {} queued", counts.jobs_queued)
@@ -207,7 +209,11 @@ impl Coordinator {
         for key in self.namespaces.keys() {
             let counted = of_namespace.get(&key).copied().unwrap_or(0);
             audit.check("waiting jobs of a namespace", self.namespaces.waiting(key) == counted, || {
-                format!("{}: kept {}, counted {counted}", self.namespaces.name(key), self.namespaces.waiting(key))
+                format!(
+                    "{}: kept {}, counted {counted}",
+                    self.namespaces.name(key),
+                    self.namespaces.waiting(key)
+                )
             });
         }
     }
@@ -216,19 +222,39 @@ impl Coordinator {
         for (key, node) in self.fleet.nodes() {
             let held = || self.fleet.held_by(key).filter(|r| r.capacity == Capacity::Taken);
             let (slots, kv) = (held().count() as u32, held().map(|r| r.kv_tokens).sum::<u64>());
-            audit.check("a node's capacity is what its reservations take", {
-                (node.taken, node.kv_taken) == (slots, kv)
-            }, || format!("{}: {} slots and {} tokens taken, counted {slots} and {kv}", node.id(), node.taken, node.kv_taken));
+            audit.check(
+                "a node's capacity is what its reservations take",
+                { (node.taken, node.kv_taken) == (slots, kv) },
+                || {
+                    format!(
+                        "{}: {} slots and {} tokens taken, counted {slots} and {kv}",
+                        node.id(),
+                        node.taken,
+                        node.kv_taken
+                    )
+                },
+            );
             for serving in &node.models {
                 let counted = held().filter(|r| r.model == Some(serving.model)).count() as u32;
-                audit.check("a model's slots are what its reservations take", serving.taken == counted, || {
-                    format!("{} {}: {} taken, counted {counted}", node.id(), self.models[serving.model], serving.taken)
-                });
+                audit.check(
+                    "a model's slots are what its reservations take",
+                    serving.taken == counted,
+                    || {
+                        format!(
+                            "{} {}: {} taken, counted {counted}",
+                            node.id(),
+                            self.models[serving.model],
+                            serving.taken
+                        )
+                    },
+                );
             }
             if node.record.standing(self.now) == Standing::Excluded {
-                audit.check("an excluded node is in no lane", node.lanes.is_empty() || node.stood != Standing::Excluded, || {
-                    node.id().to_string()
-                });
+                audit.check(
+                    "an excluded node is in no lane",
+                    node.lanes.is_empty() || node.stood != Standing::Excluded,
+                    || node.id().to_string(),
+                );
             }
         }
     }
@@ -257,7 +283,9 @@ impl Coordinator {
     fn check_clients(&self, audit: &mut Audit) {
         for (id, client) in &self.clients {
             let known = |key| self.jobs.get(key).is_some_and(|job| job.clients.contains(id));
-            audit.check("a client's job knows it", client.job.is_none_or(known), || format!("client {}", id.0));
+            audit.check("a client's job knows it", client.job.is_none_or(known), || {
+                format!("client {}", id.0)
+            });
         }
     }
 

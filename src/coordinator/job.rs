@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::backlog::{Place, Stamp};
-use super::integrity::ResultFacts;
 use super::admit::Admitted;
+use super::backlog::{Place, Stamp};
 use super::effect::{CancelCause, End, Usage};
+use super::eligibility::Need;
 use super::event::{JobError, JobSpec, Origin};
+use super::integrity::ResultFacts;
 use super::ledger::Owner;
 use super::names::{NamespaceKey, NodeKey};
 use super::timers::TimerKey;
-use super::eligibility::Need;
 use super::trace::{TRACE_ENTRIES_MAX, TraceEntry, TraceEvent};
 use crate::credits::{Credits, Price};
 use crate::ids::{ClientId, JobId, Lsn, ModelName, Namespace, NodeId, ReservationId};

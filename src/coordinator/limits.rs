@@ -4,7 +4,7 @@ use super::command::Unrunnable;
 use super::snapshot::{Participation, Snapshot};
 use super::spec::Environment;
 use super::standing::{PenaltyRules, Trust};
-use crate::credits::Price;
+use crate::credits::{Credits, Price};
 use crate::time::Span;
 
 /// Bytes of output that a job's budget counts for each token it may generate.
@@ -91,6 +91,8 @@ pub struct Limits {
     pub penalties: PenaltyRules,
     /// What nodes must put up with, where no configuration says otherwise.
     pub participation: Participation,
+    /// How far below zero the balance of a namespace without settings of its own may go; `None` is as far as it likes.
+    pub credit: Option<Credits>,
     /// Least trust of nodes where a namespace has no settings of its own.
     pub trust: Trust,
     /// What becomes of jobs that no node could run, likewise.
@@ -128,6 +130,7 @@ impl Default for Limits {
             fee_ppm: 0,
             penalties: PenaltyRules::default(),
             participation: Participation::default(),
+            credit: None,
             trust: Trust::Own,
             unrunnable: Unrunnable::Accept,
         }

@@ -79,7 +79,7 @@ use spec::Environment;
 use subcloud::Subclouds;
 use timers::Timers;
 
-use crate::ids::{ClientId, JobId, Lsn, ModelName, Namespace, ReservationId};
+use crate::ids::{ClientId, JobId, Lsn, ModelName, ReservationId};
 use crate::time::Time;
 
 /// What a process start brings: everything that later choices derive from.
@@ -191,10 +191,8 @@ impl Coordinator {
     fn starting_at(now: Time, boot: Boot, limits: Limits, durability: Durability) -> Self {
         let mut ledger = Ledger::default();
         for environment in Environment::ALL {
-            for owner in [Owner::Integrity, Owner::Namespace(Namespace::default_namespace())] {
-                let line = ledger.set_line(&Account { environment, owner }, CreditLine::Unlimited);
-                line.expect("an empty ledger has room");
-            }
+            let integrity = Account { environment, owner: Owner::Integrity };
+            ledger.set_line(&integrity, CreditLine::Unlimited).expect("an empty ledger has room");
         }
         Self {
             boot,

@@ -1,15 +1,15 @@
 //! What clients do: submit, cancel, leave, give feedback.
 
 use super::effect::{
-    Answer, AttachOutput, CancelCause, CancelState, Effect, Lookup, Refusal, RefusalKind, Rejection, Reply, Row,
-    Runnable,
+    Answer, AttachOutput, CancelCause, CancelState, Effect, Lookup, Refusal, RefusalKind, Rejection, Reply,
+    Row, Runnable,
 };
 use super::event::{Cancel, ClientGone, Departure, Feedback, Keyed, Origin, Question, Requeue, Submission};
 use super::fleet::{Ending, Left, ReservationState};
 use super::integrity::Feedback as FeedbackRow;
 use super::job::{Job, JobRow, JobState};
-use super::ledger::Account;
 use super::keys::{KeyEntry, KeyRow, Look};
+use super::ledger::Account;
 use super::limits::KEY_LIFE;
 use super::slab::Key;
 use super::trace::TraceEvent;
@@ -189,9 +189,10 @@ impl Coordinator {
     pub(super) fn on_cancel(&mut self, cancel: Cancel) {
         let job = cancel.job;
         let owned = |row: &JobRow| {
-            cancel.namespace.as_ref().is_none_or(|namespace| {
-                row.spec.namespace == *namespace && !row.origin.is_system()
-            })
+            cancel
+                .namespace
+                .as_ref()
+                .is_none_or(|namespace| row.spec.namespace == *namespace && !row.origin.is_system())
         };
         let key = self.job_keys.find(job).filter(|key| owned(&self.jobs[*key].row));
         let Some(key) = key else {

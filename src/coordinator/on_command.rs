@@ -46,18 +46,24 @@ impl Coordinator {
             Command::PutNamespace(settings) => self.put_namespace(settings)?,
             Command::Deposit(amount, namespace) => {
                 let to = namespace;
-                self.post(amount, LedgerOperation::Deposit {
-                    environment: amount.environment,
-                    namespace: to,
-                    amount: amount.credits,
-                })?;
+                self.post(
+                    amount,
+                    LedgerOperation::Deposit {
+                        environment: amount.environment,
+                        namespace: to,
+                        amount: amount.credits,
+                    },
+                )?;
             }
-            Command::Adjust(amount, owner, note) => self.post(amount, LedgerOperation::Adjust {
-                environment: amount.environment,
-                owner,
-                amount: amount.credits,
-                note: note.to_string(),
-            })?,
+            Command::Adjust(amount, owner, note) => self.post(
+                amount,
+                LedgerOperation::Adjust {
+                    environment: amount.environment,
+                    owner,
+                    amount: amount.credits,
+                    note: note.to_string(),
+                },
+            )?,
             Command::Transfer(amount, node) => self.transfer(amount, node)?,
             Command::PutPrice(rule) => {
                 self.prices.set(&rule).map_err(|_| Rejection::PricesFull)?;
@@ -114,7 +120,8 @@ impl Coordinator {
         let key = self.node_named(node)?;
         let now = self.now;
         let entry = self.fleet.node_mut(key);
-        if entry.is_local() && matches!(command, NodeCommand::Ban | NodeCommand::Freeze | NodeCommand::Drain) {
+        if entry.is_local() && matches!(command, NodeCommand::Ban | NodeCommand::Freeze | NodeCommand::Drain)
+        {
             return Err(Rejection::NodeIsTheBox);
         }
         let record = &mut entry.record;
@@ -149,9 +156,9 @@ impl Coordinator {
             Scope::Model(model) => {
                 backlog::Scope::Model(self.models.intern(model).ok_or(Rejection::NamesFull)?)
             }
-            Scope::Namespace(namespace) => backlog::Scope::Namespace(
-                self.namespaces.intern(namespace, &self.limits).ok_or(Rejection::NamesFull)?,
-            ),
+            Scope::Namespace(namespace) => {
+                backlog::Scope::Namespace(self.namespace_key(namespace).ok_or(Rejection::NamesFull)?)
+            }
             Scope::Tier(tier) => backlog::Scope::Tier(*tier),
         })
     }
@@ -202,7 +209,7 @@ impl Coordinator {
 
     /// Takes over a namespace's settings, each where it decides.
     pub(super) fn settle_namespace(&mut self, settings: &NamespaceSettings) -> Result<(), Rejection> {
-        let key = self.namespaces.intern(&settings.namespace, &self.limits).ok_or(Rejection::NamesFull)?;
+        let key = self.namespace_key(&settings.namespace).ok_or(Rejection::NamesFull)?;
         self.namespaces.settle(key, settings);
         self.backlog.set_weight(key, settings.weight);
         for environment in Environment::ALL {
@@ -216,12 +223,15 @@ impl Coordinator {
     fn transfer(&mut self, amount: Amount, node: NodeId) -> Result<(), Rejection> {
         let key = self.node_named(&node)?;
         let owner = self.fleet.node(key).record.row().owner.clone().ok_or(Rejection::NodeHasNoOwner)?;
-        self.post(amount, LedgerOperation::Transfer {
-            environment: amount.environment,
-            node,
-            namespace: owner,
-            amount: amount.credits,
-        })
+        self.post(
+            amount,
+            LedgerOperation::Transfer {
+                environment: amount.environment,
+                node,
+                namespace: owner,
+                amount: amount.credits,
+            },
+        )
     }
 
     fn post(&mut self, amount: Amount, operation: LedgerOperation) -> Result<(), Rejection> {
@@ -245,7 +255,8 @@ impl Coordinator {
         let (environment, name) = (subcloud.environment, subcloud.name.clone());
         self.subclouds.put(actor, subcloud).map_err(Rejection::Subcloud)?;
         let named = self.subclouds.named(environment, &name);
-        let nodes: Vec<NodeId> = named.into_iter().flat_map(|subcloud| subcloud.nodes.iter().cloned()).collect();
+        let nodes: Vec<NodeId> =
+            named.into_iter().flat_map(|subcloud| subcloud.nodes.iter().cloned()).collect();
         self.subcloud_changed(environment, &name, nodes);
         Ok(())
     }

@@ -4,7 +4,9 @@
 
 use super::Coordinator;
 use super::effect::{Effect, NodeMessage, Usage, When};
-use super::event::{Completion, Declined, ErrorClass, FinishReason, JobError, Progress, Revoked, Status, Stopped};
+use super::event::{
+    Completion, Declined, ErrorClass, FinishReason, JobError, Progress, Revoked, Status, Stopped,
+};
 use super::fleet::{Began, Deadline, Ending, Left, ReservationState};
 use super::job::{AttemptOutcome, JobState};
 use super::mutant::mutant;
@@ -173,7 +175,8 @@ impl Coordinator {
     /// The node is through with a reservation and there is no answer: its capacity is free, its output is closed,
     /// and `Revoked` decides.
     pub(super) fn abandon(&mut self, id: ReservationId, ending: Ending) {
-        self.free_capacity(id);
+        // Nothing is placed there before `Revoked` has decided: the job itself may be the next one.
+        self.fleet.free_capacity(id);
         let reservation = self.fleet.reservation_mut(id).expect("the caller found it");
         reservation.state = ReservationState::Stopping(ending);
         self.effects.push(Effect::CloseOutput(id));

@@ -1,6 +1,8 @@
 //! What operators and readers ask.
 
-use super::effect::{Answer, CancelCause, DeadLetterView, Effect, JobView, Lookup, NodeView, QueueView, RefusalKind};
+use super::effect::{
+    Answer, CancelCause, DeadLetterView, Effect, JobView, Lookup, NodeView, QueueView, RefusalKind,
+};
 use super::effect::{Reply, Runnable};
 use super::event::{Ask, Question};
 use super::fleet::Left;
@@ -25,7 +27,10 @@ impl Coordinator {
             Question::Trace(job) => return self.answer_trace(client, job),
             Question::DeadLetters(most) => {
                 let newest = self.dead_letters.iter().rev().take(most as usize);
-                let view = |(job, as_job): (&JobId, &Option<JobId>)| DeadLetterView { job: *job, requeued_as: *as_job };
+                let view = |(job, as_job): (&JobId, &Option<JobId>)| DeadLetterView {
+                    job: *job,
+                    requeued_as: *as_job,
+                };
                 Answer::DeadLetters(newest.map(view).collect())
             }
             Question::Balances => Answer::Balances(

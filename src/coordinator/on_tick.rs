@@ -1,6 +1,5 @@
 //! What time does: expiries, ends of backoffs, deadlines, and the looks that are due. A bounded number of them a tick.
 
-use super::{Coordinator, Timer};
 use super::effect::{Effect, Row};
 use super::fleet::{Deadline, ReservationState};
 use super::job::{JobState, Waits};
@@ -8,6 +7,7 @@ use super::limits::{FALLBACK_SWEEP_MAX, KEYS_EXPIRED_MAX, TICK_TIMERS_MAX};
 use super::mutant::mutant;
 use super::names::LaneKey;
 use super::slab::Key;
+use super::{Coordinator, Timer};
 use crate::ids::{JobId, ReservationId};
 use crate::time::Span;
 

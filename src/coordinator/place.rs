@@ -139,7 +139,7 @@ impl Coordinator {
     }
 
     /// Puts nodes whose room changed into their places among those that have some.
-    fn settle_touched(&mut self) {
+    pub(super) fn settle_touched(&mut self) {
         let touched = self.fleet.take_touched();
         let (rules, now) = (&self.limits.penalties, self.now);
         for key in &touched {

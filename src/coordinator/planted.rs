@@ -29,7 +29,8 @@ impl Coordinator {
         }
         let split = Split { node: row.node.as_ref(), fee_ppm: self.limits.fee_ppm };
         let job: JobId = row.id;
-        let settlement = Settlement { job, environment, payer: &payer, held: cost, cost, split, at: self.now };
+        let settlement =
+            Settlement { job, environment, payer: &payer, held: cost, cost, split, at: self.now };
         let posted = self.ledger.settle(settlement);
         self.keep_posted(posted);
     }

@@ -17,10 +17,10 @@ use super::limits::{BOX_CUTS_MAX, Limits};
 use super::mutant::mutant;
 use super::names::NodeKey;
 use super::slab::Key;
-use super::suits::output_bytes;
-use super::trace::TraceEvent;
 use super::snapshot::{Snapshot, Snapshots};
 use super::subcloud::{Subcloud, Subclouds};
+use super::suits::output_bytes;
+use super::trace::TraceEvent;
 use super::{Boot, Coordinator, Timer, eligibility::Need};
 use crate::ids::{NodeId, ReservationId, Session};
 use crate::time::{Span, Time};
@@ -109,7 +109,7 @@ impl Coordinator {
             Row::Template(template) => {
                 // A pool of today's bounds; what is beyond isn't drawn from any more.
                 let _ = self.templates.add(*template);
-            },
+            }
             Row::Subcloud(subcloud) => read.subclouds.push(*subcloud),
             Row::Configuration(snapshot) => read.snapshots.push(*snapshot),
             Row::JobForgotten(_)
@@ -130,10 +130,9 @@ impl Coordinator {
             return;
         }
         let fate = fate_of(&mut row);
-        let (Some(namespace), Some(model)) = (
-            self.namespaces.intern(&row.spec.namespace, &self.limits),
-            self.models.intern(&row.model),
-        ) else {
+        let (Some(namespace), Some(model)) =
+            (self.namespace_key(&row.spec.namespace), self.models.intern(&row.model))
+        else {
             panic!("job {}: more names than the bound that it was accepted under", row.id);
         };
         let body_bytes = row.body.as_ref().map_or(0, |body| body.len() as u64);
@@ -315,7 +314,9 @@ fn fate_of(row: &mut JobRow) -> Fate {
 /// The newest time that a row knows.
 fn latest(row: &Row) -> Time {
     match row {
-        Row::Job(job) => [job.ended_at, job.dispatched_at].into_iter().flatten().max().unwrap_or(job.submitted_at),
+        Row::Job(job) => {
+            [job.ended_at, job.dispatched_at].into_iter().flatten().max().unwrap_or(job.submitted_at)
+        }
         Row::Posting(posting) => posting.at,
         _ => Time::default(),
     }

@@ -1,16 +1,16 @@
 //! Reservations begin and end here: capacity, output, timers, and what the node is told.
 
-use super::{Coordinator, Timer};
 use super::effect::{Assignment, Effect, OpenOutput, When};
 use super::event::Tier;
 use super::fleet::{Began, Capacity, Deadline, Reservation, ReservationState};
-use super::job::{AttemptOutcome, AttemptRow, JobState, ReservationRow, Waits};
 use super::job::ATTEMPTS_KEPT_MAX;
+use super::job::{AttemptOutcome, AttemptRow, JobState, ReservationRow, Waits};
 use super::mutant::mutant;
 use super::names::NodeKey;
 use super::slab::Key;
 use super::suits::output_bytes;
 use super::trace::{Loss, PlacedBy, TraceEvent};
+use super::{Coordinator, Timer};
 use crate::ids::{NodeId, ReservationId};
 use crate::time::Time;
 
@@ -170,13 +170,6 @@ impl Coordinator {
         Some(reservation)
     }
 
-    /// Gives a reservation's capacity back while it is still stopping.
-    pub(super) fn free_capacity(&mut self, id: ReservationId) {
-        let Some(node) = self.fleet.reservation(id).map(|reservation| reservation.node) else { return };
-        self.fleet.free_capacity(id);
-        self.room_on(node);
-    }
-
     /// A node may have room: it is offered, and if it drains and is through, it may leave.
     pub(super) fn room_on(&mut self, node: NodeKey) {
         self.placing.offer(node);
@@ -192,6 +185,13 @@ impl Coordinator {
             job.row.history.remove(0);
         }
         let model = job.row.model.clone();
-        job.row.history.push(AttemptRow { reservation: id, node, model, assigned_at, ended_at: now, outcome });
+        job.row.history.push(AttemptRow {
+            reservation: id,
+            node,
+            model,
+            assigned_at,
+            ended_at: now,
+            outcome,
+        });
     }
 }

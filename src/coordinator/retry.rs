@@ -32,7 +32,13 @@ pub(super) struct Remains {
 
 impl Coordinator {
     /// An attempt failed or missed a deadline.
-    pub(super) fn attempt_failed(&mut self, key: Key, error: JobError, remains: Remains, outcome: AttemptOutcome) {
+    pub(super) fn attempt_failed(
+        &mut self,
+        key: Key,
+        error: JobError,
+        remains: Remains,
+        outcome: AttemptOutcome,
+    ) {
         let now = self.now;
         self.counts.attempts_failed += 1;
         let job = &mut self.jobs[key];

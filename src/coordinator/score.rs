@@ -89,7 +89,13 @@ pub(super) fn score(
 }
 
 /// The part of a score that doesn't depend on the job: for one of the model's typical size.
-pub(super) fn typical(node: &Node, serving: &Serving, means: ModelMeans, rules: &PenaltyRules, now: Time) -> i64 {
+pub(super) fn typical(
+    node: &Node,
+    serving: &Serving,
+    means: ModelMeans,
+    rules: &PenaltyRules,
+    now: Time,
+) -> i64 {
     let (input_tokens, output_tokens) = means.typical_tokens();
     let load = Load { input_tokens, output_tokens, prefix: Prefix::Unknown };
     score(node, serving, means, load, rules, now).sum()

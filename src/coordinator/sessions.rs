@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 
-use super::{Coordinator, Timer};
 use super::effect::{Effect, NodeMessage, Usage};
-use super::event::{Heartbeat, ModelOffer, NodeGone, NodeHello, NodeWish, Verified, Completion, Wish};
+use super::event::{Completion, Heartbeat, ModelOffer, NodeGone, NodeHello, NodeWish, Verified, Wish};
 use super::fleet::{Began, Capacity, Deadline, Ending, Reservation, ReservationState, Serving};
 use super::mutant::mutant;
 use super::names::{ModelKey, NodeKey};
 use super::standing::{Environments, Fault, MODELS_PER_NODE_MAX, NodeRow, Party, Trust};
+use super::{Coordinator, Timer};
 use crate::ids::{NodeId, ReservationId, Session};
 
 /// Reservations and results that a node may list; what is beyond counts as not listed.

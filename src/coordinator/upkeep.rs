@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use super::{Coordinator, Timer};
 use super::effect::{NodeMessage, Row};
 use super::event::{Environment, JobSpec, Mode, Origin, Submission, Tier};
 use super::fleet::{Ending, ReservationState};
@@ -13,7 +12,8 @@ use super::names::{ModelKey, NodeKey};
 use super::noise::{Purpose, noise};
 use super::slab::Key;
 use super::spec::Endpoint;
-use super::standing::{Fault, Standing, Trust, TrialDue, Verdict};
+use super::standing::{Fault, Standing, TrialDue, Trust, Verdict};
+use super::{Coordinator, Timer};
 use crate::ids::{Digest, ModelName, Namespace, NodeId, ReservationId};
 use crate::time::{Span, Time};
 
@@ -100,7 +100,8 @@ impl Coordinator {
         for model in models {
             let name = self.models[model].clone();
             for environment in Environment::ALL {
-                let lanes: Vec<_> = self.backlog.lanes_of(super::backlog::Home { environment, model }).collect();
+                let lanes: Vec<_> =
+                    self.backlog.lanes_of(super::backlog::Home { environment, model }).collect();
                 self.fleet.join_lanes(key, lanes.into_iter(), &name, &self.subclouds, self.now);
             }
         }
@@ -162,12 +163,14 @@ impl Coordinator {
         if node.testing.is_some() || !node.record.standing(self.now).takes_tests() {
             return None;
         }
-        let due = |serving: &super::fleet::Serving| {
-            match node.record.trial_due(&self.models[serving.model], serving.digest, self.now) {
-                TrialDue::No => None,
-                TrialDue::Now => Some(self.now),
-                TrialDue::At(at) => Some(at),
-            }
+        let due = |serving: &super::fleet::Serving| match node.record.trial_due(
+            &self.models[serving.model],
+            serving.digest,
+            self.now,
+        ) {
+            TrialDue::No => None,
+            TrialDue::Now => Some(self.now),
+            TrialDue::At(at) => Some(at),
         };
         let first = node.models.iter().filter(|serving| serving.slots > 0).filter_map(due).min()?;
         Some(first.max(node.test_not_before))
@@ -252,7 +255,8 @@ impl Coordinator {
         let Some(key) = self.fleet.find(node) else { return };
         let (now, rules) = (self.now, self.limits.penalties);
         let name: ModelName = job.row.spec.model.clone();
-        let digest = self.fleet.node(key).serving(job.need.model).map_or(Digest::default(), |serving| serving.digest);
+        let digest =
+            self.fleet.node(key).serving(job.need.model).map_or(Digest::default(), |serving| serving.digest);
         let test_retry = self.limits.test_retry;
         let entry = self.fleet.node_mut(key);
         entry.testing = None;

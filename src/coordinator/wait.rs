@@ -1,6 +1,5 @@
 //! How jobs wait: for their time, or in a lane for a node; and which lanes there are.
 
-use super::{Coordinator, Timer};
 use super::backlog::{Arrival, Home, LaneOf};
 use super::effect::Why;
 use super::eligibility::{Need, Shape};
@@ -12,6 +11,7 @@ use super::names::LaneKey;
 use super::slab::Key;
 use super::standing::Trust;
 use super::trace::TraceEvent;
+use super::{Coordinator, Timer};
 
 impl Coordinator {
     /// Lets a queued job wait: for its time if that hasn't come, else for a node.
@@ -107,13 +107,17 @@ impl Coordinator {
         let name = self.models[need.model].clone();
         self.fleet.lanes.begin(lane, need, picky);
         self.fleet.fill_lane(lane, &name, &self.subclouds, self.now);
+        // The job that the lane began for looks there next.
+        self.settle_touched();
     }
 
     /// Lets another model stand in where nobody could serve the job's now, and somebody the other.
     fn choose_model(&mut self, key: Key) {
         while !self.jobs[key].row.spec.fallbacks.models.is_empty() {
             let index = self.jobs[key].row.model_index;
-            if index as usize >= self.jobs[key].row.spec.fallbacks.models.len() || self.is_servable(key, index) {
+            if index as usize >= self.jobs[key].row.spec.fallbacks.models.len()
+                || self.is_servable(key, index)
+            {
                 return;
             }
             let further = (index + 1)..=self.jobs[key].row.spec.fallbacks.models.len() as u32;

@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::coordinator::effect::End;
 use crate::coordinator::event::{
-    Durability, Endpoint, Environment, FinishReason, Mode, ModelOffer, NodeHello, Status, Tier,
+    Durability, Endpoint, FinishReason, JobSpec, Mode, ModelOffer, NodeHello, Status,
 };
 use crate::coordinator::limits::Limits;
 use crate::coordinator::{Boot, Coordinator};

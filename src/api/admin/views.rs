@@ -7,9 +7,9 @@ use super::super::metrics::counts_json;
 use crate::coordinator::Counts;
 use crate::coordinator::effect::{CancelCause, End, NodeView, QueueView, RefusalKind};
 use crate::coordinator::event::{ErrorClass, FinishReason, JobError, Mode};
-use crate::coordinator::standing::Standing;
 use crate::coordinator::job::JobRow;
 use crate::coordinator::score::Score;
+use crate::coordinator::standing::Standing;
 use crate::coordinator::trace::{Loss, PlacedBy, TraceEntry, TraceEvent};
 use crate::time::Time;
 

@@ -65,9 +65,7 @@ pub(super) async fn infer(
     };
     let mut session = context.door.open().map_err(refused)?;
     let in_flight = principal.enter();
-    session
-        .submit(Submission { spec, body })
-        .map_err(refused)?;
+    session.submit(Submission { spec, body }).map_err(refused)?;
     // The core counts the body's bytes from here on.
     drop(room);
     let exchange = Exchange {

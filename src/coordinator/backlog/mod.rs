@@ -26,10 +26,10 @@ use clock::{Listing, TierClock, WEIGHT_MAX};
 use flow::{Flow, FlowKey, Waiting};
 use lane::{AgedStart, Lane, Stock};
 
+pub(super) use counts::View;
 pub(super) use flow::{Arrival, Place, Stamp};
 pub(super) use lane::{Home, LANES_MAX, LaneOf};
 pub(super) use pause::Scope;
-pub(super) use counts::View;
 pub(super) use select::{Cursor, SKIPS_MAX, Selection, Suit};
 
 /// Every waiting job.

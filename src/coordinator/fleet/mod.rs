@@ -10,9 +10,9 @@ mod speed;
 
 use std::collections::BTreeSet;
 
+use super::effect::Why;
 use super::eligibility::{self, FallsBack, Shape};
 use super::event::{NodeHello, Warmth};
-use super::effect::Why;
 use super::index::IdIndex;
 use super::names::{LaneKey, ModelKey, Names, NodeKey, ShapeKey};
 use super::slab::{Key, Slab};
@@ -265,7 +265,14 @@ impl Fleet {
     }
 
     /// What a node lacks for a lane.
-    fn lacks(&self, key: NodeKey, lane: LaneKey, name: &ModelName, subclouds: &Subclouds, now: Time) -> Option<Why> {
+    fn lacks(
+        &self,
+        key: NodeKey,
+        lane: LaneKey,
+        name: &ModelName,
+        subclouds: &Subclouds,
+        now: Time,
+    ) -> Option<Why> {
         let nodes = self.lanes.of(lane);
         match nodes.picky {
             Picky::Yes => eligibility::lack_any(self.node(key), &nodes.need, name, now),

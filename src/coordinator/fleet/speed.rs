@@ -80,8 +80,11 @@ impl ModelMeans {
     /// Learns from an attempt that gave its slot back.
     pub(in crate::coordinator) fn took(&mut self, took: Span) {
         let took = took.0.max(1);
-        self.service_us =
-            if self.service_us == 0 { took } else { (self.service_us.saturating_mul(7).saturating_add(took)) / 8 };
+        self.service_us = if self.service_us == 0 {
+            took
+        } else {
+            (self.service_us.saturating_mul(7).saturating_add(took)) / 8
+        };
     }
 
     /// Learns from an attempt with an answer.

@@ -29,7 +29,7 @@ use self::book::Book;
 use self::operation::Operations;
 use super::event::Environment;
 use crate::credits::Credits;
-use crate::ids::{OperationId, JobId, NodeId};
+use crate::ids::{JobId, NodeId, OperationId};
 use crate::time::Time;
 
 /// Accounts of one environment that operators and holds may open. (A node's is opened by its first earnings,

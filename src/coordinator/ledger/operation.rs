@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::event::Environment;
 use super::{LedgerRefusal, Owner, Posting, PostingId, Step, Subject};
-use crate::ids::OperationId;
 use crate::credits::Credits;
+use crate::ids::OperationId;
 use crate::ids::{Namespace, NodeId};
 use crate::time::{Span, Time};
 
