@@ -102,4 +102,4 @@ macro_rules! mutant {
         false
     };
 }
-pub(super) use mutant;
+pub(in crate::coordinator) use mutant;

@@ -233,6 +233,9 @@ impl Coordinator {
 
     pub(super) fn on_feedback(&mut self, feedback: Feedback) {
         let Feedback { client, namespace, job, opinion, note } = feedback;
+        if self.job_keys.find(job).is_some_and(|key| !Self::is_of(&self.jobs[key].row, Some(&namespace))) {
+            return self.answer_durable(client, Answer::Rejected(Rejection::JobUnknown));
+        }
         let row = FeedbackRow { job, namespace, opinion, note, at: self.now };
         self.counts.feedback += 1;
         self.keep(Row::Feedback(row));

@@ -4,6 +4,7 @@ use super::super::event::{Environment, Tier};
 use super::super::names::{LaneKey, NamespaceKey};
 use super::super::slab::Key;
 use super::clock::Listing;
+use super::flow::Offer;
 use super::lane::{Home, Lane};
 use super::{Backlog, ModelKey, Place};
 use crate::time::Time;
@@ -84,11 +85,11 @@ impl Backlog {
         let flows = flows.filter(|(lane, _)| self.lanes[lane.index()].home == home);
         let first = flows.filter_map(|(_, flow)| {
             let flow = &self.flows[*flow];
-            let returned =
-                flow.returned.first_key_value().map(|(sequence, (_, waiting))| (sequence, waiting));
-            returned.into_iter().chain(flow.queued.first_key_value()).min_by_key(|(sequence, _)| **sequence)
+            let returned = flow.returned.first_key_value();
+            let returned = returned.map(|(sequence, (_, job))| Offer { sequence: *sequence, key: job.key });
+            returned.into_iter().chain(flow.head()).min()
         });
-        first.min_by_key(|(sequence, _)| **sequence).map(|(_, waiting)| waiting.key)
+        first.min().map(|offer| offer.key)
     }
 
     /// Whether nothing waits in a lane.
@@ -100,7 +101,8 @@ impl Backlog {
     pub(in crate::coordinator) fn jobs_in(&self, lane: LaneKey, most: usize) -> Vec<Key> {
         let flows = self.flows.iter().map(|(_, flow)| flow).filter(|flow| flow.lane == lane);
         let jobs = flows.flat_map(|flow| {
-            flow.queued.values().chain(flow.returned.values().map(|(_, job)| job)).map(|job| job.key)
+            let returned = flow.returned.values().map(|(_, job)| job.key);
+            flow.queued.iter().map(|offer| offer.key).chain(returned)
         });
         jobs.take(most).collect()
     }
@@ -109,7 +111,8 @@ impl Backlog {
     pub(in crate::coordinator) fn keys(&self) -> impl Iterator<Item = Key> {
         let flows = self.flows.iter().map(|(_, flow)| flow);
         flows.flat_map(|flow| {
-            flow.queued.values().chain(flow.returned.values().map(|(_, job)| job)).map(|job| job.key)
+            let returned = flow.returned.values().map(|(_, job)| job.key);
+            flow.queued.iter().map(|offer| offer.key).chain(returned)
         })
     }
 

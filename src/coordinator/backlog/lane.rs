@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::event::{Environment, Tier};
 use super::super::names::{LaneKey, ModelKey, NamespaceKey, ShapeKey};
 use super::super::slab::Key;
-use super::{Backlog, FlowKey};
+use super::Backlog;
+use super::flow::{FlowKey, Offer};
 use crate::time::{Span, Time};
 
 /// Lanes of one environment and model, the picky one not counted.
@@ -58,7 +59,7 @@ pub(super) struct LaneTier {
     /// Those of them whose namespace is paused.
     pub(super) held: u64,
     /// Jobs that came back with a start, by that and sequence; those of paused namespaces left out.
-    pub(super) returned: BTreeMap<(u64, u64), FlowKey>,
+    pub(super) returned: BTreeSet<(u64, Offer)>,
     /// The count of changes when a job last came to be offered here.
     pub(super) changed: u64,
 }
