@@ -15,7 +15,7 @@ use super::{Coordinator, Timer};
 use crate::ids::{NodeId, ReservationId, Session};
 
 /// Reservations and results that a node may list; what is beyond counts as not listed.
-pub const HOLDS_MAX: usize = 1_024;
+pub(super) const HOLDS_MAX: usize = 1_024;
 
 impl Coordinator {
     pub(super) fn on_node_connected(&mut self, hello: NodeHello) {

@@ -61,7 +61,7 @@ impl Coordinator {
             return;
         }
         node.record.on_settled(&rules);
-        if node.record.row().conduct.settled_jobs % SETTLED_BETWEEN_ROWS == 0 {
+        if node.record.row().conduct.settled_jobs.is_multiple_of(SETTLED_BETWEEN_ROWS) {
             self.keep_node(key);
         }
     }

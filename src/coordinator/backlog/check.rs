@@ -49,6 +49,7 @@ impl Backlog {
             self.recount(&mut recount, key, flow);
         }
         let mut faults = self.check_counts(&recount);
+        faults.extend(self.flows.iter().flat_map(|(_, flow)| flow.queued.faults()));
         self.lanes.iter().enumerate().for_each(|(at, lane)| {
             faults.extend(self.check_lane(&recount, LaneKey::from(at as u32), lane));
         });

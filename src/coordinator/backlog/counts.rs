@@ -1,7 +1,9 @@
 //! How many jobs wait, for whom and where. Kept with every change; nothing here is counted by walking jobs.
 
 use super::super::event::{Environment, Tier};
-use super::super::names::{LaneKey, NamespaceKey};
+use super::super::names::LaneKey;
+#[cfg(test)]
+use super::super::names::NamespaceKey;
 use super::super::slab::Key;
 use super::clock::Listing;
 use super::flow::Offer;
@@ -24,6 +26,7 @@ impl Backlog {
     }
 
     /// Jobs of a namespace that wait.
+    #[cfg(test)]
     pub(in crate::coordinator) fn waiting_of(&self, namespace: NamespaceKey) -> u64 {
         self.namespaces.get(namespace.index()).map_or(0, |standing| standing.waiting)
     }
@@ -40,6 +43,7 @@ impl Backlog {
     }
 
     /// Jobs that wait in a lane's tier.
+    #[cfg(test)]
     pub(in crate::coordinator) fn waiting_in_lane(&self, lane: LaneKey, tier: Tier) -> u64 {
         self.lanes[lane.index()].tiers[tier as usize].waiting
     }
@@ -57,6 +61,7 @@ impl Backlog {
     }
 
     /// Whether a job in one of these lanes could be placed that is of this tier or above it.
+    #[cfg(test)]
     pub(in crate::coordinator) fn runnable_at_or_above(&self, lanes: &[LaneKey], tier: Tier) -> bool {
         let upper = &Tier::ALL[..=tier as usize];
         lanes.iter().any(|lane| upper.iter().any(|tier| self.runnable_in_lane(*lane, *tier) > 0))

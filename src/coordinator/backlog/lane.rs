@@ -217,6 +217,7 @@ impl Backlog {
     }
 
     /// A lane's environment and model.
+    #[cfg(test)]
     pub(in crate::coordinator) fn home_of(&self, lane: LaneKey) -> Home {
         self.lanes[lane.index()].home
     }

@@ -30,9 +30,13 @@ use self::lane::{AgedStart, Lane, Stock};
 
 pub(super) use self::counts::View;
 pub(super) use self::flow::{Arrival, Place, Stamp};
-pub(super) use self::lane::{Home, LANES_MAX, LaneOf};
+#[cfg(test)]
+use self::lane::LANES_MAX;
+pub(super) use self::lane::{Home, LaneOf};
 pub(super) use self::pause::Scope;
-pub(super) use self::select::{Cursor, SKIPS_MAX, Selection, Suit};
+#[cfg(test)]
+use self::select::SKIPS_MAX;
+pub(super) use self::select::{Cursor, Selection, Suit};
 
 /// Every waiting job.
 #[derive(Debug)]
@@ -84,11 +88,6 @@ impl Backlog {
             jobs: 0,
             changes: 0,
         }
-    }
-
-    /// From now on, batch jobs age at this.
-    pub(super) fn set_batch_age(&mut self, batch_age: Span) {
-        self.batch_age = batch_age;
     }
 
     /// A namespace's share against others while both wait, 1 to `WEIGHT_MAX`; from its next dispatch on.

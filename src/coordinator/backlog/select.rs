@@ -76,12 +76,10 @@ impl Backlog {
         now: Time,
         mut suits: impl FnMut(Key, Tier) -> Suit,
     ) -> Selection {
-        let lower: &[Tier] = if mutant!(TierIgnored) {
-            &[Tier::Background, Tier::Batch, Tier::Standard]
-        } else if mutant!(BatchTakesSlot) {
-            &[Tier::Batch]
-        } else {
-            &[]
+        let lower: &[Tier] = match (mutant!(TierIgnored), mutant!(BatchTakesSlot)) {
+            (true, _) => &[Tier::Background, Tier::Batch, Tier::Standard],
+            (false, true) => &[Tier::Batch],
+            (false, false) => &[],
         };
         for tier in lower {
             let cursor = Cursor { tier: *tier as usize, ..self.top() };
