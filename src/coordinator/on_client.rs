@@ -145,6 +145,10 @@ impl Coordinator {
     /// Attended jobs are acknowledged by their answer; the others, and keyed ones, only once they are on disk.
     fn acknowledge_submit(&mut self, key: Key, client: ClientId) {
         let runnable = self.runnable_shown(key);
+        if let Runnable::No(why) = runnable {
+            let now = self.now;
+            self.jobs[key].note(now, TraceEvent::NotRunnable { why });
+        }
         let Job { row, submit_lsn, .. } = &self.jobs[key];
         let reply = Reply::Accepted { job: row.id, lsn: *submit_lsn, runnable };
         if row.spec.is_tied_to_client() {

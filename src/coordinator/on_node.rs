@@ -63,7 +63,7 @@ impl Coordinator {
     }
 
     /// The node has begun: an assigned reservation runs.
-    fn run(&mut self, id: ReservationId) {
+    pub(super) fn run(&mut self, id: ReservationId) {
         let now = self.now;
         let reservation = self.fleet.reservation_mut(id).expect("the caller found it");
         reservation.state = ReservationState::Running;

@@ -95,9 +95,14 @@ impl Coordinator {
             match self.fleet.reservation_mut(id) {
                 Some(reservation) if reservation.node == key => {
                     reservation.session = session;
-                    if matches!(reservation.state, ReservationState::Stopping(_)) {
-                        let node = self.fleet.node(key).id().clone();
-                        self.effects.push(Effect::Stop { node, reservation: id });
+                    match reservation.state {
+                        // Who runs it has begun, whatever became of its word.
+                        ReservationState::Assigned => self.run(id),
+                        ReservationState::Running => {}
+                        ReservationState::Stopping(_) => {
+                            let node = self.fleet.node(key).id().clone();
+                            self.effects.push(Effect::Stop { node, reservation: id });
+                        }
                     }
                 }
                 Some(_) => {

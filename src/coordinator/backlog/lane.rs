@@ -211,6 +211,11 @@ impl Backlog {
         stock.into_iter().flat_map(|stock| stock.shapes.values().copied().chain(stock.picky))
     }
 
+    /// The lane of an environment and model whose jobs are looked at one by one, if there is one.
+    pub(in crate::coordinator) fn picky_lane(&self, home: Home) -> Option<LaneKey> {
+        self.stocks.get(home.index())?.picky
+    }
+
     /// A lane's shape; `None` for a picky one.
     pub(in crate::coordinator) fn shape_of(&self, lane: LaneKey) -> Option<ShapeKey> {
         self.lanes[lane.index()].shape
