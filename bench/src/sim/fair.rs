@@ -145,7 +145,7 @@ impl Fair {
             trust: Trust::Open,
             ..Limits::default()
         };
-        let boot = Boot { epoch: 5, secret: bytes32(8, seed), lsn: Lsn(0) };
+        let boot = Boot { epoch: 5, secret: bytes32(8, seed), lsn: Lsn(0), at: START };
         let mut fair = Self {
             core: Coordinator::new(boot, limits, Durability::Strict),
             now: START,

@@ -15,9 +15,10 @@ use switchbox::coordinator::event::{
     ModelOffer, NodeGone, NodeHello, NodeWish, Progress, Question, Requeue, Revoked, Seen, Status, Stopped,
     Submission, Tier, Verified, Warmth, Wish,
 };
-use switchbox::coordinator::integrity::{Expect, Opinion, OutputDigest, Template};
+use switchbox::coordinator::integrity::{Expect, Note, Opinion, OutputDigest, Template};
 use switchbox::coordinator::job::JobRow;
 use switchbox::coordinator::ledger::{Owner, PriceRule};
+use switchbox::coordinator::snapshot::Participation;
 use switchbox::coordinator::limits::Limits;
 use switchbox::coordinator::standing::Trust;
 use switchbox::coordinator::{Boot, Coordinator};
@@ -81,13 +82,12 @@ impl Fuzz {
             accept_timeout: rng.ms(1, 3_000),
             attempt_timeout: rng.ms(1, 30_000),
             away_timeout: rng.ms(1, 3_000),
-            blind_rate_ppm: 200_000,
-            validation_rate_ppm: 200_000,
+            participation: Participation { blind_rate_ppm: 200_000, check_rate_ppm: 200_000, ..Default::default() },
             names_max: rng.range(5, 500) as usize,
             trust: Trust::Open,
             ..Limits::default()
         };
-        let boot = Boot { epoch: 3, secret: bytes32(8, seed), lsn: Lsn(0) };
+        let boot = Boot { epoch: 3, secret: bytes32(8, seed), lsn: Lsn(0), at: START };
         let durability = *rng.pick(&[Durability::Strict, Durability::Relaxed]);
         let core = Coordinator::new(boot, limits, durability);
         Self { rng, core, now: START, clients: 0, rows: Vec::new(), reservations: Vec::new(), local: Vec::new() }
@@ -277,7 +277,7 @@ impl Fuzz {
     }
 
     fn feedback(&mut self) -> Event {
-        let note = "x".repeat(*self.rng.pick(&[0, 5, 1_024, 1_025, 100_000]));
+        let note = Note::new(&"x".repeat(*self.rng.pick(&[0, 5, 1_024]))).expect("it is short enough");
         let (client, namespace, job) = (self.client(), self.namespace(), self.job());
         Event::Feedback(Feedback { client, namespace, job, opinion: Opinion::Bad, note })
     }
@@ -444,8 +444,8 @@ impl Fuzz {
             9 => Command::Transfer(amount, self.node()),
             10 => Command::PutPrice(self.price_rule()),
             11 => Command::PutTemplate(Box::new(self.template())),
-            12 => Command::JoinSubcloud(name::<SubcloudName>("closed"), self.node()),
-            _ => Command::DropSubcloud(name::<SubcloudName>("closed")),
+            12 => Command::JoinSubcloud(self.environment(), name::<SubcloudName>("closed"), self.node()),
+            _ => Command::DropSubcloud(self.environment(), name::<SubcloudName>("closed")),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use switchbox::coordinator::command::{NodeCommand, Scope};
 use switchbox::coordinator::event::{
-    Constraints, Determinism, Endpoint, Environment, Fallbacks, JobSpec, Keyed, Mode, Tier, Wish,
+    Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Tier, Wish,
 };
 use switchbox::coordinator::standing::Trust;
 use switchbox::ids::{Digest, GpuClass, IdempotencyKey, NodeId, Region, SubcloudName};
@@ -116,10 +116,11 @@ fn submit(scene: &Scene, at: Time, rng: &mut Rng) -> SubmitPlan {
         spec.key = Some(key_of(number, key, &mut body_number, rng));
         spec.output_tokens_max = 20 + key as u32;
     }
-    spec.input_tokens = match has_tokenizer(&spec.model) {
-        true => rng.range(4, 90) as u32,
-        false => body(body_number).len() as u32 + 16 * spec.messages,
-    };
+    spec.input_tokens = rng.range(4, 90) as u32;
+    if !has_tokenizer(&spec.model) {
+        spec.input_tokens = body(body_number).len() as u32 + 16 * spec.messages;
+        spec.input_count = InputCount::AtMost;
+    }
     if rng.chance(6) {
         spoil(&mut spec, at, rng);
     }
@@ -153,13 +154,13 @@ fn constrain(spec: &mut JobSpec, rng: &mut Rng) {
     let constraints = &mut spec.constraints;
     let some_node = |rng: &mut Rng| NodeId::named(&format!("node_{:02}", rng.below(NODES as u64)));
     if rng.chance(8) {
-        constraints.gpu = Some(name::<GpuClass>(rng.pick(&GPUS)));
+        constraints.gpu = Some(name::<GpuClass>(rng.choose(&GPUS)));
     }
     if rng.chance(8) {
         constraints.memory_bytes_min = *rng.pick(&[16 << 30, 60 << 30]);
     }
     if rng.chance(10) {
-        constraints.region = Some(name::<Region>(rng.pick(&REGIONS)));
+        constraints.region = Some(name::<Region>(rng.choose(&REGIONS)));
     }
     if rng.chance(12) {
         let index = match spec.environment {
@@ -178,7 +179,7 @@ fn constrain(spec: &mut JobSpec, rng: &mut Rng) {
         constraints.trust = Some(*rng.pick(&[Trust::Open, Trust::Open, Trust::Approved, Trust::Own]));
     }
     if rng.chance(8) {
-        spec.version = Some(name(rng.pick(&["v1", "v2"])));
+        spec.version = Some(name(rng.choose(&["v1", "v2"])));
     }
 }
 
@@ -241,7 +242,8 @@ fn trouble(kind: Kind, rng: &mut Rng) -> Option<Trouble> {
     Some(match kind {
         Kind::Steady | Kind::Slow => *rng.pick(&[Trouble::Repeats, cut]),
         Kind::Flaky | Kind::Skewed | Kind::Declining => {
-            *rng.pick(&[cut, Trouble::Repeats, Trouble::HandsBack, Trouble::Changes(rng.draw())])
+            let changes = Trouble::Changes(rng.draw());
+            *rng.pick(&[cut, Trouble::Repeats, Trouble::HandsBack, changes])
         }
         Kind::Dying => Trouble::Dies(long),
         Kind::Partitioned => {

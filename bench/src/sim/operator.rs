@@ -8,7 +8,7 @@ use switchbox::coordinator::command::{Amount, Command, NodeSettings, Operation};
 use switchbox::coordinator::event::{
     Ask, Cancel, Completion, Endpoint, Environment, Event, Feedback, Mode, NodeWish, Question, Requeue, Tier,
 };
-use switchbox::coordinator::integrity::{Expect, Opinion, Template};
+use switchbox::coordinator::integrity::{Expect, Note, Opinion, Template};
 use switchbox::coordinator::ledger::{Owner, PriceRule};
 use switchbox::coordinator::standing::Trust;
 use switchbox::credits::{Credits, Price};
@@ -74,7 +74,7 @@ impl World<'_> {
             for node in &self.scene.nodes {
                 let mainnet = subcloud.environment == Environment::Mainnet;
                 if rng.chance(if mainnet { 20 } else { 30 }) && node.kind != Kind::Local {
-                    self.operate(Command::JoinSubcloud(subcloud.name.clone(), node.id.clone()));
+                    self.operate(Command::JoinSubcloud(subcloud.environment, subcloud.name.clone(), node.id.clone()));
                 }
             }
         }
@@ -123,7 +123,7 @@ impl World<'_> {
     fn feed_back(&mut self, back: usize) {
         let Some((job, namespace)) = self.recent(back) else { return };
         let client = self.new_client();
-        let note = "as asked".to_owned();
+        let note = Note::new("as asked").expect("it is short");
         self.step(Event::Feedback(Feedback { client, namespace, job, opinion: Opinion::Flag, note }));
     }
 
@@ -186,7 +186,7 @@ impl World<'_> {
             Change::Configure(..) => {}
             Change::Template(index, Joins::In) => self.operate(template(index, TEMPLATES - 1)),
             Change::Template(index, Joins::Out) => {
-                self.operate(Command::DropTemplate(template_name(index, TEMPLATES - 1)));
+                self.operate(Command::DropTemplate(model(index), template_name(index, TEMPLATES - 1)));
             }
         }
     }
@@ -219,12 +219,13 @@ impl World<'_> {
     fn change_member(&mut self, subcloud: usize, node: usize, joins: Joins) {
         let scene = &self.scene.subclouds[subcloud];
         let (name, node) = (scene.name.clone(), self.scene.nodes[node].id.clone());
+        let environment = scene.environment;
         let owner = scene.owners.first().cloned();
         let by = if self.rng.chance(50) { owner } else { None };
         let by = if self.rng.chance(20) { Some(namespace(NAMESPACES - 1)) } else { by };
         self.operate_as(by, match joins {
-            Joins::In => Command::JoinSubcloud(name, node),
-            Joins::Out => Command::LeaveSubcloud(name, node),
+            Joins::In => Command::JoinSubcloud(environment, name, node),
+            Joins::Out => Command::LeaveSubcloud(environment, name, node),
         });
     }
 
@@ -232,7 +233,7 @@ impl World<'_> {
         let subcloud = self.scene.subclouds[index].clone();
         self.operate(match joins {
             Joins::In => Command::PutSubcloud(Box::new(subcloud)),
-            Joins::Out => Command::DropSubcloud(subcloud.name),
+            Joins::Out => Command::DropSubcloud(subcloud.environment, subcloud.name),
         });
     }
 

@@ -38,6 +38,11 @@ impl Rng {
         &of[self.below(of.len() as u64) as usize]
     }
 
+    /// One of several words.
+    pub(crate) fn choose(&mut self, of: &[&'static str]) -> &'static str {
+        of[self.below(of.len() as u64) as usize]
+    }
+
     /// A span between two, in milliseconds.
     pub(crate) fn ms(&mut self, low: u64, high: u64) -> Span {
         Span(self.range(low * 1_000, high * 1_000))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use switchbox::coordinator::command::{NamespaceSettings, Unrunnable};
 use switchbox::coordinator::event::{Durability, Environment, ModelOffer, Warmth};
 use switchbox::coordinator::limits::Limits;
+use switchbox::coordinator::snapshot::Participation;
 use switchbox::coordinator::standing::Trust;
 use switchbox::coordinator::subcloud::{Allowed, Isolation, Policy, Subcloud};
 use switchbox::credits::{Credits, Price};
@@ -146,8 +147,13 @@ fn limits(rng: &mut Rng) -> Limits {
         test_retry: Span::from_ms(500),
         price: Price { input: 1_000_000, cached_input: 250_000, output: 3_000_000 },
         fee_ppm: *rng.pick(&[0, 50_000, 333_333]),
-        blind_rate_ppm: *rng.pick(&[0, 20_000, 100_000]),
-        validation_rate_ppm: *rng.pick(&[0, 20_000, 60_000]),
+        participation: Participation {
+            probation_jobs: 10,
+            probation_check_rate_ppm: *rng.pick(&[0, 60_000, 200_000]),
+            check_rate_ppm: *rng.pick(&[0, 20_000, 60_000]),
+            blind_rate_ppm: *rng.pick(&[0, 20_000, 100_000]),
+            ..Participation::default()
+        },
         trust: Trust::Open,
         ..Limits::default()
     };
@@ -232,8 +238,8 @@ fn node(index: usize, rng: &mut Rng) -> NodeScene {
         slots,
         kv_tokens: rng.range(300, 900),
         memory_bytes: *rng.pick(&[8 << 30, 24 << 30, 80 << 30]),
-        gpu: if rng.chance(70) { Some(name::<GpuClass>(rng.pick(&GPUS))) } else { None },
-        region: if rng.chance(80) { Some(name::<Region>(rng.pick(&REGIONS))) } else { None },
+        gpu: if rng.chance(70) { Some(name::<GpuClass>(rng.choose(&GPUS))) } else { None },
+        region: if rng.chance(80) { Some(name::<Region>(rng.choose(&REGIONS))) } else { None },
         owner: if rng.chance(50) { Some(namespace(rng.below(NAMESPACES as u64) as usize)) } else { None },
         pace: if kind == Kind::Slow { rng.ms(15, 20) } else { rng.ms(4, 12) },
     }
@@ -271,7 +277,7 @@ fn settings(index: usize, rng: &mut Rng) -> NamespaceSettings {
 }
 
 fn subclouds(rng: &mut Rng) -> Vec<Subcloud> {
-    let regions: BTreeSet<Region> = [name::<Region>(rng.pick(&REGIONS))].into();
+    let regions: BTreeSet<Region> = [name::<Region>(rng.choose(&REGIONS))].into();
     let owner = namespace(rng.below(NAMESPACES as u64) as usize);
     let some: BTreeSet<Namespace> = (0..NAMESPACES).filter(|_| rng.chance(50)).map(namespace).collect();
     let subcloud = |index: usize, environment, isolate, policy, allowed| Subcloud {

@@ -87,11 +87,11 @@ fn key_of(row: &Row) -> Key {
         Row::Paused(scope) => Holds(format!("paused {scope:?}")),
         Row::Resumed(scope) => Ends(format!("paused {scope:?}")),
         Row::Price(rule) => Holds(format!("price {:?} {:?} {:?} {:?}", rule.environment, rule.model, rule.tier, rule.from)),
-        Row::Template(template) => Holds(format!("template {}", template.name)),
-        Row::TemplateForgotten(name) => Ends(format!("template {name}")),
-        Row::Subcloud(subcloud) => Holds(format!("subcloud {}", subcloud.name)),
-        Row::SubcloudForgotten(name) => Ends(format!("subcloud {name}")),
-        Row::Configuration(environment, _) => Holds(format!("configuration {environment:?}")),
-        Row::Feedback(job, _) => Holds(format!("feedback {job}")),
+        Row::Template(template) => Holds(format!("template {} {}", template.model, template.name)),
+        Row::TemplateForgotten(model, name) => Ends(format!("template {model} {name}")),
+        Row::Subcloud(subcloud) => Holds(format!("subcloud {:?} {}", subcloud.environment, subcloud.name)),
+        Row::SubcloudForgotten(environment, name) => Ends(format!("subcloud {environment:?} {name}")),
+        Row::Configuration(snapshot) => Holds(format!("configuration {:?}", snapshot.environment)),
+        Row::Feedback(feedback) => Holds(format!("feedback {}", feedback.job)),
     }
 }

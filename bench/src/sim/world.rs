@@ -143,8 +143,8 @@ pub(crate) struct Outcome {
     pub(crate) coverage: super::coverage::Coverage,
 }
 
-fn boot(scene: &Scene, epoch: u32, lsn: Lsn) -> Boot {
-    Boot { epoch, secret: bytes32(9, scene.seed), lsn }
+fn boot(scene: &Scene, epoch: u32, lsn: Lsn, at: Time) -> Boot {
+    Boot { epoch, secret: bytes32(9, scene.seed), lsn, at }
 }
 
 /// The epoch of the first start.
@@ -153,7 +153,7 @@ const FIRST_EPOCH: u32 = 1_000_000_000;
 impl<'a> World<'a> {
     /// A world in which nothing has happened yet.
     pub(crate) fn new(scene: &'a Scene, actions: &'a [Timed]) -> Self {
-        let core = Coordinator::new(boot(scene, FIRST_EPOCH, Lsn(0)), scene.limits.clone(), scene.durability);
+        let core = Coordinator::new(boot(scene, FIRST_EPOCH, Lsn(0), START), scene.limits.clone(), scene.durability);
         Self {
             scene,
             actions,
@@ -462,7 +462,7 @@ impl<'a> World<'a> {
         let lsn = self.store.written;
         let mut effects = Vec::new();
         self.core = Coordinator::recover(
-            boot(self.scene, self.epoch, lsn),
+            boot(self.scene, self.epoch, lsn, self.now),
             self.scene.limits.clone(),
             self.scene.durability,
             self.store.state(),

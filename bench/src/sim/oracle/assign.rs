@@ -3,7 +3,7 @@
 use switchbox::coordinator::command::Scope;
 use switchbox::coordinator::effect::{Assignment, Effect, Row};
 use switchbox::coordinator::event::Tier;
-use switchbox::coordinator::job::{PlacedBy, TraceEvent};
+use switchbox::coordinator::trace::{PlacedBy, TraceEvent};
 use switchbox::ids::{JobId, NodeId};
 use switchbox::time::Time;
 

@@ -137,7 +137,9 @@ impl Book {
                 let place = (subcloud.environment, subcloud.name.clone());
                 self.subclouds.insert(place, (**subcloud).clone());
             }
-            Row::SubcloudForgotten(..) => self.forget_subcloud(row),
+            Row::SubcloudForgotten(environment, name) => {
+                self.subclouds.remove(&(*environment, name.clone()));
+            }
             Row::JobForgotten(_)
             | Row::Key(_)
             | Row::KeyForgotten(_)
@@ -146,12 +148,6 @@ impl Book {
             | Row::TemplateForgotten(..)
             | Row::Configuration(..)
             | Row::Feedback(..) => {}
-        }
-    }
-
-    fn forget_subcloud(&mut self, row: &Row) {
-        if let Row::SubcloudForgotten(name) = row {
-            self.subclouds.retain(|(_, known), _| known != name);
         }
     }
 

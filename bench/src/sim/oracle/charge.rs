@@ -3,7 +3,7 @@
 //! Written from the text; it knows prices and token counts, never what the core thinks.
 
 use switchbox::coordinator::effect::{CancelCause, End};
-use switchbox::coordinator::event::{Completion, Status, Stopped};
+use switchbox::coordinator::event::{Completion, InputCount, Status, Stopped};
 use switchbox::credits::Price;
 
 use super::book::JobFacts;
@@ -84,19 +84,18 @@ fn price_of(job: &JobFacts) -> Price {
     job.prices[job.model_index as usize]
 }
 
-/// Prompt tokens: the box's own count where it has one, which it then also has of the output.
-fn input_of(job: &JobFacts, signed: u32, counts: bool) -> u64 {
+/// Prompt tokens: the box's own count where it has one.
+fn input_of(job: &JobFacts, signed: u32) -> u64 {
     let own = u64::from(job.spec.input_tokens);
     let guess = job.body_bytes + 16 * u64::from(job.spec.messages);
-    match counts {
-        true => own,
-        false => own.min(u64::from(signed)).min(guess),
+    match job.spec.input_count {
+        InputCount::Exact => own,
+        InputCount::AtMost => own.min(u64::from(signed)).min(guess),
     }
 }
 
 fn result_cost(job: &JobFacts, result: &Completion, seen_most: Option<u32>) -> i64 {
-    let counts = result.seen.tokens.is_some();
-    let input = input_of(job, result.input_tokens, counts);
+    let input = input_of(job, result.input_tokens);
     let signed = u64::from(result.output_tokens);
     let output = match result.seen.tokens {
         Some(tokens) => signed.min(u64::from(tokens) + 1),
@@ -124,10 +123,8 @@ fn cancelled(ending: &Ending<'_>) -> Charge {
     match ending.word {
         LastWord::Stopped(stopped) if stopped.input_tokens > 0 => {
             let output = u64::from(stopped.output_tokens.min(written.unwrap_or(0)));
-            // The box may or may not have a tokenizer for the model; a stop doesn't say, so both counts may be meant.
-            let price = price_of(before);
-            let of = |counts| cost(price, input_of(before, stopped.input_tokens, counts), 0, output);
-            case("cancelled by the client, stopped after it began", vec![of(true), of(false)])
+            let input = input_of(before, stopped.input_tokens);
+            case("cancelled by the client, stopped after it began", vec![cost(price_of(before), input, 0, output)])
         }
         LastWord::Stopped(_) => case("cancelled by the client before the node began", vec![0]),
         LastWord::Result(result) => {

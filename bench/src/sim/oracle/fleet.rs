@@ -120,7 +120,7 @@ impl Fleet {
         if !known.here {
             return no("the node's connection is gone");
         }
-        if silent && **ask.node != NodeId::local() {
+        if silent && *ask.node != NodeId::local() {
             return no("the node's heartbeat is overdue");
         }
         match &row.exclusion {
@@ -134,8 +134,8 @@ impl Fleet {
     fn tested(&self, ask: &AskNode<'_>) -> Result<(), (Line, String)> {
         let void = self.void_since.get(ask.node).copied().unwrap_or_default();
         let spared = self.reinstated.get(ask.node).is_some_and(|at| *at >= void);
-        let at = ask.book.tested.get(&((*ask.node).clone(), ask.job.model.clone())).copied();
-        if **ask.node == NodeId::local() || spared || at.is_some_and(|at| at >= void) {
+        let at = ask.book.tested.get(&(ask.node.clone(), ask.job.model.clone())).copied();
+        if *ask.node == NodeId::local() || spared || at.is_some_and(|at| at >= void) {
             return Ok(());
         }
         Err((Line::TestedFirst, format!("its last test of the model passed at {at:?}, void since {void:?}")))

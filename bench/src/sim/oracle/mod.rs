@@ -31,6 +31,7 @@ pub(crate) use book::{Book, JobFacts};
 pub(crate) use charge::CASES;
 use fleet::{Fleet, TICKS};
 pub(crate) use judge::{Judge, Line, Violation};
+pub(crate) use told::Heard;
 use told::Told;
 
 /// What an event says, for the judgement of the step that it causes.
