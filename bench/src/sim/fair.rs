@@ -400,7 +400,7 @@ impl Fair {
             self.judge.violated("an invariant of the core", violation);
         }
         let (violations, coverage) = (self.judge.violations, self.coverage);
-        Outcome { violations, hash: EffectHash::new(), steps: self.steps, coverage }
+        Outcome { violations, hash: EffectHash::new(), steps: self.steps, coverage, diary: Vec::new() }
     }
 }
 

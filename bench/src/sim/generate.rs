@@ -113,8 +113,11 @@ fn submit(scene: &Scene, at: Time, rng: &mut Rng) -> SubmitPlan {
     }
     if rng.chance(25) {
         let key = rng.below(12);
-        spec.key = Some(key_of(number, key, &mut body_number, rng));
-        spec.output_tokens_max = 20 + key as u32;
+        // A key is hashed with its endpoint: the same word there and here is two keys.
+        let endpoint_keys = if endpoint == Endpoint::Completions { 500 } else { 0 };
+        let keyed = key_of(number, endpoint_keys + key, &mut body_number, rng);
+        spec = of_body(spec, body_number);
+        spec.key = Some(keyed);
     }
     spec.input_tokens = rng.range(4, 90) as u32;
     if !has_tokenizer(&spec.model) {
@@ -189,6 +192,20 @@ fn fall_back(spec: &mut JobSpec, rng: &mut Rng) {
     let start = rng.below(others.len() as u64) as usize;
     let models = (0..count).map(|n| others[(start + n) % others.len()].clone()).collect();
     spec.fallbacks = Fallbacks { models, after_failures: rng.below(3) as u32 };
+}
+
+/// What a repeated request asks for is its body's affair: the same bytes ask for the same.
+fn of_body(before: JobSpec, body_number: u64) -> JobSpec {
+    let mut rng = Rng::new(body_number, 11);
+    let index = rng.below(MODELS.len() as u64) as usize;
+    let mut spec = JobSpec::plain(before.namespace, before.endpoint, model(index));
+    (spec.mode, spec.tier) = mode_and_tier(&mut rng);
+    spec.ttl = before.ttl;
+    spec.environment = if rng.chance(75) { Environment::Mainnet } else { Environment::Testnet };
+    spec.messages = rng.range(1, 3) as u32;
+    spec.output_tokens_max = rng.range(10, 60) as u32;
+    constrain(&mut spec, &mut rng);
+    spec
 }
 
 /// A key of a namespace. Mostly with the body that it always has, sometimes with another.

@@ -327,7 +327,11 @@ impl World<'_> {
 
     pub(crate) fn stop(&mut self, node: &NodeId, reservation: ReservationId) {
         let Some(index) = self.node_index(node) else { return };
-        self.stops.insert(reservation, self.now + self.scene.limits.stop_timeout);
+        // Being told again doesn't give it more time, unless the box had given it up.
+        let due = self.now + self.scene.limits.stop_timeout;
+        if self.stops.get(&reservation).is_none_or(|before| *before <= self.now) {
+            self.stops.insert(reservation, due);
+        }
         let outbox = &mut self.nodes[index].outbox;
         let is_it = |mail: &Mail| matches!(mail, Mail::Assign(a) if a.reservation == reservation);
         if let Some(at) = outbox.now.iter().position(is_it) {

@@ -1,5 +1,6 @@
 //! Runs seeds on several threads, gathers what they showed, and says so. The verdict is the exit status.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -61,12 +62,14 @@ pub(crate) fn trial(scene: &Scene, list: &[Timed]) -> Outcome {
 
 pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Outcome {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    let detail = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
+    let detail = format!("{text} ({})", PANICKED_AT.take());
     Outcome {
-        violations: vec![Violation { line: "the core doesn't panic".to_owned(), detail: detail.to_owned() }],
+        violations: vec![Violation { line: "the core doesn't panic".to_owned(), detail }],
         hash: EffectHash::new(),
         steps: 0,
         coverage: Coverage::default(),
+        diary: Vec::new(),
     }
 }
 
@@ -101,6 +104,20 @@ impl Tally {
         if let Some(violation) = outcome.violations.into_iter().next() {
             self.failures.push(Failure { seed, violation });
         }
+    }
+}
+
+impl Tally {
+    /// Which promises were broken, by how many seeds, and by which first.
+    fn by_line(&self) -> Vec<String> {
+        let mut lines: BTreeMap<&str, (u64, &Failure)> = BTreeMap::new();
+        for failure in &self.failures {
+            lines.entry(&failure.violation.line).or_insert((0, failure)).0 += 1;
+        }
+        let told = |(line, (count, first)): (&str, (u64, &Failure))| {
+            format!("broken by {count} seeds: {line}; first by {}: {}", first.seed, first.violation.detail)
+        };
+        lines.into_iter().map(told).collect()
     }
 }
 
@@ -150,6 +167,7 @@ pub fn run(seeds: Seeds, mutant: Option<Mutant>) -> Result<(), String> {
     tally.coverage.table().iter().try_for_each(|line| say(line))?;
     let (took, least) = (started.elapsed(), tally.steps_least.unwrap_or(0));
     say(&format!("{} seeds, {} events ({least} at least), in {took:.1?}", tally.seeds, tally.steps))?;
+    tally.by_line().iter().try_for_each(|line| say(line))?;
     for failure in tally.failures.iter().take(FAILURES_TOLD_MAX) {
         plant(mutant);
         tell(failure).iter().try_for_each(|line| say(line))?;
@@ -202,15 +220,24 @@ pub fn replay(seed: u64, mutant: Option<Mutant>) -> Result<(), String> {
     match outcome.violations.into_iter().next() {
         None => Ok(()),
         Some(violation) => {
+            let scene = Scene::new(seed);
+            let list = actions(&scene);
+            let again = catch_unwind(AssertUnwindSafe(|| World::new(&scene, &list).with_diary().run()));
+            again.map(|told| told.diary).unwrap_or_default().iter().try_for_each(|line| say(line))?;
             tell(&Failure { seed, violation }).iter().try_for_each(|line| say(line))?;
             Err(format!("seed {seed} broke a promise"))
         }
     }
 }
 
+thread_local! {
+    /// Where the thread's last panic was.
+    static PANICKED_AT: std::cell::Cell<String> = const { std::cell::Cell::new(String::new()) };
+}
+
 /// A panic of the core is reported with its seed; the default report of every one would drown that.
 pub(crate) fn quiet_panics() {
-    if std::env::var_os("RUST_BACKTRACE").is_none() {
-        std::panic::set_hook(Box::new(|_| {}));
-    }
+    std::panic::set_hook(Box::new(|info| {
+        PANICKED_AT.set(info.location().map(ToString::to_string).unwrap_or_default());
+    }));
 }

@@ -15,6 +15,7 @@ use super::clients::{ClientMail, ClientState};
 use super::generate::{ACTIVE, START, Timed};
 use super::hash::EffectHash;
 use super::nodes::{Mail, NodeState, Says};
+use super::operator::since_start;
 use super::oracle::{Line, Oracle, Step, Violation};
 use super::rng::{Rng, bytes32};
 use super::scene::Scene;
@@ -28,6 +29,8 @@ const GAUGE_STEPS: u64 = 8;
 const TICK: Span = Span::from_ms(10);
 /// How long work goes on after the last action, before everybody leaves.
 const REST: Span = Span::from_secs(3);
+/// The longest that a client's job may wait.
+const TTL_MAX: Span = Span::from_secs(16);
 /// By then everything has wound down, or never will.
 const PATIENCE: Span = Span::from_secs(40);
 
@@ -66,6 +69,8 @@ pub(crate) enum Happening {
     WindDown,
     /// Everybody leaves.
     AllLeave,
+    /// What is still left is ended.
+    EndAll,
 }
 
 /// An output, as the driver's table has it.
@@ -133,7 +138,15 @@ pub(crate) struct World<'a> {
     pub(crate) hash: EffectHash,
     pub(crate) steps: u64,
     pub(crate) winding: bool,
+    audit_due: bool,
+    /// The last steps, in words, where somebody wants to read them.
+    pub(crate) diary: Option<VecDeque<String>>,
 }
+
+/// Characters of an effect that a diary holds.
+const DIARY_CHARS: usize = 300;
+/// Steps that a diary holds.
+const DIARY_STEPS: usize = 60;
 
 /// What a run showed.
 pub(crate) struct Outcome {
@@ -141,6 +154,8 @@ pub(crate) struct Outcome {
     pub(crate) hash: EffectHash,
     pub(crate) steps: u64,
     pub(crate) coverage: super::coverage::Coverage,
+    /// The last steps, if they were to be told.
+    pub(crate) diary: Vec<String>,
 }
 
 fn boot(scene: &Scene, epoch: u32, lsn: Lsn, at: Time) -> Boot {
@@ -179,7 +194,15 @@ impl<'a> World<'a> {
             hash: EffectHash::new(),
             steps: 0,
             winding: false,
+            audit_due: false,
+            diary: None,
         }
+    }
+
+    /// Keeps the last steps in words.
+    pub(crate) fn with_diary(mut self) -> Self {
+        self.diary = Some(VecDeque::new());
+        self
     }
 
     /// Lets everything happen.
@@ -215,7 +238,21 @@ impl<'a> World<'a> {
             hash: self.hash,
             steps: self.steps,
             coverage: self.oracle.coverage,
+            diary: self.diary.into_iter().flatten().collect(),
         }
+    }
+
+    fn write_down(&mut self, event: String, effects: &[Effect]) {
+        let Some(diary) = &mut self.diary else { return };
+        if event == "Tick" && effects.is_empty() {
+            return;
+        }
+        if diary.len() >= DIARY_STEPS {
+            diary.pop_front();
+        }
+        let short = |effect: &Effect| format!("{effect:?}").chars().take(DIARY_CHARS).collect::<String>();
+        let effects: Vec<String> = effects.iter().map(short).collect();
+        diary.push_back(format!("{} {event}\n        -> {}", since_start(self.now), effects.join("\n        -> ")));
     }
 
     fn has_wound_down(&self) -> bool {
@@ -242,8 +279,11 @@ impl<'a> World<'a> {
             ("body_bytes_held", counts.body_bytes_held),
             ("clients", counts.clients),
         ];
+        let live = self.oracle.book.jobs.iter().filter(|(_, job)| job.state.is_live());
+        let live: Vec<String> = live.map(|(id, job)| format!("{id} {:?} {:?} {}", job.origin, job.state, since_start(job.expires_at))).collect();
         for (name, value) in gauges {
-            self.oracle.judge.check(Line::IdleZero, value == 0, || format!("{name} is {value} in the end"));
+            let detail = || format!("{name} is {value} at {}; live: {live:?}", since_start(self.now));
+            self.oracle.judge.check(Line::IdleZero, value == 0, detail);
         }
         self.oracle.check_end();
         self.check_clients();
@@ -282,6 +322,7 @@ impl<'a> World<'a> {
             Happening::Leave(client) => self.leave(client),
             Happening::WindDown => self.wind_down(),
             Happening::AllLeave => self.all_leave(),
+            Happening::EndAll => self.end_all(),
         }
     }
 
@@ -302,11 +343,18 @@ impl<'a> World<'a> {
             let note = self.oracle.before(self.now, &event);
             let lsn_before = self.core.lsn();
             let mut effects = Vec::new();
+            let told = if self.diary.is_some() { format!("{event:?}") } else { String::new() };
             self.core.step(self.now, event, &mut effects);
+            self.write_down(told, &effects);
             let lsn = self.core.lsn();
             self.oracle.after(&Step { now: self.now, note: &note, lsn_before, lsn, effects: &effects });
             self.publish(lsn, effects);
             self.check_step();
+        }
+        // Between an event and what publishing it caused, a deadline may be open: the recount waits for both.
+        if self.audit_due && self.power == Power::On {
+            self.audit_due = false;
+            self.audit();
         }
     }
 
@@ -315,8 +363,9 @@ impl<'a> World<'a> {
         for violation in self.core.quick_check() {
             self.oracle.judge.violated("the core's quick check", violation);
         }
-        if self.steps.is_multiple_of(AUDIT_STEPS) {
-            self.audit();
+        // Whoever reads the diary wants to know the very step.
+        if self.steps.is_multiple_of(AUDIT_STEPS) || self.diary.is_some() {
+            self.audit_due = true;
         }
         if self.steps.is_multiple_of(GAUGE_STEPS) {
             let counts = self.core.counts();
@@ -495,6 +544,8 @@ impl<'a> World<'a> {
         let here: Vec<ClientId> = self.clients.iter().filter(|(_, c)| !c.left).map(|(id, _)| *id).collect();
         here.into_iter().for_each(|client| self.leave(client));
         self.end_service();
+        let patience = if self.scene.seed.is_multiple_of(3) { Span(0) } else { TTL_MAX };
+        self.schedule(patience, Happening::EndAll);
         for index in 0..self.nodes.len() {
             self.leaves_for_good(index);
         }

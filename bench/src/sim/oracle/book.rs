@@ -38,6 +38,8 @@ pub(crate) struct JobFacts {
     pub(crate) node: Option<NodeId>,
     /// Nodes that failed it by their own fault on the model that it runs on.
     pub(crate) failed_on: Vec<NodeId>,
+    /// Nodes on which an attempt came to nothing, for whatever reason: it may be kept off them.
+    pub(crate) avoids: Vec<NodeId>,
 }
 
 impl JobFacts {
@@ -66,6 +68,7 @@ impl JobFacts {
             end: row.end.clone(),
             node: row.node.clone(),
             failed_on: failed.map(|a| a.node.clone()).collect(),
+            avoids: row.history.iter().map(|a| a.node.clone()).collect(),
         }
     }
 

@@ -87,6 +87,8 @@ impl Oracle {
     fn is_just(&self, note: &Note, node: &NodeId, fault: Fault) -> bool {
         let own_word = note.node.as_ref() == Some(node);
         let issued_to = |reservation: &ReservationId| self.issued.get(reservation).map(|(node, _)| node);
+        // A failure is counted when its output is closed, which is an event of its own.
+        let closed = note.revoked.as_ref().filter(|reservation| issued_to(reservation) == Some(node));
         match fault {
             Fault::BadSignature => own_word && note.word == "BadSignature",
             Fault::UnissuedReservation => {
@@ -97,10 +99,17 @@ impl Oracle {
                 let foreign = |r: &ReservationId| issued_to(r).is_some_and(|owner| owner != node);
                 own_word && (note.named.iter().any(foreign) || note.results.iter().any(|r| foreign(&r.reservation)))
             }
-            Fault::AttemptFailed | Fault::FailedCheck => own_word && !note.results.is_empty(),
-            Fault::TimedOut => matches!(note.word, "Tick" | "Progress"),
+            Fault::AttemptFailed | Fault::FailedCheck => {
+                let spoken = closed.is_some_and(|reservation| self.spoken.contains(reservation));
+                spoken || own_word && !note.results.is_empty()
+            }
+            Fault::TimedOut => {
+                let silent = closed.is_some_and(|reservation| !self.spoken.contains(reservation));
+                silent || matches!(note.word, "Tick" | "Progress")
+            }
             Fault::Died => {
-                matches!(note.word, "Tick" | "NodeGone") || own_word && matches!(note.word, "NodeConnected" | "Stopped")
+                let lost = own_word && matches!(note.word, "NodeConnected" | "Stopped");
+                lost || closed.is_some() || matches!(note.word, "Tick" | "NodeGone")
             }
             Fault::FailedTest => true,
         }

@@ -68,6 +68,13 @@ impl Fleet {
         }
     }
 
+    /// Whatever a node says shows that it is there.
+    pub(crate) fn spoke(&mut self, node: &NodeId, now: Time) {
+        if let Some(known) = self.nodes.get_mut(node) {
+            known.heard_at = now;
+        }
+    }
+
     pub(crate) fn takes(&mut self, node: &NodeId, reservation: ReservationId, now: Time) {
         if let Some(known) = self.nodes.get_mut(node) {
             known.taken.insert(reservation, now);
@@ -148,7 +155,7 @@ impl Fleet {
         };
         let other = |(node, known): &(&NodeId, &Presence)| {
             *node != ask.node
-                && !ask.job.failed_on.contains(node)
+                && !ask.job.avoids.contains(node)
                 && self.is_idle(node, ask.now, ask.limits)
                 && room(known)
                 && self.may_take(&AskNode { node, ..*ask }).is_ok()

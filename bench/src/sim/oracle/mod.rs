@@ -46,6 +46,8 @@ pub(crate) struct Note {
     pub(crate) submit: Option<(ClientId, JobSpec)>,
     pub(crate) command: Option<(Option<Namespace>, Command)>,
     pub(crate) wish: Option<Wish>,
+    /// Whose output was closed.
+    pub(crate) revoked: Option<ReservationId>,
 }
 
 /// One step of the core.
@@ -71,6 +73,8 @@ pub(crate) struct Oracle {
     issued: BTreeMap<ReservationId, (NodeId, JobId)>,
     /// What closing outputs found.
     revoked: BTreeMap<ReservationId, (u32, u32)>,
+    /// Attempts whose node said that they failed, or something that can't be.
+    spoken: BTreeSet<ReservationId>,
     /// Jobs whose client took output of an attempt that was closed.
     delivered: BTreeSet<JobId>,
     /// The step that ended a job.
@@ -93,6 +97,7 @@ impl Oracle {
             epoch,
             issued: BTreeMap::new(),
             revoked: BTreeMap::new(),
+            spoken: BTreeSet::new(),
             delivered: BTreeSet::new(),
             ended_lsn: BTreeMap::new(),
             accepted_lsn: BTreeMap::new(),
@@ -137,16 +142,27 @@ impl Oracle {
                 (note.node, note.named) = (Some(stopped.node.clone()), vec![stopped.reservation]);
                 note.stopped = Some(stopped);
             }
-            Event::Revoked(revoked) => self.on_revoked(revoked.reservation, revoked.delivered, revoked.written_tokens),
+            Event::Revoked(revoked) => {
+                note.revoked = Some(revoked.reservation);
+                self.on_revoked(revoked.reservation, revoked.delivered, revoked.written_tokens);
+            }
             Event::Undeliverable(reservation) => self.fleet.frees(*reservation),
             _ => {}
         }
         self.cover_results(&note);
+        if let Some(node) = &note.node
+            && note.word != "NodeGone"
+        {
+            self.fleet.spoke(node, now);
+        }
         note
     }
 
     fn cover_results(&mut self, note: &Note) {
         for result in &note.results {
+            if self.issued.get(&result.reservation).is_some_and(|(node, _)| *node == result.node) {
+                self.spoken.insert(result.reservation);
+            }
             let class = match &result.status {
                 Status::Succeeded(_) => continue,
                 Status::Failed(error) => error.class,
@@ -176,11 +192,7 @@ impl Oracle {
         let dead = self.dead_named(step.note);
         let key_job = step.note.submit.as_ref().and_then(|(_, spec)| self.book.key_job(spec.key?.key));
         let faults_before = self.faults_of(step.note.node.as_ref());
-        for effect in step.effects {
-            if let Effect::Row(row) = effect {
-                self.on_row(step, row);
-            }
-        }
+        self.on_rows(step);
         self.check_listed(&listed);
         self.check_dead(step, &dead, faults_before);
         self.check_submit(step, key_job);

@@ -2,7 +2,7 @@
 //!
 //! It judges rows only; what messages and assignments may say is judged beside it.
 
-use switchbox::coordinator::effect::Row;
+use switchbox::coordinator::effect::{Effect, Row};
 use switchbox::coordinator::event::Origin;
 use switchbox::coordinator::job::{JobRow, JobState};
 use switchbox::coordinator::ledger::{Account, Owner, Posting, PostingId, Step as LedgerStep, Subject};
@@ -26,20 +26,31 @@ fn may_show(before: Option<JobState>, after: JobState) -> bool {
 }
 
 impl Oracle {
-    pub(super) fn on_row(&mut self, step: &Step<'_>, row: &Row) {
-        match row {
-            Row::Job(job) => self.on_job_row(step, job),
-            Row::Posting(posting) => self.on_posting_row(posting),
-            Row::Balance { account, balance } => {
-                self.book.apply(row);
-                let sum = self.book.sums.get(account).copied().unwrap_or(0);
-                self.judge.check(Line::BalanceIsPostings, sum == balance.0, || {
-                    format!("{account:?} is {}, its postings add up to {sum}", balance.0)
-                });
+    /// Rows of a step have no order among themselves: postings are looked at first, for others rest on them.
+    pub(super) fn on_rows(&mut self, step: &Step<'_>) {
+        let rows = || step.effects.iter().filter_map(|effect| if let Effect::Row(row) = effect { Some(row) } else { None });
+        for row in rows() {
+            if let Row::Posting(posting) = row {
+                self.on_posting_row(posting);
             }
-            Row::Node(node) => self.on_node_row(step, node),
-            _ => self.book.apply(row),
         }
+        for row in rows() {
+            match row {
+                Row::Posting(_) => {}
+                Row::Job(job) => self.on_job_row(step, job),
+                Row::Node(node) => self.on_node_row(step, node),
+                _ => self.book.apply(row),
+            }
+        }
+        rows().for_each(|row| self.check_balance(row));
+    }
+
+    fn check_balance(&mut self, row: &Row) {
+        let Row::Balance { account, .. } = row else { return };
+        let (balance, sum) = (self.balance(account), self.book.sums.get(account).copied().unwrap_or(0));
+        self.judge.check(Line::BalanceIsPostings, sum == balance, || {
+            format!("{account:?} is {balance}, its postings add up to {sum}")
+        });
     }
 
     fn on_job_row(&mut self, step: &Step<'_>, row: &JobRow) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use switchbox::coordinator::effect::{Effect, End, NodeMessage, Reply, When};
+use switchbox::coordinator::effect::{Effect, End, NodeMessage, Reply, Row, When};
 use switchbox::coordinator::event::Durability;
 use switchbox::coordinator::standing::Standing;
 use switchbox::ids::{JobId, Lsn, ReservationId};
@@ -38,7 +38,11 @@ impl Oracle {
                 self.told.ended.insert(finished.job, finished.end.clone());
             }
             Heard::Node(NodeMessage::ResultAccepted(reservation)) => {
-                self.told.results.insert(*reservation);
+                let job = self.issued.get(reservation).and_then(|(_, job)| self.book.jobs.get(job));
+                // A failed result is kept too, but its job may go on.
+                if job.is_some_and(|facts| !facts.state.is_live()) {
+                    self.told.results.insert(*reservation);
+                }
             }
             _ => {}
         }
@@ -111,9 +115,9 @@ impl Oracle {
             }
             Reply::Refused(_) => {}
             Reply::Answer(_) => {
-                let wrote = step.lsn > step.lsn_before;
-                let rests_on = if wrote { step.lsn } else { Lsn(0) };
-                self.waits(when, rests_on, !wrote, step.note.word);
+                let own = step.effects.iter().any(is_own_row);
+                let rests_on = if own { step.lsn } else { Lsn(0) };
+                self.waits(when, rests_on, !own, step.note.word);
             }
         }
     }
@@ -145,6 +149,27 @@ impl Oracle {
         };
         self.judge.check(Line::AckWaits, waits, || format!("{what} rests on {rests_on:?}, but leaves {when:?}"));
     }
+}
+
+/// Whether this is a row of what was asked for, and not of what else the step happened to do.
+fn is_own_row(effect: &Effect) -> bool {
+    let Effect::Row(row) = effect else { return false };
+    matches!(
+        row,
+        Row::Posting(_)
+            | Row::Node(_)
+            | Row::Namespace(_)
+            | Row::Paused(_)
+            | Row::Resumed(_)
+            | Row::Price(_)
+            | Row::Template(_)
+            | Row::TemplateForgotten(..)
+            | Row::Subcloud(_)
+            | Row::SubcloudForgotten(..)
+            | Row::Configuration(_)
+            | Row::Feedback(_)
+            | Row::DeadLetter(..)
+    )
 }
 
 fn is_answer(message: &NodeMessage) -> bool {
