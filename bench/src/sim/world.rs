@@ -3,7 +3,7 @@
 //! It imitates the driver to the letter (effects in order, local events at once, messages by LSN) and decides nothing
 //! that is the core's to decide.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use switchbox::coordinator::effect::{Effect, NodeMessage, Reply, Row, When};
 use switchbox::coordinator::event::{Event, Progress, Revoked, Seen};
@@ -131,6 +131,8 @@ pub(crate) struct World<'a> {
     pub(crate) outputs: BTreeMap<ReservationId, Output>,
     /// Jobs in the order in which they were accepted.
     pub(crate) jobs: Vec<(JobId, Namespace)>,
+    /// Attempts that nodes listed and that the box had forgotten.
+    pub(crate) ghosts: BTreeSet<ReservationId>,
     /// Until when a told stop may go unheard.
     pub(crate) stops: BTreeMap<ReservationId, Time>,
     local: VecDeque<Event>,
@@ -146,7 +148,7 @@ pub(crate) struct World<'a> {
 /// Characters of an effect that a diary holds.
 const DIARY_CHARS: usize = 300;
 /// Steps that a diary holds.
-const DIARY_STEPS: usize = 60;
+const DIARY_STEPS: usize = 1_000_000;
 
 /// What a run showed.
 pub(crate) struct Outcome {
@@ -188,6 +190,7 @@ impl<'a> World<'a> {
             sessions: 0,
             outputs: BTreeMap::new(),
             jobs: Vec::new(),
+            ghosts: BTreeSet::new(),
             stops: BTreeMap::new(),
             local: VecDeque::new(),
             oracle: Oracle::new(scene.limits.clone(), scene.durability, FIRST_EPOCH),

@@ -45,10 +45,15 @@ impl Oracle {
                 (false, false, true) => "another node's",
                 (false, false, false) => "never issued",
             });
-            if own || earlier {
+            if own || (earlier && issued.is_none()) {
                 let faults = self.faults_of(step.note.node.as_ref());
+                let row = step.note.node.as_ref().and_then(|node| self.book.nodes.get(node));
                 self.judge.check(Line::HonestNotStruck, faults == faults_before, || {
-                    format!("{:?} was struck for {reservation}: {faults_before} faults became {faults}", step.note.node)
+                    let all = row.map(|row| &row.conduct.faults);
+                    format!(
+                        "{:?} was struck for {reservation} in epoch {}: {faults_before} faults became {all:?}",
+                        step.note.node, self.epoch
+                    )
                 });
             }
         }
