@@ -93,7 +93,7 @@ impl Coordinator {
 
     /// The number of a job's model, if anybody knows it: a configuration, or a node that was here.
     fn known_model(&mut self, spec: &JobSpec) -> Result<ModelKey, RefusalKind> {
-        let known = self.models.key(&spec.model).filter(|model| self.fleet.serves(*model));
+        let known = self.models.key(&spec.model).filter(|model| self.known_models.contains(model));
         if let Some(model) = known {
             return Ok(model);
         }

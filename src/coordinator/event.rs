@@ -214,9 +214,20 @@ pub struct NodeHello {
     /// Configurations that it has, by digest.
     pub configurations: Vec<(Environment, Digest)>,
     /// Reservations that it still runs.
-    pub running: Vec<ReservationId>,
+    pub running: Vec<Held>,
     /// Results that it has not been told are accepted.
     pub results: Vec<Verified<Completion>>,
+}
+
+/// A reservation that a node still runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Which.
+    pub reservation: ReservationId,
+    /// On which model.
+    pub model: ModelName,
+    /// Tokens of its cache that it may take.
+    pub kv_tokens: u64,
 }
 
 impl NodeHello {

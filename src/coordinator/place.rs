@@ -297,11 +297,16 @@ impl Coordinator {
             match finding {
                 // The tick hasn't come to it yet, but it must not be dispatched any more.
                 Finding::Expired(key) => {
-                    self.expire(key);
-                    expired += 1;
+                    // It may have been looked at twice: in its own tier, and as one that has aged.
+                    if self.jobs.get(key).is_some() {
+                        self.expire(key);
+                        expired += 1;
+                    }
                 }
                 Finding::Unfit(key) => {
-                    self.jobs[key].unfit_since.get_or_insert(self.now);
+                    if self.jobs.get(key).is_some() {
+                        self.jobs[key].unfit_since.get_or_insert(self.now);
+                    }
                 }
                 Finding::Starved { key, lane, tier } => {
                     self.placing.short.insert(lane);

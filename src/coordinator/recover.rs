@@ -91,6 +91,10 @@ impl Coordinator {
                 if row.frozen.is_some() {
                     self.ledger.freeze(&row.node);
                 }
+                for model in row.trials.keys() {
+                    let model = self.models.intern(model);
+                    self.known_models.extend(model);
+                }
                 // More nodes than the bound of today: the rest connects as unknown, trusted as little as possible.
                 let _ = self.fleet.admit(*row, self.now);
             }

@@ -2,7 +2,7 @@
 
 use super::effect::{Assignment, Effect, OpenOutput, When};
 use super::event::Tier;
-use super::fleet::{Began, Capacity, Deadline, Reservation, ReservationState};
+use super::fleet::{Began, Capacity, Deadline, Ending, Reservation, ReservationState};
 use super::job::ATTEMPTS_KEPT_MAX;
 use super::job::{AttemptOutcome, AttemptRow, JobState, ReservationRow, Waits};
 use super::mutant::mutant;
@@ -153,7 +153,8 @@ impl Coordinator {
         if let Some(timer) = reservation.timer.take() {
             self.timers.clear(timer);
         }
-        if let Some(model) = reservation.model {
+        let worked = !matches!(reservation.state, ReservationState::Stopping(Ending::Nobody));
+        if let Some(model) = reservation.model.filter(|_| worked) {
             let took = self.now.since(reservation.assigned_at);
             self.fleet.means_mut(model).took(took);
         }
@@ -163,7 +164,7 @@ impl Coordinator {
         }
         let bytes = std::mem::take(&mut reservation.output_bytes);
         self.release_output(bytes);
-        if reservation.model.is_some() {
+        if worked {
             self.effects.push(Effect::ForgetOutput(id));
         }
         self.room_on(reservation.node);

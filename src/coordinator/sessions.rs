@@ -3,10 +3,8 @@
 //! What a node lists is handled in the same step as its connection, before anything new is assigned: first its
 //! results, then what it still runs; and only what it doesn't list is lost.
 
-use std::collections::BTreeSet;
-
 use super::effect::{Effect, NodeMessage, Usage};
-use super::event::{Completion, Heartbeat, ModelOffer, NodeGone, NodeHello, NodeWish, Verified, Wish};
+use super::event::{Completion, Heartbeat, Held, ModelOffer, NodeGone, NodeHello, NodeWish, Verified, Wish};
 use super::fleet::{Began, Capacity, Deadline, Ending, Reservation, ReservationState, Serving};
 use super::mutant::mutant;
 use super::names::{ModelKey, NodeKey};
@@ -62,6 +60,7 @@ impl Coordinator {
         let mut servings: Vec<Serving> = Vec::with_capacity(offers.len().min(MODELS_PER_NODE_MAX));
         for offer in offers.iter().take(MODELS_PER_NODE_MAX) {
             let Some(model) = self.models.intern(&offer.model) else { continue };
+            self.known_models.insert(model);
             if servings.iter().any(|serving| serving.model == model) {
                 continue;
             }
@@ -89,9 +88,9 @@ impl Coordinator {
     }
 
     /// What a node still runs goes on under its new connection; what isn't live any more is to stop.
-    fn take_running(&mut self, key: NodeKey, session: Session, running: Vec<ReservationId>) {
-        let listed: BTreeSet<ReservationId> = running.into_iter().take(HOLDS_MAX).collect();
-        for id in listed {
+    fn take_running(&mut self, key: NodeKey, session: Session, running: Vec<Held>) {
+        for held in running.into_iter().take(HOLDS_MAX) {
+            let id = held.reservation;
             match self.fleet.reservation_mut(id) {
                 Some(reservation) if reservation.node == key => {
                     reservation.session = session;
@@ -114,25 +113,25 @@ impl Coordinator {
                     if self.was_never_issued(id) {
                         self.fault(key, Fault::UnissuedReservation);
                     }
-                    self.readmit(key, session, id);
+                    self.readmit(key, session, &held);
                 }
             }
         }
     }
 
     /// A reservation that isn't live any more but still takes capacity there, until the node says it stopped.
-    fn readmit(&mut self, key: NodeKey, session: Session, id: ReservationId) {
-        let now = self.now;
+    fn readmit(&mut self, key: NodeKey, session: Session, held: &Held) {
+        let (now, id) = (self.now, held.reservation);
         let due = (now + self.limits.stop_timeout, Deadline::Stop);
         let timer = Some(self.timers.set(due.0, Timer::Reservation(id)));
         self.fleet.reserve(Reservation {
             id,
             job: None,
             node: key,
-            model: None,
+            model: self.models.key(&held.model),
             state: ReservationState::Stopping(Ending::Nobody),
             capacity: Capacity::Taken,
-            kv_tokens: 0,
+            kv_tokens: held.kv_tokens.min(self.fleet.node(key).kv_tokens),
             began: Began::Yes,
             session,
             due,

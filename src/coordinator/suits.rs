@@ -11,6 +11,8 @@ use super::mutant::mutant;
 use super::names::{LaneKey, ModelKey, Names, NodeKey};
 use super::place::{Placing, Starved};
 use super::slab::Key;
+use super::spec::Origin;
+use super::standing::Trust;
 use super::subcloud::Subclouds;
 use super::trace::Loss;
 use crate::ids::ModelName;
@@ -101,7 +103,11 @@ impl Look<'_> {
     pub(super) fn may_run(&self, node: &Node, job: &Job) -> bool {
         let lists = &job.row.spec.constraints;
         let listed = lists.allow.is_empty() || lists.allow.contains(node.id());
+        // A blind job on the operator's own machine would find out nothing.
+        let blind_on_own =
+            matches!(job.row.origin, Origin::Blind { .. }) && node.record.row().trust == Trust::Own;
         listed
+            && !blind_on_own
             && !lists.deny.contains(node.id())
             && lack(node, &job.need, &self.models[job.need.model], self.subclouds, self.now).is_none()
     }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use switchbox::coordinator::effect::{Assignment, NodeMessage, When};
+use switchbox::coordinator::event::Held;
 use switchbox::coordinator::event::{
     Completion, Declined, Event, Heartbeat, ModelOffer, NodeGone, NodeHello, Stopped, Verified, Warmth,
 };
@@ -145,7 +146,7 @@ impl World<'_> {
         (node.outbox, node.wire) = (Outbox::default(), BTreeMap::new());
         (node.to_node_at, node.to_box_at) = (now, now);
         let hello = self.hello(index, session);
-        let running = hello.running.clone();
+        let running: Vec<ReservationId> = hello.running.iter().map(|held| held.reservation).collect();
         self.step(Event::NodeConnected(Box::new(hello)));
         let known = |reservation: &ReservationId| self.oracle.book.live.contains_key(reservation);
         self.ghosts.extend(running.into_iter().filter(|reservation| !known(reservation)));
@@ -174,7 +175,7 @@ impl World<'_> {
             gpu: scene.gpu.clone(),
             region: scene.region.clone(),
             configurations: Vec::new(),
-            running: node.runs.keys().copied().collect(),
+            running: node.runs.iter().map(|(reservation, run)| held(*reservation, run)).collect(),
             results,
         }
     }
@@ -208,8 +209,9 @@ impl World<'_> {
         if node.link == session {
             let left = std::mem::take(&mut node.outbox);
             let mails = left.now.into_iter().chain(left.by_lsn.into_iter().map(|(_, mail)| mail));
-            undelivered =
-                mails.filter_map(|mail| if let Mail::Assign(a) = mail { Some(a.reservation) } else { None }).collect();
+            undelivered = mails
+                .filter_map(|mail| if let Mail::Assign(a) = mail { Some(a.reservation) } else { None })
+                .collect();
         }
         let gone = NodeGone { node: node.id.clone(), session: Session(session), undelivered };
         self.step(Event::NodeGone(gone));
@@ -324,8 +326,13 @@ impl World<'_> {
             && tokens + need(new) <= node.kv_tokens.max(need(new));
         let detail = format!(
             "{} got {} ({} tokens) beside {:?}: {of_model} of {slots} slots of {}, {} slots in all, {tokens} of {} tokens",
-            node.id, new.reservation, need(new), taken.iter().map(|a| a.reservation.to_string()).collect::<Vec<_>>(),
-            new.model, node.slots, node.kv_tokens
+            node.id,
+            new.reservation,
+            need(new),
+            taken.iter().map(|a| a.reservation.to_string()).collect::<Vec<_>>(),
+            new.model,
+            node.slots,
+            node.kv_tokens
         );
         self.oracle.judge.check(Line::CapacityKept, fits, || detail);
     }
@@ -439,4 +446,11 @@ impl World<'_> {
         let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != index);
         others.flat_map(|(_, node)| node.runs.keys().copied()).next()
     }
+}
+
+/// An attempt as its node lists it.
+fn held(reservation: ReservationId, run: &Run) -> Held {
+    let Assignment { model, input_tokens, output_tokens_max, .. } = &run.assignment;
+    let kv_tokens = u64::from(*input_tokens) + u64::from(*output_tokens_max);
+    Held { reservation, model: model.clone(), kv_tokens }
 }

@@ -155,11 +155,6 @@ impl Fleet {
         self.by_model.get(model.index()).into_iter().flatten().copied()
     }
 
-    /// Whether any node that was here since the start serves a model.
-    pub(super) fn serves(&self, model: ModelKey) -> bool {
-        self.by_model.get(model.index()).is_some_and(|nodes| !nodes.is_empty())
-    }
-
     /// Whether a job of so many tokens may be too large for some node that serves its model.
     pub(super) fn may_be_too_large(&self, model: ModelKey, kv_tokens: u64) -> bool {
         self.kv_min.get(model.index()).is_some_and(|min| kv_tokens > *min)

@@ -14,7 +14,7 @@ pub(in crate::coordinator) struct Reservation {
     /// The job that it works for; `None` once that goes on without it.
     pub(in crate::coordinator) job: Option<Key>,
     pub(in crate::coordinator) node: NodeKey,
-    /// `None` for one that a node brought and the box doesn't know: it takes a slot, of whatever model.
+    /// `None` for one that a node brought, of a model that the box doesn't know: it takes a slot all the same.
     pub(in crate::coordinator) model: Option<ModelKey>,
     pub(in crate::coordinator) state: ReservationState,
     pub(in crate::coordinator) capacity: Capacity,

@@ -113,11 +113,13 @@ impl Oracle {
         self.coverage.count("events", note.word);
         match event {
             Event::Submit(client, submission) => note.submit = Some((*client, submission.spec.clone())),
-            Event::Operate(operation) => note.command = Some((operation.by.clone(), operation.command.clone())),
+            Event::Operate(operation) => {
+                note.command = Some((operation.by.clone(), operation.command.clone()))
+            }
             Event::NodeConnected(hello) => {
                 note.node = Some(hello.node.clone());
                 note.results = hello.results.iter().map(|result| result.clone().into_inner()).collect();
-                note.named = hello.running.clone();
+                note.named = hello.running.iter().map(|held| held.reservation).collect();
                 let banned = self.book.nodes.get(&hello.node).is_some_and(|row| row.banned.is_some());
                 self.fleet.connected(hello, now, banned);
             }
