@@ -146,9 +146,9 @@ pub(crate) struct World<'a> {
 }
 
 /// Characters of an effect that a diary holds.
-const DIARY_CHARS: usize = 300;
+const DIARY_CHARS: usize = 500;
 /// Steps that a diary holds.
-const DIARY_STEPS: usize = 1_000_000;
+const DIARY_STEPS: usize = 60;
 
 /// What a run showed.
 pub(crate) struct Outcome {

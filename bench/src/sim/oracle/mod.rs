@@ -225,7 +225,10 @@ impl Oracle {
         let waits = |result: &&Completion| {
             let job = self.book.live.get(&result.reservation);
             let facts = job.map(|job| &self.book.jobs[job]);
+            // A result that contradicts itself fails its attempt, listed or not.
+            let can_be = facts.is_some_and(|f| result.output_tokens <= f.spec.output_tokens_max);
             matches!(result.status, Status::Succeeded(_))
+                && can_be
                 && facts.is_some_and(|f| f.reservation.as_ref().is_some_and(|(_, node)| *node == result.node))
                 && !self.revoked.contains_key(&result.reservation)
         };
