@@ -4,6 +4,7 @@
 //! that is the core's to decide.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use switchbox::coordinator::effect::{Effect, NodeMessage, Reply, Row, When};
 use switchbox::coordinator::event::{Event, Progress, Revoked, Seen};
@@ -18,6 +19,7 @@ use super::nodes::{Mail, NodeState, Says};
 use super::operator::since_start;
 use super::oracle::{Line, Oracle, Step, Violation};
 use super::rng::{Rng, bytes32};
+use super::run::panicked;
 use super::scene::Scene;
 use super::store::Store;
 
@@ -347,8 +349,13 @@ impl<'a> World<'a> {
             let lsn_before = self.core.lsn();
             let mut effects = Vec::new();
             let told = if self.diary.is_some() { format!("{event:?}") } else { String::new() };
-            self.core.step(self.now, event, &mut effects);
+            let stepped = catch_unwind(AssertUnwindSafe(|| self.core.step(self.now, event, &mut effects)));
             self.write_down(told, &effects);
+            if let Err(panic) = stepped {
+                self.oracle.judge.violations.extend(panicked(panic.as_ref()).violations);
+                self.power = Power::Off;
+                return;
+            }
             let lsn = self.core.lsn();
             self.oracle.after(&Step { now: self.now, note: &note, lsn_before, lsn, effects: &effects });
             self.publish(lsn, effects);
