@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use switchbox_storage::MemoryStore;
 
-use crate::coordinator::effect::{Answer, Finished, Refusal, RefusalKind};
+use crate::coordinator::effect::{Answer, Finished, Refusal, RefusalKind, Row};
 use crate::coordinator::event::{Ask, ClientGone, Departure, Event, Question, Submission};
 use crate::driver::{Attach, DriverGauges, Envelope};
 use crate::ids::{ClientId, JobId, Lsn};
@@ -244,7 +244,7 @@ impl ClientSession {
 
     fn look_up(&self, job: JobId) -> Answer {
         match self.shared.store.read(&RowKey::Job(job)) {
-            Some(RowValue::Job(row)) => Answer::Trace(row),
+            Some(Row::Job(row)) => Answer::Trace(row),
             _ => Answer::Refused(RefusalKind::JobUnknown, Question::Trace(job)),
         }
     }

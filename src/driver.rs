@@ -10,7 +10,7 @@ use switchbox_storage::{Change, Committer, Group, MemoryStore, Urgency};
 
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
-use crate::coordinator::effect::{Assignment, Effect, OpenOutput, Reply, When};
+use crate::coordinator::effect::{Assignment, AttachOutput, Effect, Lookup, OpenOutput, Reply, When};
 use crate::coordinator::event::{Declined, Event, Progress, Revoked};
 use crate::door::{ClientMail, ClientMessage, Opened};
 use crate::ids::{ClientId, NodeId, ReservationId};
@@ -135,12 +135,16 @@ impl Driver {
                 Effect::Row(row) => changes_of(row, &mut changes),
                 Effect::Urgent => urgency = Urgency::Urgent,
                 Effect::ToClient { client, reply, when } => self.mail_client(client, mail_of(reply), when),
-                Effect::Read { client, job, lsn } => {
+                Effect::Read { client, what, lsn } => {
+                    let (Lookup::Job(job) | Lookup::Answer(job)) = what;
                     self.mail_client(client, ClientMail::Lookup(job), When::Durable(lsn));
                 }
+                // Remote nodes have no connection yet, and the box itself needs no words.
+                Effect::ToNode { .. } => {}
                 Effect::Assign { node, assignment, when } => self.assign(&node, assignment, when),
                 Effect::Stop { node, reservation } => self.stop(&node, reservation),
                 Effect::OpenOutput(open) => self.open_output(open),
+                Effect::AttachOutput(attach) => self.attach_output(attach),
                 Effect::CloseOutput(reservation) => self.close_output(reservation),
                 Effect::ForgetOutput(reservation) => drop(self.outputs.remove(&reservation)),
                 Effect::CheckProgress(reservation) => self.check_progress(reservation),
@@ -177,7 +181,8 @@ impl Driver {
         });
         let Some((link, output, slot)) = slot else {
             let reason = "the node has no room for what it would answer".to_owned();
-            self.local.push_back(Event::Declined(Declined { reservation, reason }));
+            let node = node.clone();
+            self.local.push_back(Event::Declined(Declined { node, reservation, reason }));
             return;
         };
         link.outbox.push(NodeMail::Assign { assignment, output, slot }, when);
@@ -201,12 +206,19 @@ impl Driver {
 
     fn open_output(&mut self, open: OpenOutput) {
         let output = Output::new(open.bytes_max);
-        if let Some(client) = open.client {
+        for client in open.clients {
             let reader = output.reader();
             let opened = Opened { attempt: open.attempt, submit_lsn: open.submit_lsn, reader };
             self.mail_client(client, ClientMail::Message(ClientMessage::Opened(opened)), When::Now);
         }
         self.outputs.insert(open.reservation, output);
+    }
+
+    fn attach_output(&mut self, attach: AttachOutput) {
+        let AttachOutput { reservation, attempt, client, submit_lsn } = attach;
+        let Some(output) = self.outputs.get(&reservation) else { return };
+        let opened = Opened { attempt, submit_lsn, reader: output.reader() };
+        self.mail_client(client, ClientMail::Message(ClientMessage::Opened(opened)), When::Now);
     }
 
     fn close_output(&mut self, reservation: ReservationId) {
@@ -256,7 +268,7 @@ impl Machine<Envelope> for Driver {
 fn mail_of(reply: Reply) -> ClientMail {
     ClientMail::Message(match reply {
         Reply::Refused(refusal) => ClientMessage::Refused(refusal),
-        Reply::Accepted { job, lsn } => ClientMessage::Accepted { job, lsn },
+        Reply::Accepted { job, lsn, .. } => ClientMessage::Accepted { job, lsn },
         Reply::Finished(finished) => ClientMessage::Finished(finished),
         Reply::Answer(answer) => ClientMessage::Answer(answer),
     })

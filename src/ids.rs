@@ -87,6 +87,11 @@ impl NodeId {
     pub fn local() -> Self {
         Self("node_local".into())
     }
+
+    /// A node of that name, as its key was registered.
+    pub fn named(name: &str) -> Self {
+        Self(name.into())
+    }
 }
 
 impl fmt::Display for NodeId {
@@ -120,6 +125,95 @@ impl fmt::Display for Namespace {
 /// The model's name as clients write it.
 pub type ModelName = Arc<str>;
 
+/// Bytes of a checked name.
+pub const NAME_BYTES_MAX: usize = 64;
+/// What a shown wrong name is cut to, so that an error never carries a whole request back.
+const SHOWN_CHARS_MAX: usize = 64;
+
+/// What is wrong with a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` isn't a {kind}: expected 1 to {NAME_BYTES_MAX} characters of a-z, 0-9, `.`, `_` and `-`")]
+pub struct NameError {
+    text: String,
+    kind: &'static str,
+}
+
+fn checked_name(text: &str, kind: &'static str) -> Result<Arc<str>, NameError> {
+    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"._-".contains(&c);
+    if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.bytes().all(allowed) {
+        return Err(NameError { text: text.chars().take(SHOWN_CHARS_MAX).collect(), kind });
+    }
+    Ok(text.into())
+}
+
+/// Defines a name that was checked when it was made, so that nothing later needs to look again.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                checked_name(text, $kind).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// A named group of nodes within one environment.
+    SubcloudName, "subcloud name"
+);
+name!(
+    /// Where a node stands, in the operator's words.
+    Region, "region"
+);
+name!(
+    /// A kind of GPU, such as `h100`.
+    GpuClass, "GPU class"
+);
+name!(
+    /// Which release of a model; it names one digest.
+    ModelVersion, "model version"
+);
+
+/// A SHA-256 of something's bytes: a model's file, a configuration snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// SHA-256 of an idempotency key as the client wrote it: fixed in size, and no secret at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdempotencyKey(pub [u8; 32]);
+
+/// Names one step of the ledger; the same step always has the same name, so repeating it is a no-op.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperationId(pub u128);
+
+/// Numbers the connections of a node; what an earlier connection says late is told from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Session(pub u64);
+
 /// One request of one client connection: the address of its outbox. Never reused within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
@@ -151,5 +245,28 @@ mod tests {
             let error = bad.parse::<JobId>().expect_err(bad).to_string();
             assert!(error.contains("job_"), "{error}");
         }
+    }
+    #[test]
+    fn names_are_checked_and_shown_as_written() {
+        let longest = "a".repeat(NAME_BYTES_MAX);
+        for good in ["h100", "eu-west_1.b", "0", longest.as_str()] {
+            let name: Region = good.parse().expect(good);
+            assert_eq!((name.as_str(), name.to_string()), (good, good.to_owned()));
+        }
+        let long = "a".repeat(NAME_BYTES_MAX + 1);
+        for bad in ["", "H100", "eu west", "é", "a/b", "a\0", long.as_str()] {
+            let error = bad.parse::<GpuClass>().expect_err(bad).to_string();
+            assert!(error.contains("isn't a GPU class") && error.contains("1 to 64"), "{error}");
+        }
+        let error = "X".repeat(1 << 20).parse::<SubcloudName>().expect_err("too long").to_string();
+        assert!(error.len() < 256, "{}", error.len());
+    }
+
+    #[test]
+    fn a_digest_shows_every_byte() {
+        let mut bytes = [0; 32];
+        (bytes[0], bytes[31]) = (0xab, 0x01);
+        let expected = format!("ab{}01", "0".repeat(60));
+        assert_eq!(Digest(bytes).to_string(), expected);
     }
 }

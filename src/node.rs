@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use crate::coordinator::effect::Assignment;
 use crate::coordinator::event::{
-    Completion, Declined, ErrorClass, Event, JobError, Status, Stopped, Verified,
+    Completion, Declined, ErrorClass, Event, JobError, Seen, Status, Stopped, Verified,
 };
 use crate::driver::{Attach, Envelope};
-use crate::ids::ReservationId;
+use crate::ids::{NodeId, ReservationId};
 use crate::output::Output;
 use crate::queue::{Permit, Room};
 use crate::sender::Sender;
+use crate::time::Time;
 
 /// What a node is sent.
 pub enum NodeMail {
@@ -74,14 +75,15 @@ impl Slot {
     /// The node begins. Call at most once, before the result.
     pub fn accepted(&self) {
         if let Some(answer) = &self.answer {
-            let event = Event::Accepted(self.reservation);
+            let event = Event::Accepted(NodeId::local(), self.reservation);
             answer.sender.push(Envelope { event, attach: Attach::Nothing, permit: None });
         }
     }
 
     /// The node refuses.
     pub fn declined(mut self, reason: String) {
-        self.send(Event::Declined(Declined { reservation: self.reservation, reason }));
+        let (node, reservation) = (NodeId::local(), self.reservation);
+        self.send(Event::Declined(Declined { node, reservation, reason }));
     }
 
     /// The attempt is through.
@@ -91,7 +93,8 @@ impl Slot {
 
     /// The attempt was stopped, having used so many tokens.
     pub fn stopped(mut self, input_tokens: u32, output_tokens: u32) {
-        let stopped = Stopped { reservation: self.reservation, input_tokens, output_tokens };
+        let (node, reservation) = (NodeId::local(), self.reservation);
+        let stopped = Stopped { node, reservation, input_tokens, output_tokens };
         self.send(Event::Stopped(Verified::local(stopped)));
     }
 
@@ -103,9 +106,25 @@ impl Slot {
     fn complete(&mut self, result: SlotResult) {
         let SlotResult { status, input_tokens, output_tokens, chunks } = result;
         let reservation = self.reservation;
-        let output_bytes = self.output.extent().bytes;
-        let completion =
-            Completion { reservation, status, input_tokens, output_tokens, chunks, output_bytes };
+        let extent = self.output.extent();
+        let at = |us: u64| (extent.chunks > 0).then_some(Time(us));
+        let seen = Seen {
+            chunks,
+            bytes: extent.bytes,
+            tokens: Some(output_tokens),
+            first_at: at(extent.first_at_us),
+            last_at: at(extent.last_at_us),
+        };
+        let completion = Completion {
+            node: NodeId::local(),
+            reservation,
+            status,
+            input_tokens,
+            cached_tokens: 0,
+            output_tokens,
+            digest: None,
+            seen,
+        };
         self.send(Event::Completed(Verified::local(completion)));
     }
 

@@ -27,12 +27,14 @@ pub struct Output {
     bytes_max: u64,
 }
 
+#[derive(Default)]
 struct Written {
     chunks: Vec<Chunk>,
     /// Chunks written; not their number in `chunks` once the output was closed.
     count: u32,
     bytes: u64,
     tokens: u32,
+    first_at_us: u64,
     last_at_us: u64,
     readers: Vec<Waker>,
 }
@@ -71,6 +73,8 @@ pub struct Extent {
     pub tokens: u32,
     /// Bytes of text written.
     pub bytes: u64,
+    /// When the first chunk came, in microseconds; 0 while there is none.
+    pub first_at_us: u64,
     /// When the last chunk came, in microseconds; 0 while there is none.
     pub last_at_us: u64,
 }
@@ -87,8 +91,7 @@ pub struct Closing {
 impl Output {
     /// An empty output that may grow to `bytes_max` bytes of text.
     pub fn new(bytes_max: u64) -> Arc<Self> {
-        let written =
-            Written { chunks: Vec::new(), count: 0, bytes: 0, tokens: 0, last_at_us: 0, readers: Vec::new() };
+        let written = Written::default();
         Arc::new(Self { gate: AtomicU64::new(0), written: Mutex::new(written), bytes_max })
     }
 
@@ -112,6 +115,9 @@ impl Output {
             }
             written.bytes = bytes;
             written.tokens = written.tokens.saturating_add(chunk.tokens);
+            if written.first_at_us == 0 {
+                written.first_at_us = now_us;
+            }
             written.last_at_us = now_us;
             written.count += 1;
             written.chunks.push(chunk);
@@ -175,7 +181,13 @@ impl Written {
     }
 
     fn extent(&self) -> Extent {
-        Extent { chunks: self.count, tokens: self.tokens, bytes: self.bytes, last_at_us: self.last_at_us }
+        Extent {
+            chunks: self.count,
+            tokens: self.tokens,
+            bytes: self.bytes,
+            first_at_us: self.first_at_us,
+            last_at_us: self.last_at_us,
+        }
     }
 }
 
@@ -262,7 +274,7 @@ mod tests {
         let mut reader = output.reader();
         assert_eq!(reader.try_take(), Some(Take::Chunk(chunk("a"))));
         assert_eq!(reader.try_take(), None);
-        assert_eq!(output.extent(), Extent { chunks: 1, tokens: 1, bytes: 1, last_at_us: 1 });
+        assert_eq!(output.extent(), Extent { chunks: 1, tokens: 1, bytes: 1, first_at_us: 1, last_at_us: 1 });
     }
 
     #[test]

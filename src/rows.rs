@@ -1,12 +1,15 @@
 //! Rows of the core as keys and values of the store. (Bytes are `persist.rs`'s, once there is a journal.)
 
+use std::sync::Arc;
+
 use switchbox_storage::Change;
 
+use crate::coordinator::command::Scope;
 use crate::coordinator::effect::Row;
-use crate::coordinator::job::JobRow;
-use crate::coordinator::ledger::{Account, Posting};
-use crate::credits::Credits;
-use crate::ids::JobId;
+use crate::coordinator::event::{Environment, Tier};
+use crate::coordinator::ledger::{Account, Posting, Subject};
+use crate::ids::{IdempotencyKey, JobId, ModelName, Namespace, NodeId, OperationId, SubcloudName};
+use crate::time::Time;
 
 /// What a row is found by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,45 +17,87 @@ pub enum RowKey {
     /// A job.
     Job(JobId),
     /// A job's settlement.
-    Posting(JobId),
+    Settlement(JobId),
+    /// Credits that an operator moved. An id may be used again after a day, so the time belongs to it.
+    Operation(OperationId, Time),
     /// An account's balance.
     Balance(Account),
+    /// A node's record.
+    Node(NodeId),
+    /// A namespace's settings.
+    Namespace(Namespace),
+    /// An idempotency key.
+    Key(IdempotencyKey),
+    /// A dead letter.
+    DeadLetter(JobId),
+    /// Something that is paused.
+    Paused(Scope),
+    /// A price, by what it is for and its date of effect.
+    Price(Option<Environment>, Option<ModelName>, Option<Tier>, Time),
+    /// A blind job's template, by model and name.
+    Template(ModelName, Arc<str>),
+    /// A subcloud.
+    Subcloud(Environment, SubcloudName),
+    /// The configuration in force.
+    Configuration(Environment),
+    /// What a client thought of an answer.
+    Feedback(JobId),
 }
 
 /// A row as it is kept.
-#[derive(Debug, Clone)]
-pub enum RowValue {
-    /// A job, live or finished.
-    Job(Box<JobRow>),
-    /// A settlement.
-    Posting(Posting),
-    /// A balance with its account.
-    Balance(Account, Credits),
-}
+pub type RowValue = Row;
 
 /// Turns a row into the changes that keep it.
 pub(crate) fn changes_of(row: Row, changes: &mut Vec<Change<RowKey, RowValue>>) {
     match row {
-        Row::Job(job) => changes.push((RowKey::Job(job.id), Some(RowValue::Job(job)))),
         Row::JobForgotten(job) => {
             // Its settlement is in the balances; in memory there is no room to keep it for ever.
-            changes.push((RowKey::Job(job), None));
-            changes.push((RowKey::Posting(job), None));
+            let keys = [RowKey::Job(job), RowKey::Settlement(job), RowKey::Feedback(job)];
+            changes.extend(keys.map(|key| (key, None)));
         }
-        Row::Posting(posting) => {
-            changes.push((RowKey::Posting(posting.job), Some(RowValue::Posting(posting))));
+        Row::KeyForgotten(key) => changes.push((RowKey::Key(key), None)),
+        Row::DeadLetterForgotten(job) => changes.push((RowKey::DeadLetter(job), None)),
+        Row::Resumed(scope) => changes.push((RowKey::Paused(scope), None)),
+        Row::TemplateForgotten(model, name) => changes.push((RowKey::Template(model, name), None)),
+        Row::SubcloudForgotten(environment, name) => {
+            changes.push((RowKey::Subcloud(environment, name), None));
         }
-        Row::Balance { account, balance } => {
-            changes.push((RowKey::Balance(account.clone()), Some(RowValue::Balance(account, balance))));
+        row => {
+            if let Some(key) = key_of(&row) {
+                changes.push((key, Some(row)));
+            }
         }
     }
 }
 
-/// Turns what was kept back into rows, for recovery.
-pub fn row_of(value: RowValue) -> Row {
-    match value {
-        RowValue::Job(job) => Row::Job(job),
-        RowValue::Posting(posting) => Row::Posting(posting),
-        RowValue::Balance(account, balance) => Row::Balance { account, balance },
+/// What a row that is kept is found by; `None` for one that says that something is forgotten.
+pub fn key_of(row: &Row) -> Option<RowKey> {
+    Some(match row {
+        Row::Job(job) => RowKey::Job(job.id),
+        Row::Posting(posting) => posting_key(posting),
+        Row::Balance { account, .. } => RowKey::Balance(account.clone()),
+        Row::Node(node) => RowKey::Node(node.node.clone()),
+        Row::Namespace(settings) => RowKey::Namespace(settings.namespace.clone()),
+        Row::Key(key) => RowKey::Key(key.key),
+        Row::DeadLetter(job, _) => RowKey::DeadLetter(*job),
+        Row::Paused(scope) => RowKey::Paused(scope.clone()),
+        Row::Price(rule) => RowKey::Price(rule.environment, rule.model.clone(), rule.tier, rule.from),
+        Row::Template(template) => RowKey::Template(template.model.clone(), template.name.clone()),
+        Row::Subcloud(subcloud) => RowKey::Subcloud(subcloud.environment, subcloud.name.clone()),
+        Row::Configuration(snapshot) => RowKey::Configuration(snapshot.environment),
+        Row::Feedback(feedback) => RowKey::Feedback(feedback.job),
+        Row::JobForgotten(_)
+        | Row::KeyForgotten(_)
+        | Row::DeadLetterForgotten(_)
+        | Row::Resumed(_)
+        | Row::TemplateForgotten(..)
+        | Row::SubcloudForgotten(..) => return None,
+    })
+}
+
+fn posting_key(posting: &Posting) -> RowKey {
+    match posting.id.subject {
+        Subject::Job(job) => RowKey::Settlement(job),
+        Subject::Operation(operation) => RowKey::Operation(operation, posting.at),
     }
 }

@@ -227,7 +227,7 @@ fn start_core(config: &Config, catalog: Arc<Catalog>) -> Result<Door, ServeError
     let outbox = Outbox::new();
     let node = LocalNode::new(Arc::clone(&outbox), Arc::clone(&commits), Arc::clone(&catalog), clock);
     tokio::spawn(node.run());
-    let hello = NodeHello { node: NodeId::local(), models: catalog.offers() };
+    let hello = NodeHello::local(catalog.offers());
     let link = NodeLink { outbox, room: SlotRoom::new(slots, sender.clone()) };
     sender.push(Envelope {
         event: Event::NodeConnected(Box::new(hello)),
@@ -246,7 +246,7 @@ fn boot(clock: Clock) -> Result<Boot, ServeError> {
     })?;
     // Until there is a journal the start's second is the epoch: larger than any before, unless the clock lies.
     let epoch = u32::try_from(clock.started_at().unix_secs()).unwrap_or(u32::MAX);
-    Ok(Boot { epoch, secret, lsn: Lsn(0) })
+    Ok(Boot { epoch, secret, lsn: Lsn(0), at: clock.now() })
 }
 
 async fn tick(sender: Sender) {

@@ -239,7 +239,57 @@ impl ApiError {
             )
             .about("max_tokens"),
             RefusalKind::JobUnknown => Self::job_unknown(),
+            kind => Self::refused_otherwise(kind).retry(after_of(kind, after)),
         }
+    }
+
+    fn refused_otherwise(kind: RefusalKind) -> Self {
+        let (status, kind_word, code, message): (u16, _, _, &str) = match kind {
+            RefusalKind::SizeInvalid => {
+                (400, INVALID, "invalid_value", "The request asks for no output, or its body is too large.")
+            }
+            RefusalKind::TtlInvalid => (
+                400,
+                INVALID,
+                "invalid_value",
+                "The job would expire before it may start: give it more time.",
+            ),
+            RefusalKind::TooManyConstraints => (
+                400,
+                INVALID,
+                "invalid_value",
+                "The job has more constraints, fallbacks or metadata than one may have.",
+            ),
+            RefusalKind::SubcloudUnknown => {
+                (404, INVALID, "subcloud_not_found", "No such subcloud in this environment.")
+            }
+            RefusalKind::SubcloudForbidden => {
+                (403, INVALID, "subcloud_forbidden", "The subcloud doesn't admit this namespace or model.")
+            }
+            RefusalKind::TierForbidden => (400, INVALID, "invalid_value", "This tier is the system's own."),
+            RefusalKind::Unrunnable(why) => (422, INVALID, "unrunnable", why.sentence()),
+            RefusalKind::InsufficientCredits => (
+                402,
+                INVALID,
+                "insufficient_credits",
+                "The job's worst case costs more credits than there are.",
+            ),
+            RefusalKind::KeyConflict => (
+                409,
+                INVALID,
+                "idempotency_key_reused",
+                "This idempotency key came with another request: use a new one.",
+            ),
+            RefusalKind::KeysFull => (
+                429,
+                RATE,
+                "rate_limit_exceeded",
+                "As many idempotency keys as a namespace may have: the oldest expires within a day.",
+            ),
+            _ => (503, UNAVAILABLE, "server_is_overloaded", "The server can't tell any more names apart."),
+        };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::new(status, kind_word, code, message)
     }
 
     /// How a job ended that has no answer; `None` if it has one.
@@ -314,6 +364,15 @@ fn retry_after_span(after: Option<Span>) -> Retry {
     }
 }
 
+/// How a client is told whether to try again: conflicts of keys never go away by themselves.
+fn after_of(kind: RefusalKind, after: Retry) -> Retry {
+    match kind {
+        RefusalKind::KeyConflict => Retry::Never,
+        RefusalKind::KeysFull | RefusalKind::NamesFull => after,
+        _ => Retry::ByStatus,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,6 +395,10 @@ mod tests {
             (RefusalKind::ModelUnknown, None, 404, "model_not_found", Retry::ByStatus),
             (RefusalKind::OutputTooLarge, None, 400, "invalid_value", Retry::ByStatus),
             (RefusalKind::JobUnknown, None, 404, "job_not_found", Retry::ByStatus),
+            (RefusalKind::InsufficientCredits, None, 402, "insufficient_credits", Retry::ByStatus),
+            (RefusalKind::KeyConflict, None, 409, "idempotency_key_reused", Retry::Never),
+            (RefusalKind::KeysFull, Some(second), 429, "rate_limit_exceeded", Retry::AfterSecs(1)),
+            (RefusalKind::SubcloudForbidden, None, 403, "subcloud_forbidden", Retry::ByStatus),
         ] {
             let error = ApiError::refused(&Refusal { kind, retry_after: after }, "m");
             assert_eq!((error.status.as_u16(), error.code, error.retry), (status, code, retry), "{kind:?}");

@@ -2,6 +2,8 @@
 //!
 //! One list of families serves both, so that a number can't have two names.
 
+mod core;
+
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,90 +49,6 @@ fn counter(name: &'static str, help: &'static str, value: u64) -> Family {
 
 fn by<const N: usize>(label: &'static str, samples: [(&str, u64); N]) -> Samples {
     Samples::By(label, samples.map(|(value, count)| (value.to_owned(), count)).into())
-}
-
-/// What the core counts.
-fn of_core(counts: &Counts) -> Vec<Family> {
-    let states = by(
-        "state",
-        [
-            ("queued", counts.jobs_queued),
-            ("reserved", counts.jobs_reserved),
-            ("running", counts.jobs_running),
-            ("cancelling", counts.jobs_cancelling),
-        ],
-    );
-    let ends = by(
-        "end",
-        [
-            ("succeeded", counts.succeeded),
-            ("failed", counts.failed),
-            ("cancelled", counts.cancelled),
-            ("expired", counts.expired),
-        ],
-    );
-    let help = "Live jobs by state; cancelling ones are counted as reserved or running too.";
-    vec![
-        Family { name: "jobs", help, kind: Kind::Gauge, samples: states },
-        counter("jobs_accepted_total", "Jobs accepted.", counts.accepted),
-        Family { name: "jobs_finished_total", help: "Jobs ended.", kind: Kind::Counter, samples: ends },
-        Family {
-            name: "refusals_total",
-            help: "Jobs refused.",
-            kind: Kind::Counter,
-            samples: refusals(counts),
-        },
-        counter("attempts_failed_total", "Attempts that failed or timed out.", counts.attempts_failed),
-        counter("attempts_lost_total", "Attempts that a node lost.", counts.attempts_lost),
-        gauge("reservations", "Reservations that aren't gone.", counts.reservations),
-        gauge("slots_taken", "Slots of nodes that are taken.", counts.slots_taken),
-        gauge("slots", "Slots of nodes in all.", counts.slots_total),
-        gauge("nodes", "Nodes that are here.", counts.nodes),
-        gauge("holds", "Live holds, one for each live job.", counts.holds),
-        gauge("held_credits", "Micro-credits held.", counts.held_credits),
-        gauge("output_bytes_held", "Bytes of the output budget that are taken.", counts.output_bytes_held),
-        gauge("body_bytes_held", "Bytes of the bodies of live jobs.", counts.body_bytes_held),
-        gauge("clients", "Requests that the core knows and whose client hasn't left.", counts.clients),
-        gauge("timers", "Timers that are set.", counts.timers),
-        Family {
-            name: "disconnects_total",
-            help: "Clients that left before their answer, by what their job did.",
-            kind: Kind::Counter,
-            samples: disconnects(counts),
-        },
-        Family {
-            name: "late_messages_total",
-            help: "Messages of nodes that changed nothing.",
-            kind: Kind::Counter,
-            samples: by("kind", [("dead_reservation", counts.late_messages)]),
-        },
-    ]
-}
-
-fn refusals(counts: &Counts) -> Samples {
-    by(
-        "kind",
-        [
-            ("namespace_queue_full", counts.refused_namespace_queue_full),
-            ("queue_full", counts.refused_queue_full),
-            ("queue_bytes_full", counts.refused_queue_bytes_full),
-            ("draining", counts.refused_draining),
-            ("model_unknown", counts.refused_model_unknown),
-            ("output_too_large", counts.refused_output_too_large),
-        ],
-    )
-}
-
-fn disconnects(counts: &Counts) -> Samples {
-    by(
-        "phase",
-        [
-            ("queued", counts.disconnects_queued),
-            ("prefill", counts.disconnects_prefill),
-            ("decode", counts.disconnects_decode),
-            ("unread", counts.disconnects_unread),
-        ],
-    )
 }
 
 /// What can be seen without asking the core.
@@ -224,7 +142,7 @@ fn of_executors(catalog: &Catalog) -> Vec<Family> {
 /// Everything, for Prometheus.
 pub(super) fn text(counts: &Counts, edges: &Edges<'_>, catalog: &Catalog) -> String {
     let mut out = String::with_capacity(8 << 10);
-    for family in of_core(counts) {
+    for family in core::families(counts) {
         write_family(&mut out, PREFIX, &family);
     }
     for family in of_edges(edges) {
@@ -250,7 +168,7 @@ pub(super) fn counts_json(counts: &Counts) -> Value {
         };
         (family.name.to_owned(), value)
     };
-    Value::Object(of_core(counts).into_iter().map(member).collect::<Map<_, _>>())
+    Value::Object(core::families(counts).into_iter().map(member).collect::<Map<_, _>>())
 }
 
 fn write_family(out: &mut String, prefix: &str, family: &Family) {

@@ -1,5 +1,7 @@
 //! `switchbox jobs trace`: asks the admin API of a running box for a job's decisions and shows them in time. Fields
-//! that it doesn't know are shown as they are, so that a newer box can tell more.
+//! and steps that it doesn't know are shown as they are, so that a newer box can tell more.
+
+mod words;
 
 use std::io::Write;
 
@@ -92,16 +94,28 @@ fn render(job: &Map<String, Value>) -> String {
     lines.iter().map(|line| format!("{}\n", printable(line.trim_end()))).collect()
 }
 
-/// One line a step: when, what, and everything that it says.
+/// A step's lines: when, what, in words, and whatever else it says.
 fn timeline(steps: &[&Map<String, Value>], start: u64) -> Vec<String> {
     let event =
         |step: &Map<String, Value>| step.get("event").map_or("?".to_owned(), |event| field(event, start));
     let width = steps.iter().map(|step| event(step).len()).max().unwrap_or(0);
-    let line = |step: &&Map<String, Value>| {
+    let lines = |step: &&Map<String, Value>| {
         let at = time_us(step, "at").map(|at| offset(start, at)).unwrap_or_default();
-        format!("  {at:>14}  {:width$}  {}", event(step), fields(step, &["event", "at", "at_us"], start))
+        let (told, more) = match words::of(step, start) {
+            Some(words) => (words.told, words.lines),
+            None => (&[][..], vec![String::new()]),
+        };
+        let apart: Vec<&str> = ["event", "at", "at_us"].iter().chain(told).copied().collect();
+        let rest = fields(step, &apart, start);
+        let mut said = more.into_iter();
+        let first = said.next().into_iter().chain([rest]).filter(|part| !part.is_empty());
+        let first = first.collect::<Vec<_>>().join("  ");
+        let head = format!("  {at:>14}  {:width$}  {first}", event(step));
+        let indent = " ".repeat(2 + 14 + 2 + width + 2);
+        let more: Vec<String> = said.map(|line| format!("{indent}{line}")).collect();
+        [vec![head], more].concat()
     };
-    steps.iter().map(line).collect()
+    steps.iter().flat_map(lines).collect()
 }
 
 /// The time `name` in microseconds: `<name>_us`, or `<name>` in seconds.
@@ -182,12 +196,12 @@ mod tests {
             "attempts=1",
             "dispatched_at=+0.100ms",
             "model=tiny",
-            "      +0.000 ms  submitted  ahead=0\n",
+            "      +0.000 ms  submitted  no job of its model and tier waited before it\n",
             "      +0.100 ms  placed     ",
             "score_us=(load=10 wait=5)",
             "new=[\"b c\" 1]",
-            "    +250.000 ms  requeued   not_before=+500.000ms\n",
-            "    +812.345 ms  ended      state=succeeded\n",
+            "    +250.000 ms  requeued   it waits again, not before +500.000 ms\n",
+            "    +812.345 ms  ended      succeeded\n",
             "  ended 812.345 ms after it came\n",
             "  usage: 12 input + 40 output tokens\n",
             "  charge: 0.000052 credits\n",
@@ -208,5 +222,17 @@ mod tests {
             assert!(text.contains(line), "{line:?} in\n{text}");
         }
         assert!(rendered("{}").contains("state unknown"));
+    }
+
+    #[test]
+    fn a_placement_says_why_below_its_line() {
+        let text = rendered(
+            r#"{"job":"job_1","submitted_at":1,"trace":[{"at":1,"event":"placed","reservation":"res_1",
+            "node":"node_x","candidates":2,"by":"job","score_us":{"wait_us":5,"sum_us":5},
+            "losers":[{"node":"node_y","why":"no_room"}]}]}"#,
+        );
+        let lines = "      +0.000 ms  placed  on node_x: 5 us expected (wait 5), best of 2 looked at  reservation=res_1\n\
+                     \x20                         node_y had no room\n";
+        assert!(text.contains(lines), "{lines:?} in\n{text}");
     }
 }

@@ -2,12 +2,12 @@
 
 use super::effect::{RefusalKind, Runnable};
 use super::event::{FinishReason, JobError, Question, Tier};
-use super::integrity::TemplateRefusal;
+use super::integrity::Refused as TemplateRefusal;
 use super::job::JobRow;
 use super::ledger::{Account, LedgerRefusal};
-use super::snapshot::SnapshotRefusal;
+use super::snapshot::Refused as SnapshotRefusal;
 use super::standing::{NodeRow, Standing};
-use super::subcloud::SubcloudRefusal;
+use super::subcloud::Refused as SubcloudRefusal;
 use crate::credits::Credits;
 use crate::ids::{JobId, ModelName, NodeId};
 use crate::time::{Span, Time};

@@ -46,17 +46,17 @@ pub enum Command {
     /// A blind job's template.
     PutTemplate(Box<Template>),
     /// No more blind jobs of this template.
-    DropTemplate(Arc<str>),
+    DropTemplate(ModelName, Arc<str>),
     /// Makes or replaces a subcloud.
     PutSubcloud(Box<Subcloud>),
     /// Ends a subcloud.
-    DropSubcloud(SubcloudName),
+    DropSubcloud(Environment, SubcloudName),
     /// A node becomes a member.
-    JoinSubcloud(SubcloudName, NodeId),
+    JoinSubcloud(Environment, SubcloudName, NodeId),
     /// A node is no member any more.
-    LeaveSubcloud(SubcloudName, NodeId),
+    LeaveSubcloud(Environment, SubcloudName, NodeId),
     /// A new configuration for the nodes of an environment.
-    Configure(Environment, Box<Snapshot>),
+    Configure(Box<Snapshot>),
 }
 
 /// An amount on its way, with the id that makes repeating it a no-op.

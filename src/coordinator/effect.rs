@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::command::Scope;
 use super::event::{Endpoint, Environment};
-use super::integrity::{FeedbackRow, Template};
+use super::integrity::{Feedback, Template};
 use super::job::JobRow;
 use super::keys::KeyRow;
 use super::ledger::{Account, Posting, PriceRule};
@@ -19,7 +19,8 @@ use crate::ids::{
 use crate::time::Span;
 
 pub use super::answer::{
-    Answer, CancelCause, CancelState, DeadLetterView, End, Finished, JobView, NodeView, QueueView, Rejection, Usage,
+    Answer, CancelCause, CancelState, DeadLetterView, End, Finished, JobView, NodeView, QueueView, Rejection,
+    Usage,
 };
 
 /// One thing to do.
@@ -138,16 +139,16 @@ pub enum Row {
     Price(PriceRule),
     /// A blind job's template.
     Template(Box<Template>),
-    /// No more.
-    TemplateForgotten(Arc<str>),
+    /// No more: its model, its name.
+    TemplateForgotten(ModelName, Arc<str>),
     /// A subcloud with its members.
     Subcloud(Box<Subcloud>),
     /// No more.
-    SubcloudForgotten(SubcloudName),
+    SubcloudForgotten(Environment, SubcloudName),
     /// The configuration in force.
-    Configuration(Environment, Box<Snapshot>),
+    Configuration(Box<Snapshot>),
     /// What a client thought of an answer.
-    Feedback(JobId, FeedbackRow),
+    Feedback(Feedback),
 }
 
 /// What a node is told apart from work.
@@ -355,4 +356,3 @@ impl Why {
         }
     }
 }
-

@@ -10,12 +10,14 @@ use super::integrity::OutputDigest;
 use super::job::JobRow;
 use super::standing::Trust;
 use crate::ids::{
-    ClientId, Digest, GpuClass, JobId, ModelName, ModelVersion, Namespace, NodeId, Region, ReservationId, Session,
+    ClientId, Digest, GpuClass, JobId, ModelName, ModelVersion, Namespace, NodeId, Region, ReservationId,
+    Session,
 };
 use crate::time::{Span, Time};
 
 pub use super::spec::{
-    Constraints, Determinism, Endpoint, Environment, Fallbacks, JobSpec, Keyed, Mode, Origin, Tier,
+    Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Origin,
+    Tier,
 };
 
 /// One thing that happened, with everything that the core needs to decide on it.
@@ -127,7 +129,8 @@ pub struct Cancel {
     pub job: JobId,
 }
 
-/// What a client thinks of an answer: kept and shown, moves nothing.
+/// What a client thinks of an answer: kept and shown, moves nothing. Who sends it has found the job in the store, and
+/// that it is the namespace's (the core knows live jobs only, and checks those).
 #[derive(Debug, Clone)]
 pub struct Feedback {
     /// Where to answer.
@@ -136,10 +139,10 @@ pub struct Feedback {
     pub namespace: Namespace,
     /// Which job.
     pub job: JobId,
-    /// What it thinks, at most `FEEDBACK_NOTE_BYTES_MAX` of words.
+    /// What it thinks.
     pub opinion: super::integrity::Opinion,
-    /// In its words.
-    pub note: String,
+    /// In its own words; may be empty.
+    pub note: super::integrity::Note,
 }
 
 /// A dead letter to try again, as a new job that names it.
@@ -214,6 +217,35 @@ pub struct NodeHello {
     pub running: Vec<ReservationId>,
     /// Results that it has not been told are accepted.
     pub results: Vec<Verified<Completion>>,
+}
+
+impl NodeHello {
+    /// What the box's own node brings: everything fits that its slots take, and nobody needs to vouch for it.
+    pub fn local(models: Vec<ModelOffer>) -> Self {
+        Self {
+            node: NodeId::local(),
+            session: Session(1),
+            trust: Trust::Own,
+            environments: Environment::ALL.to_vec(),
+            slots: models.iter().map(|offer| offer.slots).fold(0, u32::saturating_add),
+            models,
+            kv_tokens: u64::MAX,
+            memory_bytes: u64::MAX,
+            gpu: None,
+            region: None,
+            configurations: Vec::new(),
+            running: Vec::new(),
+            results: Vec::new(),
+        }
+    }
+}
+
+impl ModelOffer {
+    /// A model that is in memory, of no particular version.
+    pub fn warm(model: ModelName, slots: u32) -> Self {
+        let (version, digest, load) = (None, None, Span::default());
+        Self { model, version, digest, slots, warmth: Warmth::Warm, load }
+    }
 }
 
 /// A model that a node serves.

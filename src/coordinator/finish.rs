@@ -1,15 +1,15 @@
-//! How jobs wait, wait again, and end. Ending settles the hold, tells the client and leaves only a row.
+//! How jobs end: the hold is settled, clients are told, and only a row is left.
 
-use super::backlog::Place;
-use super::effect::{CancelCause, Effect, End, Finished, Reply, Row, Usage};
-use super::event::{Durability, FinishReason, Mode};
-use super::job::{Job, JobState, TraceEvent};
-use super::ledger::Settlement;
+use super::Coordinator;
+use super::effect::{CancelCause, End, Finished, Reply, Row, Usage};
+use super::event::{Durability, FinishReason, Origin};
+use super::fleet::Reservation;
+use super::job::{AttemptOutcome, Job, JobState};
+use super::ledger::{Settlement, Split};
+use super::mutant::mutant;
 use super::slab::Key;
-use super::timers::Timer;
-use super::{Coordinator, backlog};
-use crate::credits::Credits;
-use crate::time::Time;
+use super::trace::TraceEvent;
+use crate::credits::{Credits, Tokens};
 
 /// What an ending job leaves.
 pub(super) struct Ending {
@@ -18,78 +18,45 @@ pub(super) struct Ending {
     /// Chunks of the last attempt's output that are the answer.
     pub(super) chunks: u32,
     pub(super) usage: Usage,
-    /// Output budget that the answer takes until its client has left.
+    /// Output budget that the answer takes until its clients have left.
     pub(super) unread_bytes: u64,
 }
 
 impl Coordinator {
-    /// Lets a queued job wait for a node, from now on.
-    pub(super) fn enqueue(&mut self, key: Key) {
-        let job = &mut self.jobs[key];
-        assert!(
-            job.row.state == JobState::Queued,
-            "job {} waits in state {}",
-            job.row.id,
-            job.row.state.word()
-        );
-        job.backoff_until = None;
-        let place = Place { sequence: job.sequence, virtual_start: job.virtual_start };
-        self.backlog.insert(&job.row, place, key);
-        self.placeable.insert(job.row.model.clone());
-        self.count_waiting(key);
-    }
-
-    /// Lets a queued job wait until `until` before it waits for a node.
-    pub(super) fn back_off(&mut self, key: Key, until: Time) {
-        let job = &mut self.jobs[key];
-        job.backoff_until = Some(until);
-        self.timers.set(until, Timer::Backoff(job.row.id));
-        self.count_waiting(key);
-    }
-
-    fn count_waiting(&mut self, key: Key) {
-        let row = &self.jobs[key].row;
-        self.timers.set(row.expires_at, Timer::Ttl(row.id));
-        *self.waiting_by_namespace.entry(row.namespace.clone()).or_default() += 1;
-        self.counts.jobs_queued += 1;
-    }
-
-    /// Undoes `enqueue` or `back_off`, but for the backlog itself.
-    pub(super) fn leave_queue(&mut self, key: Key) {
-        let job = &mut self.jobs[key];
-        let row = &job.row;
-        self.timers.clear(row.expires_at, Timer::Ttl(row.id));
-        if let Some(until) = job.backoff_until.take() {
-            self.timers.clear(until, Timer::Backoff(row.id));
-        }
-        let waiting = self.waiting_by_namespace.get_mut(&row.namespace).expect("a waiting job is counted");
-        *waiting -= 1;
-        if *waiting == 0 {
-            self.waiting_by_namespace.remove(&row.namespace);
-        }
-        self.counts.jobs_queued -= 1;
+    /// A queued job waited longer than its TTL.
+    pub(super) fn expire(&mut self, key: Key) {
+        self.finish_unserved(key, JobState::Expired, End::Expired);
     }
 
     /// Ends a queued job.
     pub(super) fn finish_unserved(&mut self, key: Key, state: JobState, end: End) {
-        let job = &self.jobs[key];
-        if job.backoff_until.is_none() {
-            self.backlog.remove(&job.row, job.sequence);
-        }
-        self.leave_queue(key);
-        // It may have been the one that the others waited behind.
-        self.placeable.insert(self.jobs[key].row.model.clone());
+        self.unfile(key);
         let ending = Ending { state, end, chunks: 0, usage: Usage::default(), unread_bytes: 0 };
         self.finish(key, ending);
     }
 
     /// Ends a job that a node had. Its reservation goes on, or goes, without it.
-    pub(super) fn finish_served(&mut self, key: Key, ending: Ending) {
+    pub(super) fn finish_served(&mut self, key: Key, ending: Ending, outcome: AttemptOutcome) {
+        self.record_attempt(key, outcome);
         self.leave_service(key);
-        let row = &self.jobs[key].row;
         let used = i64::from(ending.usage.input_tokens) + i64::from(ending.usage.output_tokens);
-        self.backlog.carry(row, used - backlog::expected_cost(row));
+        let expected = self.expected_tokens(key);
+        self.carry(key, used - expected);
         self.finish(key, ending);
+    }
+
+    /// What a job's dispatch charged its namespace's virtual time with.
+    pub(super) fn expected_tokens(&self, key: Key) -> i64 {
+        i64::try_from(self.jobs[key].row.tokens_max()).unwrap_or(i64::MAX)
+    }
+
+    /// Corrects the virtual time that a job's last dispatch was charged.
+    pub(super) fn carry(&mut self, key: Key, tokens: i64) {
+        let job = &self.jobs[key];
+        if !job.row.origin.is_test() {
+            let tier = job.stamp.map_or(job.row.spec.tier, |stamp| stamp.tier);
+            self.backlog.carry(job.need.environment, tier, job.namespace, tokens);
+        }
     }
 
     /// Undoes the counts of a job that a node has.
@@ -106,9 +73,9 @@ impl Coordinator {
         }
     }
 
-    fn finish(&mut self, key: Key, ending: Ending) {
+    pub(super) fn finish(&mut self, key: Key, ending: Ending) {
         let mut job = self.jobs.remove(key);
-        self.job_keys.remove(&job.row.id);
+        self.job_keys.remove(job.row.id);
         job.transition(ending.state);
         job.note(self.now, TraceEvent::Ended { state: ending.state });
         self.counts.body_bytes_held -= job.body_bytes;
@@ -117,27 +84,34 @@ impl Coordinator {
         row.ended_at = Some(self.now);
         row.end = Some(ending.end.clone());
         row.usage = ending.usage;
-        if row.mode.is_attended() && ending.state != JobState::Failed {
+        if row.spec.mode.is_attended() && ending.state != JobState::Failed {
             row.body = None;
         }
         self.count_end(ending.state);
-        self.tell_client(&job, &ending);
+        self.free_key(&job, ending.state);
+        self.system_job_ended(&job, &ending.end);
+        self.tell_clients(&job, &ending);
         self.remember(job);
     }
 
     fn settle(&mut self, job: &mut Job, ending: &Ending) {
         let row = &mut job.row;
-        let cost = row.price.cost(ending.usage.input_tokens, ending.usage.output_tokens).min(row.hold);
+        let cost = row.price().cost_of(tokens_of(ending.usage)).min(row.hold);
         let held = std::mem::replace(&mut row.hold, Credits::ZERO);
         row.charged = cost;
-        #[cfg(test)]
-        if self.planted == super::Planted::LeakHold {
+        if mutant!(LeakHold) || mutant!(HoldKeptOnExpiry) && ending.state == JobState::Expired {
             return;
         }
-        let (namespace, node) = (&row.namespace, row.node.as_ref());
-        let rows = self.ledger.settle(Settlement { job: row.id, held, cost, namespace, node });
-        for row in rows {
-            self.keep(row);
+        let split = Split { node: row.node.as_ref(), fee_ppm: self.limits.fee_ppm };
+        let (environment, payer) = (row.spec.environment, row.payer());
+        let settlement =
+            Settlement { job: row.id, environment, payer: &payer, held, cost, split, at: self.now };
+        let posted = self.ledger.settle(settlement);
+        self.keep_posted(posted);
+        #[cfg(any(test, feature = "mutants"))]
+        {
+            let last = job.row.history.last().map(|attempt| attempt.reservation);
+            self.note_settled(last, &job.row);
         }
     }
 
@@ -152,14 +126,8 @@ impl Coordinator {
         }
     }
 
-    fn tell_client(&mut self, job: &Job, ending: &Ending) {
-        let client = job.client.and_then(|id| Some((id, self.clients.get_mut(&id)?)));
-        let Some((id, client)) = client else {
-            self.release_output(ending.unread_bytes);
-            return;
-        };
-        client.job = None;
-        client.unread_bytes = ending.unread_bytes;
+    fn tell_clients(&mut self, job: &Job, ending: &Ending) {
+        let mut unread_bytes = ending.unread_bytes;
         let row = &job.row;
         let finished = Finished {
             job: row.id,
@@ -169,25 +137,29 @@ impl Coordinator {
             usage: ending.usage,
             queue: row.dispatched_at.unwrap_or(self.now).since(row.submitted_at),
             node: row.node.clone(),
+            model: row.model.clone(),
             charged: row.charged,
         };
-        let reply = Reply::Finished(Box::new(finished));
-        if self.durability == Durability::Relaxed && matches!(row.mode, Mode::Sync | Mode::Stream) {
-            self.reply_now(id, reply);
-        } else {
-            self.writes = super::Writes::Some;
-            self.reply_durable(id, reply);
+        for id in &job.clients {
+            let Some(client) = self.clients.get_mut(id) else { continue };
+            client.job = None;
+            // Whoever leaves last of those that share the output frees it; one of them stands for all.
+            client.unread_bytes = std::mem::take(&mut unread_bytes);
+            let reply = Reply::Finished(Box::new(finished.clone()));
+            if self.durability == Durability::Relaxed && row.spec.is_tied_to_client() {
+                self.reply_now(*id, reply);
+            } else {
+                self.writes = super::Writes::Some;
+                self.reply_durable(*id, reply);
+            }
         }
+        self.release_output(unread_bytes);
     }
 
     pub(super) fn release_output(&mut self, bytes: u64) {
-        #[cfg(test)]
-        if self.planted == super::Planted::LeakOutputBytes {
-            return;
-        }
-        if bytes > 0 {
+        if bytes > 0 && !mutant!(LeakOutputBytes) {
             self.counts.output_bytes_held -= bytes;
-            self.output_budget_freed();
+            self.placing.budget_freed();
         }
     }
 
@@ -195,15 +167,32 @@ impl Coordinator {
     /// bodies kept with them, which may be as many as those of live jobs.
     fn remember(&mut self, job: Job) {
         let body_bytes = job.row.body.as_ref().map_or(0, |body| body.len() as u64);
-        self.finished.push_back((job.row.id, body_bytes));
+        let id = job.row.id;
+        self.finished.push_back((id, body_bytes));
         self.finished_bytes += body_bytes;
+        let is_dead_letter = job.row.state == JobState::Failed && !job.row.origin.is_system();
         self.keep(Row::Job(Box::new(job.row)));
+        if is_dead_letter {
+            self.bury(id);
+        }
         while self.finished.len() > self.limits.finished_jobs_max
             || self.finished_bytes > self.limits.queue_bytes_max
         {
             let Some((oldest, bytes)) = self.finished.pop_front() else { return };
             self.finished_bytes -= bytes;
+            if self.dead_letters.remove(&oldest).is_some() {
+                self.keep(Row::DeadLetterForgotten(oldest));
+            }
             self.keep(Row::JobForgotten(oldest));
+        }
+    }
+
+    fn bury(&mut self, job: crate::ids::JobId) {
+        self.dead_letters.insert(job, None);
+        self.keep(Row::DeadLetter(job, None));
+        while self.dead_letters.len() > self.limits.dead_letters_max {
+            let Some((oldest, _)) = self.dead_letters.pop_first() else { return };
+            self.keep(Row::DeadLetterForgotten(oldest));
         }
     }
 
@@ -217,11 +206,37 @@ impl Coordinator {
         Ending { state: JobState::Succeeded, end: End::Succeeded(reason), chunks, usage, unread_bytes }
     }
 
-    /// Tells a node to stop an attempt, and waits for its word until the stop deadline.
-    pub(super) fn stop(&mut self, id: crate::ids::ReservationId) {
-        let at = self.now + self.limits.stop_timeout;
-        self.set_due(id, at, super::fleet::Deadline::Stop);
-        let node = self.fleet.reservation(id).expect("set_due found it").node.clone();
-        self.effects.push(Effect::Stop { node, reservation: id });
+    /// Ends the job of a cancelled reservation with what it may be charged (SPEC section 6): the client's cancel
+    /// of what a node had begun costs what the node states, at most what the box saw.
+    pub(super) fn end_cancelled(&mut self, reservation: &Reservation, stated: Usage) {
+        let Some(key) = reservation.job else { return };
+        let row = &self.jobs[key].row;
+        let cause = row.cancel_requested.expect("a cancel sets it");
+        let charged = cause == CancelCause::Client && reservation.began == super::fleet::Began::Yes;
+        let usage = if charged {
+            let input_tokens = stated.input_tokens.min(row.spec.input_tokens);
+            Usage {
+                input_tokens,
+                cached_tokens: stated.cached_tokens.min(input_tokens),
+                output_tokens: stated
+                    .output_tokens
+                    .min(reservation.seen_tokens)
+                    .min(row.spec.output_tokens_max),
+            }
+        } else {
+            Usage::default()
+        };
+        self.finish_served(key, Self::cancelled(cause, usage), AttemptOutcome::Stopped);
+    }
+}
+
+fn tokens_of(usage: Usage) -> Tokens {
+    Tokens { input: usage.input_tokens, cached_input: usage.cached_tokens, output: usage.output_tokens }
+}
+
+impl Origin {
+    /// Whether it was made for one node and never waited in a lane.
+    pub(super) fn is_test(&self) -> bool {
+        matches!(self, Origin::Test { .. })
     }
 }

@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
-use super::backlog::Place;
-use super::effect::{CancelCause, End, Usage, Why};
+use super::admit::Admitted;
+use super::backlog::{Place, Stamp};
+use super::effect::{CancelCause, End, Usage};
+use super::eligibility::Need;
 use super::event::{JobError, JobSpec, Origin};
+use super::integrity::ResultFacts;
 use super::ledger::Owner;
-use super::names::{ModelKey, NamespaceKey, NodeKey};
+use super::names::{NamespaceKey, NodeKey};
 use super::timers::TimerKey;
+use super::trace::{TRACE_ENTRIES_MAX, TraceEntry, TraceEvent};
 use crate::credits::{Credits, Price};
-use crate::ids::{ClientId, JobId, Lsn, ModelName, NodeId, ReservationId};
-use crate::time::Time;
+use crate::ids::{ClientId, JobId, Lsn, ModelName, Namespace, NodeId, ReservationId};
+
+use crate::time::{Span, Time};
 
 /// Where a job stands. [`Job::transition`] is the only writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,8 +86,14 @@ pub(super) struct Job {
     pub(super) body_bytes: u64,
     /// Dense names, so that the hot path looks nothing up.
     pub(super) namespace: NamespaceKey,
-    /// Of the model that it runs on now.
-    pub(super) model: ModelKey,
+    /// What it needs of a node, on the model that it runs on now.
+    pub(super) need: Need,
+    /// Its namespace's virtual start when it was last dispatched: a job that comes back keeps its place.
+    pub(super) stamp: Option<Stamp>,
+    /// How long it could have been placed so far.
+    pub(super) waited: Span,
+    /// What its answer looks like to whoever judges it; set just before it ends.
+    pub(super) facts: Option<ResultFacts>,
     /// Nodes that failed it and can't be trusted to do better, at most `FAILED_NODES_MAX`.
     pub(super) failed_on: Vec<NodeKey>,
     /// Since when it has been the next one but didn't fit a node's free capacity.
@@ -97,7 +108,7 @@ pub(super) enum Waits {
     /// It doesn't: a node has it.
     Not,
     /// For its time: `not_before`, or the end of a backoff.
-    ForTime(Time, TimerKey),
+    ForTime(TimerKey),
     /// For a node.
     ForNode(Place),
 }
@@ -110,6 +121,11 @@ pub(super) enum RowState {
 }
 
 impl Job {
+    /// Tokens of a node's cache that it takes.
+    pub(super) fn kv_tokens(&self) -> u64 {
+        self.row.tokens_max()
+    }
+
     /// The only writer of a job's state.
     pub(super) fn transition(&mut self, next: JobState) {
         let state = self.row.state;
@@ -133,8 +149,6 @@ impl Job {
     }
 }
 
-/// Most lines of a job's trace.
-pub const TRACE_ENTRIES_MAX: usize = 64;
 /// Most attempts whose history is kept with a job.
 pub const ATTEMPTS_KEPT_MAX: usize = 16;
 
@@ -186,7 +200,7 @@ pub struct JobRow {
     pub declines: u32,
     /// Local attempts that the box itself didn't survive.
     pub box_cuts: u32,
-    /// Orders jobs of a namespace; a job that comes back from a node keeps it.
+    /// Its place among all jobs, by when it could first have been placed; 0 until then. It keeps it for life.
     pub sequence: u64,
     /// The claim that works for it now.
     pub reservation: Option<ReservationRow>,
@@ -206,10 +220,59 @@ pub struct JobRow {
     pub trace_dropped: u32,
 }
 
+/// Who pays for a job.
+pub(super) fn payer_of(origin: &Origin, namespace: &Namespace) -> Owner {
+    if origin.is_system() { Owner::Integrity } else { Owner::Namespace(namespace.clone()) }
+}
+
 impl JobRow {
+    /// The row of a job that was just accepted.
+    pub(super) fn accepted(
+        id: JobId,
+        spec: JobSpec,
+        origin: Origin,
+        body: Arc<[u8]>,
+        admitted: &Admitted,
+        now: Time,
+    ) -> Self {
+        Self {
+            id,
+            origin,
+            body: Some(body),
+            model: Arc::clone(&spec.model),
+            model_index: 0,
+            state: JobState::Queued,
+            cancel_requested: None,
+            submitted_at: now,
+            dispatched_at: None,
+            ended_at: None,
+            expires_at: now + spec.ttl,
+            not_before: spec.not_before.unwrap_or_default(),
+            spec: Arc::new(spec),
+            prices: Arc::clone(&admitted.prices),
+            hold: admitted.hold,
+            charged: Credits::ZERO,
+            attempts: 0,
+            failed_attempts: 0,
+            failed_on_model: 0,
+            lost_attempts: 0,
+            declines: 0,
+            box_cuts: 0,
+            sequence: 0,
+            reservation: None,
+            node: None,
+            error: None,
+            end: None,
+            usage: Usage::default(),
+            history: Vec::new(),
+            trace: Vec::with_capacity(4),
+            trace_dropped: 0,
+        }
+    }
+
     /// Who pays for it.
     pub fn payer(&self) -> Owner {
-        if self.origin.is_system() { Owner::Integrity } else { Owner::Namespace(self.spec.namespace.clone()) }
+        payer_of(&self.origin, &self.spec.namespace)
     }
 
     /// The price on the model that it runs on.
@@ -272,150 +335,4 @@ pub enum AttemptOutcome {
     Stopped,
     /// The box restarted under it.
     Cut,
-}
-
-/// One decision on a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TraceEntry {
-    /// When.
-    pub at: Time,
-    /// What.
-    pub what: TraceEvent,
-}
-
-/// What a trace tells of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TraceEvent {
-    /// Accepted, with so many jobs waiting before it in its tier.
-    Submitted {
-        /// Jobs of its tier and model that waited.
-        ahead: u64,
-    },
-    /// A node was chosen.
-    Placed {
-        /// The claim.
-        reservation: ReservationId,
-        /// Who.
-        node: NodeId,
-        /// How many nodes were looked at.
-        candidates: u32,
-        /// How it was found.
-        by: PlacedBy,
-        /// The winner's score.
-        score: Score,
-        /// The best of the others, at most `LOSERS_KEPT_MAX`: who, and why not.
-        losers: Vec<(NodeId, Loss)>,
-    },
-    /// It can't run for now.
-    NotRunnable {
-        /// Why.
-        why: Why,
-    },
-    /// Another model stands in from here on.
-    FellBack {
-        /// Which.
-        model: ModelName,
-    },
-    /// The node began.
-    Accepted,
-    /// The node refused.
-    Declined {
-        /// In its words.
-        reason: String,
-    },
-    /// An attempt failed.
-    AttemptFailed {
-        /// Why.
-        error: JobError,
-    },
-    /// An attempt missed a deadline.
-    TimedOut {
-        /// Which deadline.
-        deadline: &'static str,
-    },
-    /// The assignment was taken back before the node saw it.
-    TakenBack,
-    /// The node lost it.
-    Lost,
-    /// The attempt's output was closed.
-    Revoked {
-        /// Chunks that the client had taken.
-        delivered: u32,
-        /// Chunks that were there.
-        written: u32,
-    },
-    /// It waits again.
-    Requeued {
-        /// Not before this.
-        not_before: Time,
-    },
-    /// Somebody asked for its end.
-    CancelRequested {
-        /// Who.
-        cause: CancelCause,
-    },
-    /// It ended.
-    Ended {
-        /// In which state.
-        state: JobState,
-    },
-}
-
-/// Losers whose reasons a trace keeps per placement.
-pub const LOSERS_KEPT_MAX: usize = 3;
-
-/// How a placement came about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlacedBy {
-    /// The job came and chose among nodes with room.
-    Job,
-    /// A node had room and took the job that was next for it.
-    Node,
-}
-
-/// Why a node lost against the chosen one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
-    /// Its score was larger.
-    Slower(Score),
-    /// It had failed this job.
-    FailedBefore,
-    /// It had too little free capacity for it.
-    NoRoom,
-}
-
-/// A node's score for a job: named terms in microseconds; the smallest sum wins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Score {
-    /// What its load makes a job wait.
-    pub wait_us: i64,
-    /// Loading the model, where it isn't in memory.
-    pub load_us: i64,
-    /// Reading the prompt, at the measured pace.
-    pub prefill_us: i64,
-    /// Generating, at the measured pace.
-    pub decode_us: i64,
-    /// What its cache saves of the prefill; below zero or zero.
-    pub prefix_us: i64,
-    /// What its failures cost on average: the more it fails, the larger.
-    pub reliability_us: i64,
-}
-
-impl Score {
-    /// The sum of the terms.
-    pub fn sum(&self) -> i64 {
-        self.terms().iter().map(|(_, us)| us).sum()
-    }
-
-    /// The terms under their names.
-    pub fn terms(&self) -> [(&'static str, i64); 6] {
-        [
-            ("wait_us", self.wait_us),
-            ("load_us", self.load_us),
-            ("prefill_us", self.prefill_us),
-            ("decode_us", self.decode_us),
-            ("prefix_us", self.prefix_us),
-            ("reliability_us", self.reliability_us),
-        ]
-    }
 }

@@ -1,8 +1,10 @@
 //! The bounds and deadlines that the core decides by. Each has its unit last.
 
 use super::command::Unrunnable;
+use super::snapshot::{Participation, Snapshot};
+use super::spec::Environment;
 use super::standing::{PenaltyRules, Trust};
-use crate::credits::Price;
+use crate::credits::{Credits, Price};
 use crate::time::Span;
 
 /// Bytes of output that a job's budget counts for each token it may generate.
@@ -87,12 +89,10 @@ pub struct Limits {
     pub fee_ppm: u32,
     /// What becomes of a node's reliability and quality.
     pub penalties: PenaltyRules,
-    /// Blind jobs for every million real ones.
-    pub blind_rate_ppm: u32,
-    /// Validation jobs for every million real ones.
-    pub validation_rate_ppm: u32,
-    /// Checks are so much denser (at most certain) for a node on probation.
-    pub probation_factor: u32,
+    /// What nodes must put up with, where no configuration says otherwise.
+    pub participation: Participation,
+    /// How far below zero the balance of a namespace without settings of its own may go; `None` is as far as it likes.
+    pub credit: Option<Credits>,
     /// Least trust of nodes where a namespace has no settings of its own.
     pub trust: Trust,
     /// What becomes of jobs that no node could run, likewise.
@@ -126,14 +126,32 @@ impl Default for Limits {
             away_timeout: Span::from_secs(60),
             test_timeout: Span::from_secs(300),
             test_retry: Span::from_secs(60),
-            price: Price { input: 1_000_000, cached_input: 1_000_000, output: 1_000_000 },
+            price: Price::uncached(1_000_000, 1_000_000),
             fee_ppm: 0,
             penalties: PenaltyRules::default(),
-            blind_rate_ppm: 0,
-            validation_rate_ppm: 0,
-            probation_factor: 10,
+            participation: Participation::default(),
+            credit: None,
             trust: Trust::Own,
             unrunnable: Unrunnable::Accept,
         }
+    }
+}
+
+impl Limits {
+    /// Takes over what a configuration says of time and penalties. Both environments share the box's clockwork and a
+    /// node's conduct, so mainnet's counts.
+    pub(super) fn adopt(&mut self, snapshot: &Snapshot) {
+        if snapshot.environment != Environment::Mainnet {
+            return;
+        }
+        let timeouts = snapshot.timeouts;
+        self.penalties = snapshot.penalties;
+        self.accept_timeout = timeouts.accept;
+        self.first_output_timeout = timeouts.first_output;
+        self.progress_timeout = timeouts.progress;
+        self.attempt_timeout = timeouts.attempt;
+        self.stop_timeout = timeouts.stop;
+        self.heartbeat_timeout = timeouts.heartbeat_ttl;
+        self.away_timeout = timeouts.reconnect_ttl;
     }
 }

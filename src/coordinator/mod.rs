@@ -3,44 +3,84 @@
 //! It is fed events with a time and returns effects. It never does I/O, reads no clock and no randomness, knows
 //! no threads, sockets or files, and its containers have a fixed order: the same events give the same effects.
 
+mod admit;
+mod affinity;
+mod answer;
 mod backlog;
+mod checks;
+pub mod command;
 mod counts;
 pub mod effect;
+mod eligibility;
 pub mod event;
 mod finish;
 mod fleet;
+mod index;
+pub mod integrity;
 mod invariants;
 pub mod job;
+pub mod keys;
 pub mod ledger;
 pub mod limits;
+pub mod mutant;
+mod names;
+pub mod namespaces;
+pub mod noise;
 mod on_client;
+mod on_command;
 mod on_node;
 mod on_operator;
 mod on_tick;
 mod place;
+#[cfg(any(test, feature = "mutants"))]
+mod planted;
 mod recover;
+mod reserve;
 mod retry;
+pub mod score;
+mod sessions;
 mod slab;
+pub mod snapshot;
+pub mod spec;
+pub mod standing;
+pub mod subcloud;
+mod suits;
 #[cfg(test)]
 mod tests;
 mod timers;
+pub mod trace;
+pub mod upkeep;
+mod wait;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use counts::Counts;
+pub use invariants::Audit;
 
+use affinity::Affinity;
 use backlog::Backlog;
+use checks::Validating;
+use command::Scope;
 use effect::{Effect, Reply, Row, When};
-use event::{Durability, Environment, Event, Tier};
+use event::{Durability, Event};
 use fleet::Fleet;
+use index::IdIndex;
+use integrity::Templates;
 use job::{Job, RowState};
-use ledger::Ledger;
+use keys::Keys;
+use ledger::{Account, CreditLine, Ledger, Owner, PriceTable};
 use limits::Limits;
+use names::{LaneKey, ModelKey, Names, NodeKey};
+use namespaces::Namespaces;
+use place::Placing;
 use slab::{Key, Slab};
+use snapshot::Snapshots;
+use spec::Environment;
+use subcloud::Subclouds;
 use timers::Timers;
 
 use crate::ids::{ClientId, JobId, Lsn, ModelName, ReservationId};
-use crate::time::{Span, Time};
+use crate::time::Time;
 
 /// What a process start brings: everything that later choices derive from.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +91,8 @@ pub struct Boot {
     pub secret: [u8; 32],
     /// The last step that is on stable storage.
     pub lsn: Lsn,
+    /// When the process started, by the box's own clock.
+    pub at: Time,
 }
 
 /// Whether new work is let in.
@@ -58,6 +100,19 @@ pub struct Boot {
 enum Admission {
     Open,
     Draining,
+}
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Timer {
+    /// A queued job expires.
+    Ttl(JobId),
+    /// A job's time comes: `not_before`, or the end of a backoff.
+    Backoff(JobId),
+    /// A reservation's current deadline (see `fleet::Deadline`).
+    Reservation(ReservationId),
+    /// Time does something to a node: see `upkeep`.
+    Node(NodeKey),
 }
 
 /// The state machine.
@@ -70,58 +125,51 @@ pub struct Coordinator {
     /// The last step that changed rows.
     lsn: Lsn,
     jobs: Slab<Job>,
-    job_keys: BTreeMap<JobId, Key>,
+    job_keys: IdIndex<Key>,
     jobs_made: u64,
+    /// Places among all jobs that were given.
+    sequences_given: u64,
     reservations_made: u64,
+    models: Names<ModelName, ModelKey>,
+    namespaces: Namespaces,
     backlog: Backlog,
-    /// Jobs that wait, by namespace, those in backoff included.
-    waiting_by_namespace: BTreeMap<crate::ids::Namespace, u64>,
     fleet: Fleet,
+    placing: Placing,
+    affinity: Affinity,
+    /// Lanes that lost their last node while jobs may wait there.
+    deserted: BTreeSet<LaneKey>,
     ledger: Ledger,
-    timers: Timers,
+    prices: PriceTable,
+    keys: Keys,
+    timers: Timers<Timer>,
     clients: BTreeMap<ClientId, Client>,
+    paused: BTreeSet<Scope>,
+    subclouds: Subclouds,
+    snapshots: Snapshots,
+    templates: Templates,
+    validating: BTreeMap<JobId, Validating>,
+    /// Reservations whose result is kept: repeats of it are answered the same way.
+    accepted_results: BTreeSet<ReservationId>,
     /// Finished jobs whose rows are kept, oldest first, with the bytes of the bodies kept with them.
     finished: VecDeque<(JobId, u64)>,
     finished_bytes: u64,
+    /// Heads of the dead letters: what each was requeued as.
+    dead_letters: BTreeMap<JobId, Option<JobId>>,
     /// Gauges and counters that change with single events; the rest of `Counts` is derived.
     counts: Counts,
-    /// Per model, a running mean of how long an attempt takes its slot.
-    service: BTreeMap<ModelName, Span>,
-    /// Models for which something may be placed at the end of this step.
-    placeable: BTreeSet<ModelName>,
-    /// Whose next job waits for output budget, and since when.
-    starved: BTreeMap<(Environment, ModelName), Starved>,
     /// Jobs whose row changed in this step.
     changed: Vec<(JobId, Key)>,
     /// Whether this step changed rows, and so has an LSN of its own.
     writes: Writes,
     effects: Vec<Effect>,
-    /// A bug that tests plant to see that they would find it.
-    #[cfg(test)]
-    planted: Planted,
-}
-
-/// Bugs that tests can plant.
-#[cfg(test)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Planted {
-    Nothing,
-    LeakReservation,
-    LeakHold,
-    LeakOutputBytes,
+    #[cfg(any(test, feature = "mutants"))]
+    settled: BTreeMap<ReservationId, job::JobRow>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writes {
     None,
     Some,
-}
-
-/// A job that is next but doesn't fit the output budget.
-#[derive(Debug, Clone, Copy)]
-struct Starved {
-    tier: Tier,
-    since: Time,
 }
 
 /// What the core knows of a request's client.
@@ -136,34 +184,55 @@ struct Client {
 impl Coordinator {
     /// A core without jobs.
     pub fn new(boot: Boot, limits: Limits, durability: Durability) -> Self {
+        Self::starting_at(boot.at, boot, limits, durability)
+    }
+
+    /// A core without jobs, near whose first event's time this is.
+    fn starting_at(now: Time, boot: Boot, limits: Limits, durability: Durability) -> Self {
+        let mut ledger = Ledger::default();
+        for environment in Environment::ALL {
+            let integrity = Account { environment, owner: Owner::Integrity };
+            ledger.set_line(&integrity, CreditLine::Unlimited).expect("an empty ledger has room");
+        }
         Self {
             boot,
-            limits,
             durability,
             admission: Admission::Open,
-            now: Time::default(),
+            now,
             lsn: boot.lsn,
             jobs: Slab::new(),
-            job_keys: BTreeMap::new(),
+            job_keys: IdIndex::default(),
             jobs_made: 0,
+            sequences_given: 0,
             reservations_made: 0,
-            backlog: Backlog::default(),
-            waiting_by_namespace: BTreeMap::new(),
-            fleet: Fleet::default(),
-            ledger: Ledger::default(),
-            timers: Timers::default(),
+            models: Names::new(limits.names_max),
+            namespaces: Namespaces::new(limits.names_max),
+            backlog: Backlog::new(limits.batch_age),
+            fleet: Fleet::new(limits.names_max),
+            placing: Placing::default(),
+            affinity: Affinity::default(),
+            deserted: BTreeSet::new(),
+            ledger,
+            prices: PriceTable::new(limits.price),
+            keys: Keys::new(limits.keys_per_namespace_max as u64),
+            timers: Timers::starting_at(now),
             clients: BTreeMap::new(),
+            paused: BTreeSet::new(),
+            subclouds: Subclouds::default(),
+            snapshots: Snapshots::default(),
+            templates: Templates::default(),
+            validating: BTreeMap::new(),
+            accepted_results: BTreeSet::new(),
             finished: VecDeque::new(),
             finished_bytes: 0,
+            dead_letters: BTreeMap::new(),
             counts: Counts::default(),
-            service: BTreeMap::new(),
-            placeable: BTreeSet::new(),
-            starved: BTreeMap::new(),
             changed: Vec::new(),
             writes: Writes::None,
             effects: Vec::new(),
-            #[cfg(test)]
-            planted: Planted::Nothing,
+            #[cfg(any(test, feature = "mutants"))]
+            settled: BTreeMap::new(),
+            limits,
         }
     }
 
@@ -188,8 +257,15 @@ impl Coordinator {
             Event::ClientGone(gone) => self.on_client_gone(gone),
             Event::Cancel(cancel) => self.on_cancel(cancel),
             Event::Ask(ask) => self.on_ask(ask),
+            Event::Feedback(feedback) => self.on_feedback(feedback),
+            Event::Requeue(requeue) => self.on_requeue(requeue),
+            Event::Operate(operation) => self.on_operate(*operation),
             Event::NodeConnected(hello) => self.on_node_connected(*hello),
-            Event::Accepted(reservation) => self.on_accepted(reservation),
+            Event::NodeGone(gone) => self.on_node_gone(gone),
+            Event::Heartbeat(beat) => self.on_heartbeat(&beat),
+            Event::NodeWish(wish) => self.on_node_wish(&wish),
+            Event::BadSignature(node) => self.on_bad_signature(&node),
+            Event::Accepted(node, reservation) => self.on_accepted(&node, reservation),
             Event::Declined(declined) => self.on_declined(declined),
             Event::Completed(completion) => self.on_completed(completion.into_inner()),
             Event::Stopped(stopped) => self.on_stopped(stopped.into_inner()),
@@ -227,7 +303,7 @@ impl Coordinator {
     fn emit_rows(&mut self) {
         let changed = std::mem::take(&mut self.changed);
         for (id, key) in &changed {
-            if self.job_keys.get(id) == Some(key) {
+            if self.job_keys.find(*id) == Some(*key) {
                 let job = &mut self.jobs[*key];
                 job.row_state = RowState::Kept;
                 let row = job.row.clone();

@@ -1,114 +1,176 @@
-//! What clients do: submit, cancel, leave.
+//! What clients do: submit, cancel, leave, give feedback.
 
-use super::effect::{Answer, CancelCause, CancelState, Effect, Refusal, RefusalKind, Reply};
-use super::event::{Cancel, ClientGone, Departure, Question, Submission, Tier};
+use super::effect::{
+    Answer, AttachOutput, CancelCause, CancelState, Effect, Lookup, Refusal, RefusalKind, Rejection, Reply,
+    Row, Runnable,
+};
+use super::event::{Cancel, ClientGone, Departure, Feedback, Keyed, Origin, Question, Requeue, Submission};
 use super::fleet::{Ending, Left, ReservationState};
-use super::job::{Job, JobRow, JobState, RowState, TraceEvent};
-use super::limits::BYTES_PER_TOKEN_MAX;
+use super::integrity::Feedback as FeedbackRow;
+use super::job::{Job, JobRow, JobState};
+use super::keys::{KeyEntry, KeyRow, Look};
+use super::ledger::Account;
+use super::limits::KEY_LIFE;
 use super::slab::Key;
-use super::{Admission, Client, Coordinator};
-use crate::ids::ClientId;
-use crate::time::Span;
-
-/// How soon a client may look for the server's successor.
-const DRAINING_RETRY_AFTER: Span = Span::from_secs(5);
+use super::trace::TraceEvent;
+use super::{Client, Coordinator};
+use crate::ids::{ClientId, JobId};
 
 impl Coordinator {
     pub(super) fn on_submit(&mut self, client: ClientId, submission: Submission) {
-        if let Some(kind) = self.refusal_of(&submission) {
-            self.count_refusal(kind);
-            let refusal = Refusal { kind, retry_after: self.retry_after(kind, &submission) };
-            self.reply_now(client, Reply::Refused(refusal));
+        if let Some(keyed) = submission.spec.key
+            && self.attached(client, keyed, &submission)
+        {
             return;
         }
-        let id = self.next_job_id();
-        let price = self.limits.price;
-        let hold = price.cost(submission.input_tokens, submission.output_tokens_max);
-        self.ledger.hold(hold);
-        let body_bytes = submission.body.len() as u64;
-        self.counts.body_bytes_held += body_bytes;
-        self.counts.accepted += 1;
-        let mut job = Job {
-            row: JobRow::accepted(id, &submission, price, hold, self.now),
-            client: Some(client),
-            reservation: None,
-            sequence: self.jobs_made,
-            backoff_until: None,
-            submit_lsn: crate::ids::Lsn(self.lsn.0 + 1),
-            body_bytes,
-            virtual_start: None,
-            row_state: RowState::Kept,
-        };
-        let ahead = self.backlog.ahead(submission.environment, &submission.model, submission.tier);
-        job.note(self.now, TraceEvent::Submitted { ahead });
-        let key = self.jobs.insert(job);
-        self.job_keys.insert(id, key);
-        self.clients.insert(client, Client { job: Some(key), unread_bytes: 0 });
-        self.enqueue(key);
-        self.touch(key);
-        self.acknowledge_submit(key, client);
+        let spec = submission.spec.clone();
+        match self.accept(submission, Origin::Client, Some(client)) {
+            Ok(key) => {
+                self.acknowledge_submit(key, client);
+                self.mix_in(key);
+            }
+            Err(kind) => self.refuse(client, kind, &spec),
+        }
     }
 
-    /// Attended jobs are acknowledged by their answer; the others only once they are on disk.
+    /// Takes a job on, if nothing speaks against it: held, waiting, its key claimed.
+    pub(super) fn accept(
+        &mut self,
+        submission: Submission,
+        origin: Origin,
+        client: Option<ClientId>,
+    ) -> Result<Key, RefusalKind> {
+        let admitted = self.admit(&submission, &origin)?;
+        let spec = &submission.spec;
+        let namespace = admitted.namespace;
+        if let Some(keyed) = spec.key
+            && self.keys.look(&keyed.key, &keyed.body) == Look::Unknown
+        {
+            self.keys.room(&spec.namespace).map_err(|_| RefusalKind::KeysFull)?;
+        }
+        let owner = super::job::payer_of(&origin, &spec.namespace);
+        let held = self.ledger.hold(&Account { environment: spec.environment, owner }, admitted.hold);
+        held.map_err(|_| RefusalKind::InsufficientCredits)?;
+        let is_client = origin == Origin::Client;
+        let key = self.begin_job(submission, origin, admitted, client.into_iter().collect());
+        if is_client
+            && self.refuses_unrunnable(namespace)
+            && let Some(why) = self.reason_against(key, 0)
+            && self.jobs[key].row.spec.fallbacks.models.is_empty()
+        {
+            self.unbegin(key);
+            return Err(RefusalKind::Unrunnable(why));
+        }
+        self.claim_key(key);
+        if let Some(client) = client {
+            self.clients.insert(client, Client { job: Some(key), unread_bytes: 0 });
+        }
+        if !self.jobs[key].row.origin.is_test() {
+            self.file(key);
+        }
+        Ok(key)
+    }
+
+    /// Takes back a job that nobody heard of yet.
+    fn unbegin(&mut self, key: Key) {
+        let job = self.jobs.remove(key);
+        self.job_keys.remove(job.row.id);
+        self.counts.body_bytes_held -= job.body_bytes;
+        self.counts.accepted -= 1;
+        let account = Account { environment: job.row.spec.environment, owner: job.row.payer() };
+        self.ledger.release(job.row.id, &account, job.row.hold);
+        self.changed.retain(|(id, _)| *id != job.row.id);
+        if self.changed.is_empty() {
+            self.writes = super::Writes::None;
+        }
+    }
+
+    fn claim_key(&mut self, key: Key) {
+        let row = &self.jobs[key].row;
+        let Some(Keyed { key: name, body }) = row.spec.key else { return };
+        let entry = KeyEntry {
+            body,
+            job: row.id,
+            namespace: row.spec.namespace.clone(),
+            expires_at: self.now + KEY_LIFE,
+        };
+        // A key whose job ended without an answer was given free then; and there is room, or the job was refused.
+        self.keys.claim(name, entry.clone()).expect("there is room for the key");
+        self.keep(Row::Key(KeyRow { key: name, entry }));
+    }
+
+    /// Answers a repeat of a request by its key. Says whether that was all.
+    fn attached(&mut self, client: ClientId, keyed: Keyed, submission: &Submission) -> bool {
+        match self.keys.look(&keyed.key, &keyed.body) {
+            Look::Unknown => false,
+            Look::Conflict(_) => {
+                self.refuse(client, RefusalKind::KeyConflict, &submission.spec);
+                true
+            }
+            Look::Attach(job) => {
+                match self.job_keys.find(job) {
+                    Some(key) => self.attach(key, client),
+                    // It succeeded: keys of jobs that ended otherwise are given free.
+                    None => {
+                        self.counts.attached += 1;
+                        self.effects.push(Effect::Read {
+                            client,
+                            what: Lookup::Answer(job),
+                            lsn: self.newest_lsn(),
+                        });
+                        self.effects.push(Effect::Urgent);
+                    }
+                }
+                true
+            }
+        }
+    }
+
+    /// One more client waits for a live job.
+    fn attach(&mut self, key: Key, client: ClientId) {
+        self.counts.attached += 1;
+        self.clients.insert(client, Client { job: Some(key), unread_bytes: 0 });
+        let runnable = self.runnable(key);
+        let job = &mut self.jobs[key];
+        job.clients.push(client);
+        let (id, submit_lsn, attempt) = (job.row.id, job.submit_lsn, job.row.attempts);
+        let reads = job.row.spec.mode.is_attended();
+        let reservation = job.reservation.filter(|_| reads && job.row.cancel_requested.is_none());
+        self.reply_durable(client, Reply::Accepted { job: id, lsn: submit_lsn, runnable });
+        if let Some(reservation) = reservation {
+            let attach = AttachOutput { reservation, attempt, client, submit_lsn };
+            self.effects.push(Effect::AttachOutput(attach));
+        }
+    }
+
+    /// Attended jobs are acknowledged by their answer; the others, and keyed ones, only once they are on disk.
     fn acknowledge_submit(&mut self, key: Key, client: ClientId) {
+        let runnable = self.runnable_shown(key);
+        if let Runnable::No(why) = runnable {
+            let now = self.now;
+            self.jobs[key].note(now, TraceEvent::NotRunnable { why });
+        }
         let Job { row, submit_lsn, .. } = &self.jobs[key];
-        let reply = Reply::Accepted { job: row.id, lsn: *submit_lsn };
-        if row.mode.is_attended() {
+        let reply = Reply::Accepted { job: row.id, lsn: *submit_lsn, runnable };
+        if row.spec.is_tied_to_client() {
             self.reply_now(client, reply);
         } else {
             self.reply_durable(client, reply);
         }
     }
 
-    fn refusal_of(&self, submission: &Submission) -> Option<RefusalKind> {
-        let limits = &self.limits;
-        let waiting = self.waiting_by_namespace.get(&submission.namespace).copied().unwrap_or(0);
-        let bytes = self.counts.body_bytes_held.saturating_add(submission.body.len() as u64);
-        let output = u64::from(submission.output_tokens_max) * BYTES_PER_TOKEN_MAX;
-        if self.admission == Admission::Draining {
-            return Some(RefusalKind::Draining);
-        }
-        if !self.fleet.serves(&submission.model) {
-            return Some(RefusalKind::ModelUnknown);
-        }
-        if output > limits.output_bytes_max.min(limits.output_budget_bytes) {
-            return Some(RefusalKind::OutputTooLarge);
-        }
-        if waiting >= limits.namespace_queue_jobs_max {
-            return Some(RefusalKind::NamespaceQueueFull);
-        }
-        if self.counts.jobs_queued >= limits.queue_jobs_max {
-            return Some(RefusalKind::QueueFull);
-        }
-        (bytes > limits.queue_bytes_max).then_some(RefusalKind::QueueBytesFull)
+    /// Whether some node could run it. Who waits on a connection isn't told, and it isn't looked for then.
+    fn runnable_shown(&self, key: Key) -> Runnable {
+        if self.jobs[key].row.spec.mode.is_attended() { Runnable::Yes } else { self.runnable(key) }
     }
 
-    fn count_refusal(&mut self, kind: RefusalKind) {
-        let counts = &mut self.counts;
-        match kind {
-            RefusalKind::NamespaceQueueFull => counts.refused_namespace_queue_full += 1,
-            RefusalKind::QueueFull => counts.refused_queue_full += 1,
-            RefusalKind::QueueBytesFull => counts.refused_queue_bytes_full += 1,
-            RefusalKind::Draining => counts.refused_draining += 1,
-            RefusalKind::ModelUnknown => counts.refused_model_unknown += 1,
-            RefusalKind::OutputTooLarge => counts.refused_output_too_large += 1,
-            // Counted at the door: the core never saw it, or never kept it.
-            RefusalKind::RingFull | RefusalKind::JobUnknown => {}
+    /// A key whose job didn't succeed starts a new one.
+    pub(super) fn free_key(&mut self, job: &Job, state: JobState) {
+        let Some(keyed) = job.row.spec.key.filter(|_| state != JobState::Succeeded) else { return };
+        if self.keys.look(&keyed.key, &keyed.body) == Look::Attach(job.row.id) {
+            self.keys.forget(&keyed.key);
+            self.keep(Row::KeyForgotten(keyed.key));
         }
-    }
-
-    /// When trying again makes sense: once a tenth of what waits for this model is gone, at its measured pace.
-    fn retry_after(&self, kind: RefusalKind, submission: &Submission) -> Option<Span> {
-        match kind {
-            RefusalKind::NamespaceQueueFull | RefusalKind::QueueFull | RefusalKind::QueueBytesFull => {}
-            RefusalKind::Draining => return Some(DRAINING_RETRY_AFTER),
-            _ => return None,
-        }
-        let model = &submission.model;
-        let waiting = self.backlog.ahead(submission.environment, model, Tier::Background);
-        let one_leaves = self.service_of(model).0 / self.fleet.slots_of(model).max(1);
-        let micros = one_leaves.saturating_mul((waiting / 10).max(1));
-        Some(Span(micros.clamp(Span::from_secs(1).0, Span::from_secs(60).0)))
     }
 
     pub(super) fn on_client_gone(&mut self, gone: ClientGone) {
@@ -120,8 +182,8 @@ impl Coordinator {
             }
             return;
         };
-        self.jobs[key].client = None;
-        if self.jobs[key].row.mode.is_attended() {
+        self.jobs[key].clients.retain(|id| *id != gone.client);
+        if self.jobs[key].row.spec.is_tied_to_client() {
             if self.jobs[key].reservation.is_none() {
                 self.counts.disconnects_queued += 1;
             }
@@ -131,9 +193,13 @@ impl Coordinator {
 
     pub(super) fn on_cancel(&mut self, cancel: Cancel) {
         let job = cancel.job;
-        let owned =
-            |row: &JobRow| cancel.namespace.as_ref().is_none_or(|namespace| row.namespace == *namespace);
-        let key = self.job_keys.get(&job).copied().filter(|key| owned(&self.jobs[*key].row));
+        let owned = |row: &JobRow| {
+            cancel
+                .namespace
+                .as_ref()
+                .is_none_or(|namespace| row.spec.namespace == *namespace && !row.origin.is_system())
+        };
+        let key = self.job_keys.find(job).filter(|key| owned(&self.jobs[*key].row));
         let Some(key) = key else {
             let answer = Answer::Refused(RefusalKind::JobUnknown, Question::Trace(job));
             self.reply_durable(cancel.client, Reply::Answer(Box::new(answer)));
@@ -168,5 +234,62 @@ impl Coordinator {
         self.effects.push(Effect::CloseOutput(id));
         self.stop(id);
         CancelState::Cancelling
+    }
+
+    pub(super) fn on_feedback(&mut self, feedback: Feedback) {
+        let Feedback { client, namespace, job, opinion, note } = feedback;
+        if self.job_keys.find(job).is_some_and(|key| !Self::is_of(&self.jobs[key].row, Some(&namespace))) {
+            return self.answer_durable(client, Answer::Rejected(Rejection::JobUnknown));
+        }
+        let row = FeedbackRow { job, namespace, opinion, note, at: self.now };
+        self.counts.feedback += 1;
+        self.keep(Row::Feedback(row));
+        self.answer_durable(client, Answer::Done);
+    }
+
+    /// Makes a new job of a dead letter.
+    pub(super) fn on_requeue(&mut self, requeue: Requeue) {
+        let Requeue { client, row } = requeue;
+        let answer = match self.dead_letters.get(&row.id) {
+            None => Answer::Rejected(Rejection::NotADeadLetter(None)),
+            Some(Some(before)) => Answer::Rejected(Rejection::NotADeadLetter(Some(*before))),
+            Some(None) => self.requeue_dead_letter(*row),
+        };
+        self.answer_durable(client, answer);
+    }
+
+    fn requeue_dead_letter(&mut self, row: JobRow) -> Answer {
+        let Some(body) = row.body else {
+            return Answer::Rejected(Rejection::NotADeadLetter(None));
+        };
+        let mut spec = (*row.spec).clone();
+        // Nobody waits on a connection for it, its key stands for the first job, and its time is now.
+        spec.mode = super::event::Mode::Polling;
+        spec.key = None;
+        spec.not_before = None;
+        let origin = Origin::Requeued { from: row.id };
+        match self.accept(Submission { spec, body }, origin, None) {
+            Ok(key) => {
+                let job = self.jobs[key].row.id;
+                self.dead_letters.insert(row.id, Some(job));
+                self.keep(Row::DeadLetter(row.id, Some(job)));
+                self.counts.requeued += 1;
+                Answer::Requeued { job }
+            }
+            Err(kind) => {
+                let refusal: Refusal = self.refusal(kind, &row.spec);
+                Answer::Rejected(Rejection::JobRefused(refusal))
+            }
+        }
+    }
+
+    /// Whether a job belongs to whom asks; `None` asks as the operator.
+    pub(super) fn is_of(row: &JobRow, namespace: Option<&crate::ids::Namespace>) -> bool {
+        namespace.is_none_or(|namespace| row.spec.namespace == *namespace && !row.origin.is_system())
+    }
+
+    /// A live job by name, if it belongs to whom asks.
+    pub(super) fn live_job(&self, job: JobId, namespace: Option<&crate::ids::Namespace>) -> Option<Key> {
+        self.job_keys.find(job).filter(|key| Self::is_of(&self.jobs[*key].row, namespace))
     }
 }

@@ -1,22 +1,41 @@
 //! What operators and readers ask.
 
-use super::effect::{Answer, CancelCause, Effect, QueueView, Reply};
+use super::effect::{
+    Answer, CancelCause, DeadLetterView, Effect, JobView, Lookup, NodeView, QueueView, RefusalKind,
+};
+use super::effect::{Reply, Runnable};
 use super::event::{Ask, Question};
 use super::fleet::Left;
+use super::job::JobState;
+use super::slab::Key;
 use super::{Admission, Coordinator, Counts};
-use crate::ids::{ClientId, JobId};
+use crate::ids::{ClientId, JobId, Namespace};
+use crate::time::{Span, Time};
 
 impl Coordinator {
     pub(super) fn on_ask(&mut self, ask: Ask) {
+        let client = ask.client;
         let answer = match ask.question {
-            Question::Counts => return self.answer_now(ask.client, Answer::Counts(self.counts())),
+            Question::Counts => return self.answer_now(client, Answer::Counts(self.counts())),
             Question::Invariants => {
                 let (recount, violations) = self.recount();
-                return self.answer_now(ask.client, Answer::Invariants { recount, violations });
+                return self.answer_now(client, Answer::Invariants { recount, violations });
             }
-            Question::Nodes => Answer::Nodes(self.fleet.views()),
+            Question::Nodes => Answer::Nodes(self.node_views()),
             Question::Queue => Answer::Queue(self.queue_views()),
-            Question::Trace(job) => return self.answer_trace(ask.client, job),
+            Question::Job(job, namespace) => return self.answer_job(client, job, namespace),
+            Question::Trace(job) => return self.answer_trace(client, job),
+            Question::DeadLetters(most) => {
+                let newest = self.dead_letters.iter().rev().take(most as usize);
+                let view = |(job, as_job): (&JobId, &Option<JobId>)| DeadLetterView {
+                    job: *job,
+                    requeued_as: *as_job,
+                };
+                Answer::DeadLetters(newest.map(view).collect())
+            }
+            Question::Balances => Answer::Balances(
+                self.ledger.statements().map(|(account, s)| (account, s.balance, s.held)).collect(),
+            ),
             Question::Drain => {
                 self.admission = Admission::Draining;
                 Answer::Draining { live: self.counts().live() }
@@ -27,7 +46,7 @@ impl Coordinator {
                 Answer::Draining { live: self.counts().live() }
             }
         };
-        self.reply_durable(ask.client, Reply::Answer(Box::new(answer)));
+        self.answer_durable(client, answer);
     }
 
     /// An answer that needn't be durable: numbers for a dashboard.
@@ -35,49 +54,127 @@ impl Coordinator {
         self.reply_now(client, Reply::Answer(Box::new(answer)));
     }
 
-    fn answer_trace(&mut self, client: ClientId, job: JobId) {
-        match self.job_keys.get(&job) {
-            Some(key) => {
-                let row = self.jobs[*key].row.clone();
-                self.reply_durable(client, Reply::Answer(Box::new(Answer::Trace(Box::new(row)))));
+    /// An answer that shows state, and so rests on it.
+    pub(super) fn answer_durable(&mut self, client: ClientId, answer: Answer) {
+        self.reply_durable(client, Reply::Answer(Box::new(answer)));
+    }
+
+    fn answer_job(&mut self, client: ClientId, job: JobId, namespace: Option<Namespace>) {
+        match (self.live_job(job, namespace.as_ref()), self.job_keys.find(job)) {
+            (Some(key), _) => {
+                let view = self.job_view(key);
+                self.answer_durable(client, Answer::Job(Box::new(view)));
             }
-            // What isn't live isn't here: the driver reads it from the store once everything is in it.
-            None => {
-                self.effects.push(Effect::Read { client, job, lsn: self.newest_lsn() });
-                self.effects.push(Effect::Urgent);
+            // Somebody else's job is none.
+            (None, Some(_)) => {
+                let question = Question::Job(job, namespace);
+                self.answer_durable(client, Answer::Refused(RefusalKind::JobUnknown, question));
             }
+            (None, None) => self.read(client, job),
         }
+    }
+
+    fn answer_trace(&mut self, client: ClientId, job: JobId) {
+        match self.job_keys.find(job) {
+            Some(key) => {
+                let row = self.jobs[key].row.clone();
+                self.answer_durable(client, Answer::Trace(Box::new(row)));
+            }
+            None => self.read(client, job),
+        }
+    }
+
+    /// What isn't live isn't here: the driver reads it from the store once everything is in it.
+    fn read(&mut self, client: ClientId, job: JobId) {
+        self.effects.push(Effect::Read { client, what: Lookup::Job(job), lsn: self.newest_lsn() });
+        self.effects.push(Effect::Urgent);
+    }
+
+    fn job_view(&self, key: Key) -> JobView {
+        let job = &self.jobs[key];
+        let row = &job.row;
+        let waits = row.state == JobState::Queued;
+        let (environment, tier) = (row.spec.environment, row.spec.tier);
+        let home = super::backlog::Home { environment, model: job.need.model };
+        let ahead = self.backlog.ahead(home, tier).max(1);
+        let runnable = self.runnable(key);
+        let starts_at = (waits && runnable == Runnable::Yes).then(|| self.starts_at(key, ahead));
+        JobView {
+            row: row.clone(),
+            position: waits.then_some(ahead),
+            starts_at,
+            runnable,
+            cancelling: row.cancel_requested.is_some(),
+        }
+    }
+
+    /// When a job may start if those before it leave at the measured pace of their model.
+    fn starts_at(&self, key: Key, ahead: u64) -> Time {
+        let model = self.jobs[key].need.model;
+        let slots = self.fleet.slots_of(model).max(1);
+        let service = self.fleet.means(model).service();
+        let wait = service.0.saturating_mul(ahead) / slots;
+        self.now.max(self.jobs[key].row.not_before) + Span(wait)
     }
 
     fn cancel_all(&mut self) {
         let keys: Vec<_> = self.jobs.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.cancel(key, CancelCause::Shutdown, Left::Stays);
+            // Ending one may end another with it.
+            if self.jobs.get(key).is_some() {
+                self.cancel(key, CancelCause::Shutdown, Left::Stays);
+            }
         }
     }
 
     fn queue_views(&self) -> Vec<QueueView> {
-        let view = |(model, tier, jobs, oldest_submitted_at): (&crate::ids::ModelName, _, _, _)| QueueView {
-            model: model.clone(),
-            tier,
-            jobs,
-            oldest_submitted_at,
+        let view = |view: super::backlog::View| {
+            let oldest = self.backlog.oldest(view.home, view.tier)?;
+            Some(QueueView {
+                model: self.models[view.home.model].clone(),
+                tier: view.tier,
+                jobs: view.jobs,
+                oldest_submitted_at: self.jobs[oldest].row.submitted_at,
+            })
         };
-        self.backlog.views().map(view).collect()
+        self.backlog.views().filter_map(view).collect()
+    }
+
+    fn node_views(&self) -> Vec<NodeView> {
+        let view = |(_, node): (_, &super::fleet::Node)| NodeView {
+            row: node.record.row().clone(),
+            standing: if node.is_local() && node.is_here() {
+                local_standing(node.record.standing(self.now))
+            } else {
+                node.record.standing(self.now)
+            },
+            connected_at: node.is_here().then_some(node.connected_at),
+            models: node.models.iter().map(|s| (self.models[s.model].clone(), s.slots, s.taken)).collect(),
+        };
+        self.fleet.nodes().map(view).collect()
     }
 
     /// Every gauge and counter as kept.
     pub fn counts(&self) -> Counts {
+        let (slots_total, slots_taken, nodes) = self.fleet.totals();
         Counts {
             reservations: self.fleet.len(),
-            slots_taken: self.fleet.slots_taken(),
-            slots_total: self.fleet.slots_total(),
-            nodes: self.fleet.nodes(),
+            slots_taken,
+            slots_total,
+            nodes,
             holds: self.ledger.holds(),
-            held_credits: self.ledger.held().0.unsigned_abs(),
+            held_credits: self.ledger.held_total().0.unsigned_abs(),
             clients: self.clients.len() as u64,
-            timers: self.timers.len(),
+            timers: self.timers.len() as u64,
+            keys: self.keys.len() as u64,
+            dead_letters: self.dead_letters.len() as u64,
             ..self.counts
         }
     }
+}
+
+/// The box's own node needs no test job.
+fn local_standing(standing: super::standing::Standing) -> super::standing::Standing {
+    use super::standing::Standing;
+    if standing == Standing::Untested { Standing::Ready } else { standing }
 }

@@ -1,172 +1,329 @@
-//! Placement: which job runs next, on which node, and everything that a reservation begins with.
+//! Placement: which job runs next, on which node (CORE sections 5 and 6).
+//!
+//! A job that comes names the best node with room for it, and a node with room takes the job that is next for it:
+//! the order decides, whoever came. What one step may look at is bounded; the rest is for the next step.
 
-use super::backlog::Place;
-use super::effect::{Assignment, Effect, End, OpenOutput, When};
-use super::event::{Environment, Tier};
-use super::fleet::{Began, Capacity, Choice, Deadline, Reservation, ReservationState};
-use super::job::{Job, JobState, TraceEvent};
-use super::limits::BYTES_PER_TOKEN_MAX;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::Coordinator;
+use super::backlog::Selection;
+use super::event::Tier;
+use super::job::{Job, Waits};
+use super::limits::{CANDIDATES_MAX, PLACE_LOOKS_MAX};
+use super::names::{LaneKey, NodeKey};
+use super::score::{self, Load, Prefix, Score};
 use super::slab::Key;
-use super::timers::Timer;
-use super::{Coordinator, Starved};
-use crate::ids::{ModelName, NodeId, ReservationId};
-use crate::time::{Span, Time};
+use super::suits::{Finding, Look};
+use super::trace::{LOSERS_KEPT_MAX, Loss, PlacedBy};
+use crate::ids::{JobId, NodeId};
+use crate::time::Time;
 
-/// How long a job that doesn't fit the output budget waits before the budget is kept for it.
-const FIT_WAIT: Span = Span::from_secs(1);
-/// How long an attempt takes while none was measured.
-const SERVICE_GUESS: Span = Span::from_secs(1);
+/// Nodes that a job which came tries in turn, where another job turns out to be next for the best of them.
+const ARRIVAL_TRIES_MAX: u32 = 4;
+/// Nodes that a job which is looked at by itself compares at most.
+const PICKY_LOOKS_MAX: usize = 64;
 
-impl Coordinator {
-    /// Places what can be placed of the models that something changed for.
-    pub(super) fn place(&mut self) {
-        while let Some(model) = self.placeable.pop_first() {
-            for environment in [Environment::Mainnet, Environment::Testnet] {
-                self.place_model(environment, &model);
+/// What may be placed.
+#[derive(Debug, Default)]
+pub(super) struct Placing {
+    /// Jobs that came to wait in this step.
+    pub(super) arrivals: VecDeque<JobId>,
+    /// Nodes with room.
+    offers: VecDeque<NodeKey>,
+    offered: BTreeSet<NodeKey>,
+    /// Lanes whose jobs may go on where there is room.
+    woken: BTreeSet<LaneKey>,
+    /// Nodes that go on looking at the next tick.
+    later: BTreeSet<NodeKey>,
+    /// Nodes that are kept for a job which doesn't fit yet.
+    blocked: BTreeSet<NodeKey>,
+    /// Jobs that don't fit the output budget, by lane.
+    pub(super) starved: BTreeMap<LaneKey, Starved>,
+    /// Lanes that wait for output budget.
+    pub(super) short: BTreeSet<LaneKey>,
+}
+
+/// A job that is next but doesn't fit the output budget.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Starved {
+    pub(super) job: Key,
+    pub(super) tier: Tier,
+    pub(super) since: Time,
+}
+
+impl Placing {
+    /// A node has room.
+    pub(super) fn offer(&mut self, node: NodeKey) {
+        if self.offered.insert(node) {
+            self.offers.push_back(node);
+        }
+    }
+
+    /// A lane's jobs may go on.
+    pub(super) fn wake(&mut self, lane: LaneKey) {
+        self.woken.insert(lane);
+    }
+
+    /// Output budget came back.
+    pub(super) fn budget_freed(&mut self) {
+        self.woken.append(&mut self.short);
+    }
+
+    /// A job no longer waits: what was kept for it is free.
+    pub(super) fn forget(&mut self, key: Key, unfit: Option<Time>) {
+        let before = self.starved.len();
+        if before > 0 {
+            self.starved.retain(|_, starved| starved.job != key);
+        }
+        let was_starved = self.starved.len() < before;
+        if was_starved {
+            self.budget_freed();
+        }
+        if was_starved || unfit.is_some() {
+            for node in std::mem::take(&mut self.blocked) {
+                self.offer(node);
             }
         }
     }
 
-    fn place_model(&mut self, environment: Environment, model: &ModelName) {
-        let lane = (environment, model.clone());
-        let starved_since = self.starved.remove(&lane).map(|starved| starved.since);
-        while let Some(key) = self.backlog.next(environment, model) {
-            let row = &self.jobs[key].row;
-            let (tier, expired) = (row.tier, row.expires_at <= self.now);
-            if expired {
-                // The tick hasn't come to it yet, but it must not be dispatched any more.
-                self.finish_unserved(key, JobState::Expired, End::Expired);
-                continue;
-            }
-            let Some(choice) = self.fleet.choose(model, self.service_of(model).0) else { return };
-            let output_bytes = output_bytes(&self.jobs[key]);
-            let fits = self.counts.output_bytes_held + output_bytes <= self.limits.output_budget_bytes;
-            if !fits || self.is_budget_kept_from(tier) {
-                let since = starved_since.unwrap_or(self.now);
-                self.starved.insert(lane, Starved { tier, since });
-                return;
-            }
-            self.reserve(key, choice, output_bytes);
+    /// A tick: nodes that had more to look at go on.
+    pub(super) fn tick(&mut self) {
+        for node in std::mem::take(&mut self.later) {
+            self.offer(node);
         }
     }
 
-    /// Whether a job that doesn't fit has waited so long that others of its tier and below leave it the budget.
-    fn is_budget_kept_from(&self, tier: Tier) -> bool {
-        let waits = |starved: &Starved| starved.tier <= tier && self.now.since(starved.since) >= FIT_WAIT;
-        self.starved.values().any(waits)
+    fn next_offer(&mut self) -> Option<NodeKey> {
+        let node = self.offers.pop_front()?;
+        self.offered.remove(&node);
+        Some(node)
     }
 
-    /// Output budget came back: whoever waited for it may be placed.
-    pub(super) fn output_budget_freed(&mut self) {
-        self.placeable.extend(self.starved.keys().map(|(_, model)| model.clone()));
-    }
-
-    /// How long an attempt on a model takes its slot, as measured.
-    pub(super) fn service_of(&self, model: &ModelName) -> Span {
-        self.service.get(model).copied().unwrap_or(SERVICE_GUESS)
-    }
-
-    /// Learns from an attempt that gave its slot back.
-    fn measure_service(&mut self, model: &ModelName, took: Span) {
-        let mean = self.service.entry(model.clone()).or_insert(took);
-        *mean = Span((mean.0 * 7 + took.0) / 8);
-    }
-
-    fn reserve(&mut self, key: Key, choice: Choice, output_bytes: u64) {
-        let id = self.next_reservation_id();
-        let now = self.now;
-        {
-            let job = &mut self.jobs[key];
-            let place = Place { sequence: job.sequence, virtual_start: job.virtual_start };
-            job.virtual_start = Some(self.backlog.dispatch(&job.row, place));
-        }
-        self.leave_queue(key);
-        self.counts.output_bytes_held += output_bytes;
-        let due = (now + self.limits.accept_timeout, Deadline::Accept);
-        let job = &mut self.jobs[key];
-        job.transition(JobState::Reserved);
-        job.reservation = Some(id);
-        job.row.dispatched_at = Some(now);
-        job.row.attempts += 1;
-        job.row.node = Some(choice.node.clone());
-        let (node, candidates, score) = (choice.node.clone(), choice.candidates, choice.score);
-        job.note(now, TraceEvent::Placed { reservation: id, node, candidates, score });
-        self.counts.jobs_reserved += 1;
-        self.fleet.reserve(Reservation {
-            id,
-            job: Some(key),
-            node: choice.node.clone(),
-            model: self.jobs[key].row.model.clone(),
-            state: ReservationState::Assigned,
-            capacity: Capacity::Taken,
-            began: Began::No,
-            due,
-            assigned_at: now,
-            attempt_due: now + self.limits.attempt_timeout,
-            first_output_due: now + self.limits.first_output_timeout,
-            output_bytes,
-            seen_tokens: 0,
-        });
-        self.timers.set(due.0, Timer::Reservation(id));
-        self.touch(key);
-        self.assign(key, choice.node, id, output_bytes);
-    }
-
-    fn assign(&mut self, key: Key, node: NodeId, reservation: ReservationId, output_bytes: u64) {
-        let job = &self.jobs[key];
-        let row = &job.row;
-        let open = OpenOutput {
-            reservation,
-            attempt: row.attempts,
-            client: job.client.filter(|_| row.mode.is_attended()),
-            bytes_max: output_bytes,
-            submit_lsn: job.submit_lsn,
-        };
-        let assignment = Assignment {
-            reservation,
-            job: row.id,
-            endpoint: row.endpoint,
-            model: row.model.clone(),
-            body: row.body.clone().expect("a live job has its body"),
-            input_tokens: row.input_tokens,
-            output_tokens_max: row.output_tokens_max,
-        };
-        // An unattended job's attempt must be on disk before it can take the box down (CORE section 2).
-        let on_disk_first = !row.mode.is_attended() && node == NodeId::local();
-        let when = if on_disk_first { When::Durable(self.newest_lsn()) } else { When::Now };
-        self.effects.push(Effect::OpenOutput(open));
-        self.effects.push(Effect::Assign { node, assignment, when });
-        if on_disk_first {
-            self.effects.push(Effect::Urgent);
-        }
-    }
-
-    /// Moves a reservation's one timer.
-    pub(super) fn set_due(&mut self, id: ReservationId, at: Time, deadline: Deadline) {
-        let reservation = self.fleet.reservation_mut(id).expect("only a live reservation has a deadline");
-        let before = std::mem::replace(&mut reservation.due, (at, deadline));
-        self.timers.clear(before.0, Timer::Reservation(id));
-        self.timers.set(at, Timer::Reservation(id));
-    }
-
-    /// A reservation is *gone*: its slot is free and its timer cleared.
-    pub(super) fn drop_reservation(&mut self, id: ReservationId) -> Option<Reservation> {
-        #[cfg(test)]
-        if self.planted == super::Planted::LeakReservation {
-            return self.fleet.reservation(id).cloned();
-        }
-        let mut reservation = self.fleet.remove(id)?;
-        self.timers.clear(reservation.due.0, Timer::Reservation(id));
-        self.measure_service(&reservation.model, self.now.since(reservation.assigned_at));
-        self.placeable.insert(reservation.model.clone());
-        let bytes = std::mem::take(&mut reservation.output_bytes);
-        self.release_output(bytes);
-        self.effects.push(Effect::ForgetOutput(id));
-        Some(reservation)
+    /// A lane ended.
+    pub(super) fn lane_ended(&mut self, lane: LaneKey) {
+        self.woken.remove(&lane);
+        self.starved.remove(&lane);
+        self.short.remove(&lane);
     }
 }
 
-/// A job's share of the output budget.
-fn output_bytes(job: &Job) -> u64 {
-    u64::from(job.row.output_tokens_max) * BYTES_PER_TOKEN_MAX
+/// How a job came to a node: who else was looked at.
+#[derive(Debug, Default)]
+struct Considered {
+    candidates: u32,
+    losers: Vec<(NodeId, Loss)>,
+}
+
+/// What an offer came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offered {
+    Took,
+    Nothing,
+}
+
+impl Coordinator {
+    /// Places what can be placed since something changed.
+    pub(super) fn place(&mut self) {
+        let mut looks = PLACE_LOOKS_MAX;
+        while looks > 0 {
+            if let Some(job) = self.placing.arrivals.pop_front() {
+                self.place_arrival(job, &mut looks);
+            } else if let Some(node) = self.placing.next_offer() {
+                self.offer(node, &mut looks, None);
+            } else if let Some(lane) = self.placing.woken.pop_first() {
+                self.place_woken(lane, &mut looks);
+            } else {
+                break;
+            }
+        }
+        self.settle_touched();
+    }
+
+    /// Puts nodes whose room changed into their places among those that have some.
+    pub(super) fn settle_touched(&mut self) {
+        let touched = self.fleet.take_touched();
+        let (rules, now) = (&self.limits.penalties, self.now);
+        for key in &touched {
+            self.fleet.settle(*key, |node, serving, means| score::typical(node, serving, means, rules, now));
+        }
+        self.fleet.keep_touched(touched);
+    }
+
+    fn place_arrival(&mut self, id: JobId, looks: &mut u32) {
+        *looks = looks.saturating_sub(1);
+        let Some(key) = self.job_keys.find(id) else { return };
+        for _ in 0..ARRIVAL_TRIES_MAX {
+            let Waits::ForNode(place) = self.jobs[key].waits else { return };
+            let Some((node, considered)) = self.best_node(key, place.lane, looks) else { return };
+            self.offer(node, looks, Some((key, considered)));
+            if *looks == 0 {
+                return;
+            }
+        }
+    }
+
+    /// A lane's jobs may go on: its best nodes are offered, as long as that comes to something.
+    fn place_woken(&mut self, lane: LaneKey, looks: &mut u32) {
+        let ready = &self.fleet.lanes.of(lane).ready;
+        let nodes: Vec<NodeKey> = ready.iter().take(CANDIDATES_MAX).map(|(_, node)| *node).collect();
+        let mut took = Offered::Nothing;
+        for node in nodes {
+            if *looks == 0 {
+                self.placing.woken.insert(lane);
+                return;
+            }
+            if self.offer(node, looks, None) == Offered::Took {
+                took = Offered::Took;
+            }
+        }
+        if took == Offered::Took {
+            self.settle_touched();
+            self.placing.woken.insert(lane);
+        }
+    }
+
+    /// The best node with room for a job, of the first few of its lane and those that may have its beginning.
+    fn best_node(&self, key: Key, lane: LaneKey, looks: &mut u32) -> Option<(NodeKey, Considered)> {
+        let job = &self.jobs[key];
+        let look = self.look();
+        let mut considered = Considered::default();
+        let mut scored: Vec<(i64, NodeKey, Score)> = Vec::with_capacity(CANDIDATES_MAX);
+        let [first, second] = self.affinity.nodes(job.need.model, job.row.spec.prefix);
+        let listed: Vec<NodeKey> =
+            job.row.spec.constraints.allow.iter().filter_map(|node| self.fleet.find(node)).collect();
+        let ordered = self.fleet.lanes.of(lane).ready.iter().map(|(_, node)| *node).take(PICKY_LOOKS_MAX);
+        let near = [first, second].into_iter().flatten();
+        for (at, node) in near.chain(listed).chain(ordered).enumerate() {
+            if scored.len() >= CANDIDATES_MAX || *looks == 0 {
+                break;
+            }
+            *looks -= 1;
+            if at > 0 && scored.iter().any(|(_, known, _)| *known == node) {
+                continue;
+            }
+            match look.fits(self.fleet.node(node), node, job) {
+                Ok(()) => {
+                    let score = self.score_of(node, job);
+                    scored.push((score.sum(), node, score));
+                }
+                Err(loss) => considered.lose(self.fleet.node(node).id(), loss),
+            }
+        }
+        scored.sort_by_key(|(sum, node, _)| (*sum, *node));
+        considered.candidates = scored.len() as u32;
+        for (_, node, score) in scored.iter().skip(1) {
+            considered.lose(self.fleet.node(*node).id(), Some(Loss::Slower(*score)));
+        }
+        Some((scored.first()?.1, considered))
+    }
+
+    /// A node's score for a job.
+    pub(super) fn score_of(&self, key: NodeKey, job: &Job) -> Score {
+        let (node, model) = (self.fleet.node(key), job.need.model);
+        let Some(serving) = node.serving(model) else { return Score::default() };
+        let means = self.fleet.means(model);
+        let near = self.affinity.nodes(model, job.row.spec.prefix).contains(&Some(key));
+        let load = Load {
+            input_tokens: job.row.spec.input_tokens,
+            output_tokens: job.row.spec.output_tokens_max.min(means.typical_tokens().1.max(16)),
+            prefix: if near { Prefix::Cached } else { Prefix::Unknown },
+        };
+        score::score(node, serving, means, load, &self.limits.penalties, self.now)
+    }
+
+    /// Lets a node take what is next for it, as long as it has room. `came` is the job that asked for it.
+    fn offer(&mut self, node: NodeKey, looks: &mut u32, mut came: Option<(Key, Considered)>) -> Offered {
+        let mut offered = Offered::Nothing;
+        let mut from = self.fleet.node_mut(node).later.take();
+        while *looks > 0 && self.fleet.node(node).has_any_slot() && self.fleet.node(node).is_here() {
+            let mut findings = Vec::new();
+            let selection = self.select(node, from.take(), looks, &mut findings);
+            let expired = self.act_on(findings);
+            match selection {
+                Selection::Job { key, charged } => {
+                    let asked = came.take_if(|(asking, _)| *asking == key).map(|(_, considered)| considered);
+                    let by = if asked.is_some() { PlacedBy::Job } else { PlacedBy::Node };
+                    let considered = asked.unwrap_or(Considered { candidates: 1, losers: Vec::new() });
+                    self.reserve(key, node, charged, by, considered.candidates, considered.losers);
+                    offered = Offered::Took;
+                }
+                _ if expired > 0 => {}
+                Selection::Nothing => break,
+                Selection::Blocked(_) => {
+                    self.placing.blocked.insert(node);
+                    break;
+                }
+                Selection::Later(cursor) => {
+                    self.fleet.node_mut(node).later = Some(cursor);
+                    self.placing.later.insert(node);
+                    break;
+                }
+            }
+        }
+        if *looks == 0 && self.fleet.node(node).has_any_slot() {
+            self.placing.offer(node);
+        }
+        offered
+    }
+
+    /// The job that is next for a node.
+    fn select(
+        &mut self,
+        key: NodeKey,
+        from: Option<super::backlog::Cursor>,
+        looks: &mut u32,
+        findings: &mut Vec<Finding>,
+    ) -> Selection {
+        let Self { backlog, jobs, fleet, subclouds, models, placing, counts, limits, now, .. } = self;
+        let look = Look { fleet, subclouds, models, placing, counts, limits, now: *now };
+        let node = fleet.node(key);
+        backlog.select(&node.lanes, from, *now, |job_key, charged| {
+            *looks = looks.saturating_sub(1);
+            let (suit, finding) = look.suits(node, key, &jobs[job_key], job_key, charged);
+            findings.extend(finding);
+            suit
+        })
+    }
+
+    pub(super) fn look(&self) -> Look<'_> {
+        let Self { fleet, subclouds, models, placing, counts, limits, now, .. } = self;
+        Look { fleet, subclouds, models, placing, counts, limits, now: *now }
+    }
+
+    /// Does what was found out while looking. Says how many jobs ended by it.
+    fn act_on(&mut self, findings: Vec<Finding>) -> u32 {
+        let mut expired = 0;
+        for finding in findings {
+            match finding {
+                // The tick hasn't come to it yet, but it must not be dispatched any more.
+                Finding::Expired(key) => {
+                    self.expire(key);
+                    expired += 1;
+                }
+                Finding::Unfit(key) => {
+                    self.jobs[key].unfit_since.get_or_insert(self.now);
+                }
+                Finding::Starved { key, lane, tier } => {
+                    self.placing.short.insert(lane);
+                    let new = Starved { job: key, tier, since: self.now };
+                    let starved = self.placing.starved.entry(lane).or_insert(new);
+                    if starved.job != key {
+                        *starved = new;
+                    }
+                }
+                Finding::KeptFrom(lane) => {
+                    self.placing.short.insert(lane);
+                }
+            }
+        }
+        expired
+    }
+}
+
+impl Considered {
+    fn lose(&mut self, node: &NodeId, loss: Option<Loss>) {
+        if let Some(loss) = loss.filter(|_| self.losers.len() < LOSERS_KEPT_MAX) {
+            self.losers.push((node.clone(), loss));
+        }
+    }
 }

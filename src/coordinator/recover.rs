@@ -1,19 +1,53 @@
 //! A core from rows: every live job is put back by the ordinary insert path.
 //!
-//! Whoever waited on a connection is gone with the process, so attended jobs end as interrupted; the others wait
-//! again. The local node's reservations died with it.
+//! Whoever waited on a connection is gone with the process. Jobs that were tied to one end as interrupted, and so do
+//! keyed streams that a node had; the others go on: those that a remote node has wait for it to come back and list
+//! them, those that the box itself ran wait again, and one that keeps taking the box down is a dead letter.
 
 use std::sync::Arc;
 
-use super::effect::{CancelCause, Effect, End, Row};
-use super::event::{Durability, Mode};
-use super::job::{Job, JobRow, JobState, RowState};
-use super::limits::Limits;
-use super::{Boot, Coordinator};
+use super::backlog::Stamp;
+use super::effect::{CancelCause, Effect, End, OpenOutput, Row};
+use super::event::{Durability, ErrorClass, JobError, Mode};
+use super::fleet::{Began, Capacity, Deadline, Reservation, ReservationState};
+use super::job::{AttemptOutcome, Job, JobRow, JobState, ReservationRow, RowState, Waits};
+use super::keys::KeyRow;
+use super::ledger::{Account, Subject};
+use super::limits::{BOX_CUTS_MAX, Limits};
+use super::mutant::mutant;
+use super::names::NodeKey;
+use super::slab::Key;
+use super::snapshot::{Snapshot, Snapshots};
+use super::subcloud::{Subcloud, Subclouds};
+use super::suits::output_bytes;
+use super::trace::TraceEvent;
+use super::{Boot, Coordinator, Timer, eligibility::Need};
+use crate::ids::{NodeId, ReservationId, Session};
+use crate::time::{Span, Time};
+
+/// Rows that are put back after all others.
+#[derive(Default)]
+struct Read {
+    jobs: Vec<JobRow>,
+    subclouds: Vec<Subcloud>,
+    snapshots: Vec<Snapshot>,
+}
+
+/// What becomes of a live job that was read back.
+enum Fate {
+    /// It waits for a node.
+    Waits,
+    /// A remote node may still have it.
+    Continues(ReservationRow, Began),
+    /// It ends.
+    Interrupted(CancelCause),
+    /// It took the box down once too often.
+    Dead,
+}
 
 impl Coordinator {
-    /// Rebuilds the core from rows, each the newest of its kind, in any order. What recovery itself decides is
-    /// appended to `effects` as a first step.
+    /// Rebuilds the core from rows, each the newest of its kind, in any order; `boot.at` is the time. What recovery
+    /// itself decides is appended to `effects` as a first step.
     pub fn recover(
         boot: Boot,
         limits: Limits,
@@ -21,22 +55,73 @@ impl Coordinator {
         rows: Vec<Row>,
         effects: &mut Vec<Effect>,
     ) -> Self {
-        let mut core = Self::new(boot, limits, durability);
-        let mut jobs = Vec::new();
+        let at = rows.iter().map(latest).max().unwrap_or_default().max(boot.at);
+        let mut core = Self::starting_at(at, boot, limits, durability);
+        let mut read = Read::default();
         for row in rows {
-            match row {
-                Row::Job(job) => jobs.push(*job),
-                Row::Balance { account, balance } => core.ledger.restore(account, balance),
-                Row::Posting(_) | Row::JobForgotten(_) => {}
-            }
+            core.restore_row(row, &mut read);
         }
+        let Read { mut jobs, subclouds, snapshots } = read;
+        core.subclouds = Subclouds::recover(subclouds);
+        // A configuration that was in force passed its checks then; one that doesn't any more isn't.
+        core.snapshots = Snapshots::recover(snapshots).0;
         jobs.sort_by_key(|job| job.id);
+        // Before any of them waits again: places are never given twice.
+        core.sequences_given = jobs.iter().map(|job| job.sequence).max().unwrap_or(0);
         for job in jobs {
             core.restore(job);
         }
+        core.arm_recovered();
+        core.place();
         core.emit_rows();
         effects.append(&mut core.effects);
         core
+    }
+
+    fn restore_row(&mut self, row: Row, read: &mut Read) {
+        match row {
+            Row::Job(job) => read.jobs.push(*job),
+            Row::Balance { account, balance } => self.ledger.restore(&account, balance),
+            Row::Posting(posting) => {
+                if matches!(posting.id.subject, Subject::Operation(_)) {
+                    self.ledger.restore_operation(posting);
+                }
+            }
+            Row::Node(row) => {
+                if row.frozen.is_some() {
+                    self.ledger.freeze(&row.node);
+                }
+                // More nodes than the bound of today: the rest connects as unknown, trusted as little as possible.
+                let _ = self.fleet.admit(*row, self.now);
+            }
+            Row::Namespace(settings) => drop(self.settle_namespace(&settings)),
+            Row::Key(KeyRow { key, entry }) => {
+                if !mutant!(KeyLostInCrash) {
+                    self.keys.restore(key, entry);
+                }
+            }
+            Row::DeadLetter(job, requeued_as) => drop(self.dead_letters.insert(job, requeued_as)),
+            Row::Paused(scope) => {
+                if let Ok(inner) = self.backlog_scope(&scope) {
+                    self.backlog.pause(inner, self.now);
+                    self.paused.insert(scope);
+                }
+            }
+            Row::Price(rule) => drop(self.prices.set(&rule)),
+            Row::Template(template) => {
+                // A pool of today's bounds; what is beyond isn't drawn from any more.
+                let _ = self.templates.add(*template);
+            }
+            Row::Subcloud(subcloud) => read.subclouds.push(*subcloud),
+            Row::Configuration(snapshot) => read.snapshots.push(*snapshot),
+            Row::JobForgotten(_)
+            | Row::KeyForgotten(_)
+            | Row::DeadLetterForgotten(_)
+            | Row::Resumed(_)
+            | Row::TemplateForgotten(..)
+            | Row::SubcloudForgotten(..)
+            | Row::Feedback(..) => {}
+        }
     }
 
     fn restore(&mut self, mut row: JobRow) {
@@ -46,35 +131,194 @@ impl Coordinator {
             self.finished_bytes += body_bytes;
             return;
         }
-        self.now = self.now.max(row.dispatched_at.unwrap_or(row.submitted_at));
-        row.state = JobState::Queued;
-        let interrupted = row.cancel_requested.take().or(match row.mode {
-            Mode::Sync | Mode::Stream => Some(CancelCause::Interrupted),
-            Mode::Polling | Mode::Batch => None,
-        });
+        let fate = fate_of(&mut row);
+        let (Some(namespace), Some(model)) =
+            (self.namespace_key(&row.spec.namespace), self.models.intern(&row.model))
+        else {
+            panic!("job {}: more names than the bound that it was accepted under", row.id);
+        };
         let body_bytes = row.body.as_ref().map_or(0, |body| body.len() as u64);
         row.body.get_or_insert_with(|| Arc::from([]));
-        self.ledger.hold(row.hold);
+        let account = Account { environment: row.spec.environment, owner: row.payer() };
+        self.ledger.restore_hold(&account, row.hold);
         self.counts.body_bytes_held += body_bytes;
-        self.jobs_made += 1;
         let id = row.id;
+        // A job that had a node goes before those that never had one: virtual time begins again at zero.
+        let stamp = (row.attempts > 0).then_some(Stamp { tier: row.spec.tier, start: 0 });
+        row.state = JobState::Queued;
         let job = Job {
+            need: Need::of(&row.spec, model, row.model_index),
             row,
-            client: None,
+            clients: Vec::new(),
             reservation: None,
-            sequence: self.jobs_made,
-            backoff_until: None,
+            waits: Waits::Not,
+            ttl_timer: None,
             submit_lsn: self.lsn,
             body_bytes,
-            virtual_start: None,
+            namespace,
+            stamp,
+            waited: Span::default(),
+            failed_on: Vec::new(),
+            unfit_since: None,
+            facts: None,
             row_state: RowState::Kept,
         };
         let key = self.jobs.insert(job);
         self.job_keys.insert(id, key);
-        self.enqueue(key);
-        match interrupted {
-            Some(cause) => self.finish_unserved(key, JobState::Cancelled, End::Cancelled(cause)),
-            None => self.touch(key),
+        self.meet(key, fate);
+    }
+
+    fn meet(&mut self, key: Key, fate: Fate) {
+        self.remember_failures(key);
+        match fate {
+            Fate::Continues(reservation, began) => self.continue_with(key, reservation, began),
+            Fate::Waits => {
+                let now = self.now;
+                self.record_attempt(key, AttemptOutcome::Cut);
+                self.jobs[key].note(now, TraceEvent::Recovered);
+                self.file(key);
+                self.touch(key);
+            }
+            Fate::Interrupted(cause) => {
+                self.record_attempt(key, AttemptOutcome::Cut);
+                self.file(key);
+                self.finish_unserved(key, JobState::Cancelled, End::Cancelled(cause));
+            }
+            Fate::Dead => {
+                self.record_attempt(key, AttemptOutcome::Cut);
+                let message = "the box didn't survive running it, twice".to_owned();
+                let error = JobError { class: ErrorClass::Node, message };
+                self.jobs[key].row.error = Some(error.clone());
+                self.file(key);
+                self.finish_unserved(key, JobState::Failed, End::Failed(error));
+            }
         }
+    }
+
+    /// Which nodes failed a job, from its history.
+    fn remember_failures(&mut self, key: Key) {
+        let row = &self.jobs[key].row;
+        let failed = row.history.iter().filter(|attempt| {
+            attempt.model == row.model
+                && matches!(attempt.outcome, AttemptOutcome::Failed(_) | AttemptOutcome::TimedOut(_))
+        });
+        let mut nodes: Vec<NodeKey> = failed.filter_map(|attempt| self.fleet.find(&attempt.node)).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        self.jobs[key].failed_on = nodes;
+    }
+
+    /// The job's reservation stays valid until its deadline: its node may come back and list it.
+    fn continue_with(&mut self, key: Key, row: ReservationRow, began: Began) {
+        let ReservationRow { id, node, assigned_at, attempt_due } = row;
+        let Some(node) = self.fleet.find(&node) else {
+            self.meet(key, Fate::Waits);
+            return;
+        };
+        let now = self.now;
+        let job = &mut self.jobs[key];
+        let bytes = output_bytes(job);
+        let kv_tokens = job.kv_tokens();
+        job.transition(JobState::Reserved);
+        self.counts.jobs_reserved += 1;
+        if began == Began::Yes {
+            job.transition(JobState::Running);
+            self.counts.jobs_reserved -= 1;
+            self.counts.jobs_running += 1;
+        }
+        let job = &mut self.jobs[key];
+        job.reservation = Some(id);
+        let (model, attempt, submit_lsn) = (job.need.model, job.row.attempts, job.submit_lsn);
+        self.counts.output_bytes_held += bytes;
+        let first_output_due = now + self.limits.first_output_timeout;
+        let due = match began {
+            Began::Yes => (first_output_due.min(attempt_due), Deadline::FirstOutput),
+            Began::No => ((now + self.limits.away_timeout).min(attempt_due), Deadline::Accept),
+        };
+        let due = if due.0 == attempt_due { (attempt_due, Deadline::Attempt) } else { due };
+        let timer = Some(self.timers.set(due.0, Timer::Reservation(id)));
+        let state = match began {
+            Began::Yes => ReservationState::Running,
+            Began::No => ReservationState::Assigned,
+        };
+        self.fleet.reserve(Reservation {
+            id,
+            job: Some(key),
+            node,
+            model: Some(model),
+            state,
+            capacity: Capacity::Taken,
+            kv_tokens,
+            began,
+            session: Session::default(),
+            due,
+            timer,
+            assigned_at,
+            began_at: assigned_at,
+            attempt_due,
+            first_output_due,
+            output_bytes: bytes,
+            seen_tokens: 0,
+        });
+        let open = OpenOutput { reservation: id, attempt, clients: Vec::new(), bytes_max: bytes, submit_lsn };
+        self.effects.push(Effect::OpenOutput(open));
+        self.touch(key);
+        self.was_to_end(key, id);
+    }
+
+    /// An end that was asked for before the restart is asked for again.
+    fn was_to_end(&mut self, key: Key, id: ReservationId) {
+        use super::fleet::{Ending, Left};
+        if self.jobs[key].row.cancel_requested.is_some() {
+            self.counts.jobs_cancelling += 1;
+            self.revoke(id, Ending::Cancel(Left::Stays));
+        }
+    }
+
+    /// Nodes have as long as ever to come back.
+    fn arm_recovered(&mut self) {
+        let nodes: Vec<NodeKey> = self.fleet.nodes().map(|(key, _)| key).collect();
+        for key in nodes {
+            let standing = self.fleet.node(key).record.standing(self.now);
+            self.fleet.node_mut(key).stood = standing;
+            self.arm_node(key);
+        }
+    }
+}
+
+/// What becomes of a live job, and what recovery changes in its row before.
+fn fate_of(row: &mut JobRow) -> Fate {
+    let had_node = row.reservation.is_some();
+    let was_local = row.reservation.as_ref().is_some_and(|r| r.node == NodeId::local());
+    if row.spec.is_tied_to_client() && !row.origin.is_system() || row.origin.is_test() {
+        return Fate::Interrupted(row.cancel_requested.unwrap_or(CancelCause::Interrupted));
+    }
+    if row.spec.mode == Mode::Stream && row.spec.key.is_some() && had_node {
+        return Fate::Interrupted(row.cancel_requested.unwrap_or(CancelCause::Interrupted));
+    }
+    if was_local {
+        if let Some(cause) = row.cancel_requested {
+            return Fate::Interrupted(cause);
+        }
+        row.box_cuts += 1;
+        return if row.box_cuts >= BOX_CUTS_MAX { Fate::Dead } else { Fate::Waits };
+    }
+    match row.reservation.clone() {
+        Some(reservation) => {
+            let began = if row.state == JobState::Running { Began::Yes } else { Began::No };
+            Fate::Continues(reservation, began)
+        }
+        None => Fate::Waits,
+    }
+}
+
+/// The newest time that a row knows.
+fn latest(row: &Row) -> Time {
+    match row {
+        Row::Job(job) => {
+            [job.ended_at, job.dispatched_at].into_iter().flatten().max().unwrap_or(job.submitted_at)
+        }
+        Row::Posting(posting) => posting.at,
+        _ => Time::default(),
     }
 }

@@ -4,9 +4,13 @@ use super::Coordinator;
 use super::effect::{End, Usage};
 use super::event::{ErrorClass, JobError};
 use super::finish::Ending;
-use super::job::{JobState, TraceEvent};
-use super::limits::DECLINES_MAX;
+use super::job::{AttemptOutcome, JobState};
+use super::limits::{DECLINES_MAX, FAILED_NODES_MAX};
+use super::mutant::mutant;
+use super::names::NodeKey;
+use super::noise::mix;
 use super::slab::Key;
+use super::trace::TraceEvent;
 use crate::time::Span;
 
 /// Whether the next attempt waits.
@@ -17,36 +21,83 @@ pub(super) enum Backoff {
     After(u32),
 }
 
+/// What an attempt that came to nothing left behind.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remains {
+    /// On which node.
+    pub(super) node: NodeKey,
+    /// Chunks that a client had taken.
+    pub(super) delivered: u32,
+}
+
 impl Coordinator {
-    /// An attempt failed, and its client had taken `delivered` chunks of it.
-    pub(super) fn attempt_failed(&mut self, key: Key, error: JobError, delivered: u32) {
+    /// An attempt failed or missed a deadline.
+    pub(super) fn attempt_failed(
+        &mut self,
+        key: Key,
+        error: JobError,
+        remains: Remains,
+        outcome: AttemptOutcome,
+    ) {
         let now = self.now;
         self.counts.attempts_failed += 1;
         let job = &mut self.jobs[key];
         job.row.failed_attempts += 1;
+        job.row.failed_on_model += 1;
         job.row.declines = 0;
         job.row.error = Some(error.clone());
-        job.note(now, TraceEvent::AttemptFailed { error: error.clone() });
+        if !matches!(outcome, AttemptOutcome::TimedOut(_)) {
+            job.note(now, TraceEvent::AttemptFailed { error: error.clone() });
+        }
+        if error.class != ErrorClass::Terminal && !job.failed_on.contains(&remains.node) {
+            if job.failed_on.len() >= FAILED_NODES_MAX {
+                job.failed_on.remove(0);
+            }
+            job.failed_on.push(remains.node);
+        }
         let failed = job.row.failed_attempts;
-        let hopeless = error.class == ErrorClass::Terminal || failed >= self.limits.attempts_max;
-        if hopeless || delivered > 0 {
-            self.fail(key, error);
-        } else {
-            self.requeue(key, Backoff::After(failed));
+        let hopeless = error.class == ErrorClass::Terminal || failed >= self.attempts_max_of(key);
+        if hopeless || remains.delivered > 0 && !mutant!(DeliveredRequeued) {
+            self.fail(key, error, outcome);
+            return;
+        }
+        self.record_attempt(key, outcome);
+        self.fall_back_after_failures(key);
+        self.requeue(key, Backoff::After(failed));
+    }
+
+    /// How many attempts of a job may fail.
+    fn attempts_max_of(&self, key: Key) -> u32 {
+        if self.jobs[key].row.origin.is_test() { 1 } else { self.limits.attempts_max }
+    }
+
+    /// After its threshold of failed attempts on a model, a job's next model is used.
+    fn fall_back_after_failures(&mut self, key: Key) {
+        let row = &self.jobs[key].row;
+        let fallbacks = &row.spec.fallbacks;
+        let threshold = match fallbacks.after_failures {
+            0 => self.limits.fallback_after_failures,
+            after => after,
+        };
+        let next = row.model_index + 1;
+        if row.failed_on_model >= threshold && next as usize <= fallbacks.models.len() {
+            self.fall_back(key, next);
         }
     }
 
     /// A node refused; that uses no attempt, but it can't go on for ever.
     pub(super) fn attempt_declined(&mut self, key: Key, reason: String, delivered: u32) {
         let now = self.now;
+        self.counts.attempts_declined += 1;
         let job = &mut self.jobs[key];
         job.row.declines += 1;
         let declines = job.row.declines;
         job.note(now, TraceEvent::Declined { reason: reason.clone() });
-        if declines >= DECLINES_MAX || delivered > 0 {
+        if declines >= DECLINES_MAX || delivered > 0 || job.row.origin.is_test() {
             let message = format!("declined {declines} times in a row; the last reason: {reason}");
-            self.fail(key, JobError { class: ErrorClass::Node, message });
+            self.fail(key, JobError { class: ErrorClass::Node, message }, AttemptOutcome::Declined);
         } else {
+            self.record_attempt(key, AttemptOutcome::Declined);
             self.requeue(key, Backoff::After(declines));
         }
     }
@@ -61,18 +112,33 @@ impl Coordinator {
         job.row.lost_attempts += 1;
         job.note(now, TraceEvent::Lost);
         let lost = job.row.lost_attempts;
-        if delivered > 0 || lost >= self.limits.attempts_max {
-            self.fail(key, error);
+        if delivered > 0 && !mutant!(DeliveredRequeued) || lost >= self.attempts_max_of(key) {
+            self.fail(key, error, AttemptOutcome::Lost);
         } else {
+            self.record_attempt(key, AttemptOutcome::Lost);
             self.requeue(key, Backoff::None);
         }
     }
 
-    fn fail(&mut self, key: Key, error: JobError) {
+    /// The box took it back from a node that is frozen or banned: no attempt is used.
+    pub(super) fn attempt_withdrawn(&mut self, key: Key, delivered: u32) {
+        let now = self.now;
+        self.jobs[key].note(now, TraceEvent::TakenBack);
+        if delivered > 0 || self.jobs[key].row.origin.is_test() {
+            let message = "the operator took the node out while it ran the job".to_owned();
+            self.fail(key, JobError { class: ErrorClass::Node, message }, AttemptOutcome::TakenBack);
+        } else {
+            self.record_attempt(key, AttemptOutcome::TakenBack);
+            self.requeue(key, Backoff::None);
+        }
+    }
+
+    fn fail(&mut self, key: Key, error: JobError, outcome: AttemptOutcome) {
         self.jobs[key].row.error = Some(error.clone());
         let end = End::Failed(error);
-        let usage = Usage::default();
-        self.finish_served(key, Ending { state: JobState::Failed, end, chunks: 0, usage, unread_bytes: 0 });
+        let ending =
+            Ending { state: JobState::Failed, end, chunks: 0, usage: Usage::default(), unread_bytes: 0 };
+        self.finish_served(key, ending, outcome);
     }
 
     /// Puts a job that a node had back to waiting, in its old place; one that was told to end, or whose TTL has
@@ -80,23 +146,22 @@ impl Coordinator {
     pub(super) fn requeue(&mut self, key: Key, backoff: Backoff) {
         let now = self.now;
         if let Some(cause) = self.jobs[key].row.cancel_requested {
-            self.finish_served(key, Self::cancelled(cause, Usage::default()));
+            self.finish_served(key, Self::cancelled(cause, Usage::default()), AttemptOutcome::Stopped);
             return;
         }
         self.leave_service(key);
+        // What its dispatch was charged is given back: it will be charged again.
+        let expected = self.expected_tokens(key);
+        self.carry(key, -expected);
         let until = now + self.backoff_of(key, backoff);
         let job = &mut self.jobs[key];
         job.transition(JobState::Queued);
+        job.row.not_before = until;
         job.note(now, TraceEvent::Requeued { not_before: until });
-        self.backlog.carry(&job.row, -super::backlog::expected_cost(&job.row));
-        let expired = job.row.expires_at <= now;
-        if until > now {
-            self.back_off(key, until);
-        } else {
-            self.enqueue(key);
-        }
-        if expired {
-            self.finish_unserved(key, JobState::Expired, End::Expired);
+        let ends = job.row.expires_at <= now || job.row.origin.is_test();
+        self.file(key);
+        if ends {
+            self.expire(key);
         } else {
             self.touch(key);
         }
@@ -107,21 +172,13 @@ impl Coordinator {
         let Backoff::After(times) = backoff else { return Span::default() };
         let doubled = self.limits.backoff.0.saturating_mul(1 << (times.saturating_sub(1)).min(20));
         let span = doubled.min(self.limits.backoff_max.0).max(1);
-        let secret = u64::from_le_bytes(self.boot.secret[..8].try_into().expect("eight bytes"));
-        let noise = mix(secret ^ self.jobs[key].row.id.counter.rotate_left(32) ^ u64::from(times));
+        let noise = self.noise(self.jobs[key].row.id.counter.rotate_left(32) ^ u64::from(times));
         Span(span / 2 + noise % (span / 2 + 1))
     }
 
-    /// A backoff is over: the job waits for a node again.
-    pub(super) fn backoff_over(&mut self, key: Key) {
-        self.leave_queue(key);
-        self.enqueue(key);
+    /// A number that nobody outside can guess, the same for the same question.
+    pub(super) fn noise(&self, question: u64) -> u64 {
+        let secret = u64::from_le_bytes(self.boot.secret[..8].try_into().expect("eight bytes"));
+        mix(secret ^ question)
     }
-}
-
-/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): spreads every bit over all.
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

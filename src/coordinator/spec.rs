@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::standing::Trust;
-use crate::ids::{Digest, GpuClass, IdempotencyKey, JobId, ModelName, ModelVersion, Namespace, NodeId, Region, SubcloudName};
+use crate::ids::{
+    Digest, GpuClass, IdempotencyKey, JobId, ModelName, ModelVersion, Namespace, NodeId, Region, SubcloudName,
+};
 use crate::time::{Span, Time};
 
 /// Node names that a job may list, allowed and denied together.
@@ -128,6 +130,8 @@ pub struct JobSpec {
     pub not_before: Option<Time>,
     /// Tokens of the prompt as the box counts them under the model's template.
     pub input_tokens: u32,
+    /// How well that is known.
+    pub input_count: InputCount,
     /// Most tokens that may be generated.
     pub output_tokens_max: u32,
     /// Messages of the prompt; 1 where the endpoint has none.
@@ -160,6 +164,7 @@ impl JobSpec {
             ttl: Span::from_secs(600),
             not_before: None,
             input_tokens: 0,
+            input_count: InputCount::Exact,
             output_tokens_max: 1,
             messages: 1,
             constraints: Constraints::default(),
@@ -212,6 +217,15 @@ pub struct Keyed {
     pub key: IdempotencyKey,
     /// SHA-256 of the raw body: the same key with another body is a mistake.
     pub body: Digest,
+}
+
+/// How well the tokens of a prompt are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputCount {
+    /// The box counted them under the model's template.
+    Exact,
+    /// It has no template for the model: bytes of the body, and 16 for each message.
+    AtMost,
 }
 
 /// Whether the same request gives the same answer.

@@ -7,9 +7,7 @@ use switchbox_storage::{Committer, CommitterOptions};
 use super::*;
 use crate::clock::Clock;
 use crate::coordinator::effect::End;
-use crate::coordinator::event::{
-    Durability, Endpoint, Environment, FinishReason, Mode, ModelOffer, NodeHello, Status, Tier,
-};
+use crate::coordinator::event::{Durability, Endpoint, FinishReason, JobSpec, ModelOffer, NodeHello, Status};
 use crate::coordinator::limits::Limits;
 use crate::coordinator::{Boot, Coordinator};
 use crate::driver::{Driver, NodeLink};
@@ -44,17 +42,18 @@ impl Rig {
         };
         let committer = Committer::start(store.clone(), options, on_durable).expect("a thread");
         commits.hurry_by(committer.hurrier());
-        let boot = Boot { epoch: 1, secret: [0; 32], lsn: Lsn(0) };
+        let clock = Clock::start();
+        let boot = Boot { epoch: 1, secret: [0; 32], lsn: Lsn(0), at: clock.now() };
         let core = Coordinator::new(boot, Limits::default(), durability);
-        let driver = Driver::new(core, Clock::start(), committer);
+        let driver = Driver::new(core, clock, committer);
         let gauges = driver.gauges();
         let sender =
             Sender::new(room.clients_max + room.request_events_max + 2 * EVENTS_PER_SLOT + 1, driver);
         let node = Outbox::new();
-        let models = vec![ModelOffer { model: "m".into(), slots: 2 }];
+        let models = vec![ModelOffer::warm("m".into(), 2)];
         let link = NodeLink { outbox: Arc::clone(&node), room: SlotRoom::new(2, sender.clone()) };
         sender.push(Envelope {
-            event: Event::NodeConnected(Box::new(NodeHello { node: NodeId::local(), models })),
+            event: Event::NodeConnected(Box::new(NodeHello::local(models))),
             attach: Attach::Node(NodeId::local(), link),
             permit: None,
         });
@@ -98,18 +97,13 @@ impl Rig {
 }
 
 fn job() -> Submission {
-    Submission {
-        namespace: Namespace::default_namespace(),
-        environment: Environment::Mainnet,
-        endpoint: Endpoint::ChatCompletions,
-        model: "m".into(),
-        body: Arc::from(&b"{}"[..]),
-        mode: Mode::Sync,
-        tier: Tier::Standard,
+    let spec = JobSpec {
         ttl: Span::from_secs(60),
         input_tokens: 1,
         output_tokens_max: 10,
-    }
+        ..JobSpec::plain(Namespace::default_namespace(), Endpoint::ChatCompletions, "m".into())
+    };
+    Submission { spec, body: Arc::from(&b"{}"[..]) }
 }
 
 /// Runs a story on an io thread with the drain and release tasks beside it.

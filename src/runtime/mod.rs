@@ -53,7 +53,7 @@ impl Catalog {
 
     /// What the local node offers.
     pub fn offers(&self) -> Vec<ModelOffer> {
-        self.entries().map(|entry| ModelOffer { model: entry.name.clone(), slots: entry.slots }).collect()
+        self.entries().map(|entry| ModelOffer::warm(entry.name.clone(), entry.slots)).collect()
     }
 }
 

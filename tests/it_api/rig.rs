@@ -82,7 +82,7 @@ pub(crate) async fn start(setup: Setup) -> Rig {
     let clock = Clock::start();
     let (commits, store) = (Arc::new(Commits::default()), MemoryStore::default());
     let committer = committer(&store, &commits, setup.commits_stalled);
-    let boot = Boot { epoch: 1, secret: [0; 32], lsn: Lsn(0) };
+    let boot = Boot { epoch: 1, secret: [0; 32], lsn: Lsn(0), at: clock.now() };
     let core = Coordinator::new(boot, setup.core, setup.durability);
     let driver = Driver::new(core, clock, committer);
     let gauges = driver.gauges();
@@ -133,7 +133,7 @@ fn committer(
 fn connect_node(sender: &Sender, catalog: &Arc<Catalog>, commits: &Arc<Commits>, clock: Clock) {
     let outbox = Outbox::new();
     let link = NodeLink { outbox: Arc::clone(&outbox), room: SlotRoom::new(64, sender.clone()) };
-    let hello = NodeHello { node: NodeId::local(), models: catalog.offers() };
+    let hello = NodeHello::local(catalog.offers());
     let event = Event::NodeConnected(Box::new(hello));
     sender.push(Envelope { event, attach: Attach::Node(NodeId::local(), link), permit: None });
     tokio::spawn(LocalNode::new(outbox, Arc::clone(commits), Arc::clone(catalog), clock).run());

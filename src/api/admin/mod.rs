@@ -157,7 +157,7 @@ async fn shown(context: &AdminContext, question: Question) -> Result<Response<Bo
             views::draining(live)
         }
         Answer::Refused(kind, _) => return Err(views::refused(kind)),
-        Answer::Counts(_) | Answer::Cancelled { .. } => return Err(unexpected()),
+        _ => return Err(unexpected()),
     };
     Ok(response::json(view.to_string()))
 }

@@ -6,8 +6,11 @@ use super::super::error::ApiError;
 use super::super::metrics::counts_json;
 use crate::coordinator::Counts;
 use crate::coordinator::effect::{CancelCause, End, NodeView, QueueView, RefusalKind};
-use crate::coordinator::event::{Environment, ErrorClass, FinishReason, JobError, Mode, Tier};
-use crate::coordinator::job::{JobRow, TraceEntry, TraceEvent};
+use crate::coordinator::event::{ErrorClass, FinishReason, JobError, Mode};
+use crate::coordinator::job::JobRow;
+use crate::coordinator::score::Score;
+use crate::coordinator::standing::Standing;
+use crate::coordinator::trace::{Loss, PlacedBy, TraceEntry, TraceEvent};
 use crate::time::Time;
 
 /// The nodes with capacity and load.
@@ -15,7 +18,8 @@ pub(super) fn nodes(nodes: &[NodeView]) -> Value {
     let node = |node: &NodeView| {
         let model = |(model, slots, taken): &(crate::ids::ModelName, u32, u32)| json!({"model": **model, "slots": slots, "slots_taken": taken});
         let models: Vec<_> = node.models.iter().map(model).collect();
-        json!({"node": node.node.to_string(), "connected_at": seconds(node.connected_at), "models": models})
+        json!({"node": node.row.node.to_string(), "standing": standing(node.standing),
+            "connected_at": node.connected_at.map(seconds), "models": models})
     };
     json!({"nodes": nodes.iter().map(node).collect::<Vec<_>>()})
 }
@@ -23,7 +27,7 @@ pub(super) fn nodes(nodes: &[NodeView]) -> Value {
 /// What waits.
 pub(super) fn queue(queue: &[QueueView]) -> Value {
     let lane = |view: &QueueView| {
-        json!({"model": *view.model, "tier": tier(view.tier), "jobs": view.jobs,
+        json!({"model": *view.model, "tier": view.tier.word(), "jobs": view.jobs,
             "oldest_submitted_at": seconds(view.oldest_submitted_at)})
     };
     json!({"queue": queue.iter().map(lane).collect::<Vec<_>>()})
@@ -49,21 +53,18 @@ pub(super) fn refused(kind: RefusalKind) -> ApiError {
 pub(super) fn trace(row: &JobRow) -> Value {
     json!({
         "job": row.id.to_string(),
-        "namespace": row.namespace.to_string(),
-        "environment": match row.environment {
-            Environment::Mainnet => "mainnet",
-            Environment::Testnet => "testnet",
-        },
-        "endpoint": row.endpoint.path(),
+        "namespace": row.spec.namespace.to_string(),
+        "environment": row.spec.environment.word(),
+        "endpoint": row.spec.endpoint.path(),
         "model": *row.model,
-        "mode": mode(row.mode),
-        "tier": tier(row.tier),
+        "mode": mode(row.spec.mode),
+        "tier": row.spec.tier.word(),
         "state": match row.cancel_requested {
             Some(_) if row.state.is_live() => "cancelling",
             _ => row.state.word(),
         },
-        "input_tokens": row.input_tokens,
-        "output_tokens_max": row.output_tokens_max,
+        "input_tokens": row.spec.input_tokens,
+        "output_tokens_max": row.spec.output_tokens_max,
         "submitted_at": seconds(row.submitted_at),
         "dispatched_at": row.dispatched_at.map(seconds),
         "ended_at": row.ended_at.map(seconds),
@@ -90,12 +91,18 @@ fn entry(entry: &TraceEntry) -> Value {
 fn event(what: &TraceEvent) -> Value {
     match what {
         TraceEvent::Submitted { ahead } => json!({"event": "submitted", "ahead": ahead}),
-        TraceEvent::Placed { reservation, node, candidates, score } => {
-            let terms: serde_json::Map<_, _> =
-                score.iter().map(|(term, value)| ((*term).to_owned(), Value::from(*value))).collect();
+        TraceEvent::Placed { reservation, node, candidates, by, score, losers } => {
+            let by = match by {
+                PlacedBy::Job => "job",
+                PlacedBy::Node => "node",
+            };
             json!({"event": "placed", "reservation": reservation.to_string(), "node": node.to_string(),
-                "candidates": candidates, "score_us": terms})
+                "candidates": candidates, "by": by, "score_us": terms(score),
+                "losers": losers.iter().map(loser).collect::<Vec<_>>()})
         }
+        TraceEvent::NotRunnable { why } => json!({"event": "not_runnable", "why": why.sentence()}),
+        TraceEvent::FellBack { model } => json!({"event": "fell_back", "model": **model}),
+        TraceEvent::Recovered => json!({"event": "recovered"}),
         TraceEvent::Accepted => json!({"event": "accepted"}),
         TraceEvent::Declined { reason } => json!({"event": "declined", "reason": reason}),
         TraceEvent::AttemptFailed { error: failure } => {
@@ -114,6 +121,35 @@ fn event(what: &TraceEvent) -> Value {
             json!({"event": "cancel_requested", "cause": cancel_cause(*cause)})
         }
         TraceEvent::Ended { state } => json!({"event": "ended", "state": state.word()}),
+    }
+}
+
+/// A score's terms, in microseconds, and their sum.
+fn terms(score: &Score) -> Value {
+    let mut terms: serde_json::Map<_, _> =
+        score.terms().iter().map(|(term, value)| ((*term).to_owned(), Value::from(*value))).collect();
+    terms.insert("sum_us".to_owned(), score.sum().into());
+    Value::Object(terms)
+}
+
+fn loser((node, loss): &(crate::ids::NodeId, Loss)) -> Value {
+    match loss {
+        Loss::Slower(score) => json!({"node": node.to_string(), "why": "slower", "score_us": terms(score)}),
+        Loss::FailedBefore => json!({"node": node.to_string(), "why": "failed_before"}),
+        Loss::NoRoom => json!({"node": node.to_string(), "why": "no_room"}),
+    }
+}
+
+fn standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Banned => "banned",
+        Standing::Frozen => "frozen",
+        Standing::Excluded => "excluded",
+        Standing::Away => "away",
+        Standing::Draining => "draining",
+        Standing::Paused => "paused",
+        Standing::Untested => "untested",
+        Standing::Ready => "ready",
     }
 }
 
@@ -151,15 +187,6 @@ fn mode(mode: Mode) -> &'static str {
         Mode::Stream => "stream",
         Mode::Polling => "polling",
         Mode::Batch => "batch",
-    }
-}
-
-fn tier(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Realtime => "realtime",
-        Tier::Standard => "standard",
-        Tier::Batch => "batch",
-        Tier::Background => "background",
     }
 }
 

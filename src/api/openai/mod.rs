@@ -24,7 +24,7 @@ use super::sse::EventStream;
 use super::unread::{SLICE_BYTES_MAX, UnreadAnswer};
 use super::{Context, body};
 use crate::coordinator::effect::End;
-use crate::coordinator::event::{Endpoint, FinishReason, Mode, Submission, Tier};
+use crate::coordinator::event::{Endpoint, FinishReason, JobSpec, Mode, Submission, Tier};
 use crate::ids::ModelName;
 use crate::output::Chunk;
 use crate::request::{self, StreamMode};
@@ -54,22 +54,18 @@ pub(super) async fn infer(
         parsed.ok_or_else(|| ApiError::internal("The request could not be parsed: please report it."))??
     };
     let refused = |refusal| ApiError::refused(&refusal, &prepared.model);
+    let spec = JobSpec {
+        environment: principal.environment,
+        mode: prepared.mode(),
+        tier: prepared.tier,
+        ttl: headers::ttl(&head.headers, &context.limits),
+        input_tokens: prepared.input_tokens,
+        output_tokens_max: prepared.output_tokens_max,
+        ..JobSpec::plain(principal.namespace.clone(), endpoint, Arc::clone(&prepared.model))
+    };
     let mut session = context.door.open().map_err(refused)?;
     let in_flight = principal.enter();
-    session
-        .submit(Submission {
-            namespace: principal.namespace.clone(),
-            environment: principal.environment,
-            endpoint,
-            model: Arc::clone(&prepared.model),
-            body,
-            mode: prepared.mode(),
-            tier: prepared.tier,
-            ttl: headers::ttl(&head.headers, &context.limits),
-            input_tokens: prepared.input_tokens,
-            output_tokens_max: prepared.output_tokens_max,
-        })
-        .map_err(refused)?;
+    session.submit(Submission { spec, body }).map_err(refused)?;
     // The core counts the body's bytes from here on.
     drop(room);
     let exchange = Exchange {

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     const JOB: JobId = JobId { epoch: 0x10, counter: 7 };
-    const USAGE: Usage = Usage { input_tokens: 3, output_tokens: 2 };
+    const USAGE: Usage = Usage { input_tokens: 3, cached_tokens: 0, output_tokens: 2 };
 
     fn shown(endpoint: Endpoint) -> Shown {
         Shown {

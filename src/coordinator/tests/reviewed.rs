@@ -4,9 +4,9 @@ use super::super::effect::{RefusalKind, Row};
 use super::super::event::*;
 use super::super::job::JobState;
 use super::super::limits::Limits;
-use super::world::World;
+use super::world::{World, local_again};
 use crate::credits::Credits;
-use crate::ids::{Namespace, NodeId};
+use crate::ids::Namespace;
 use crate::time::Span;
 
 fn world(slots: u32) -> World {
@@ -17,7 +17,7 @@ fn world(slots: u32) -> World {
 fn a_job_is_never_dispatched_after_its_ttl() {
     let mut w = world(1);
     w.submit(|_| {});
-    let waiting = w.submit(|s| s.ttl = Span::from_secs(5));
+    let waiting = w.submit(|s| s.spec.ttl = Span::from_secs(5));
     let first = w.accept();
     // The slot is freed between two ticks, 5 ms after the TTL.
     w.now = w.now + Span::from_ms(5_005);
@@ -29,10 +29,10 @@ fn a_job_is_never_dispatched_after_its_ttl() {
 fn a_starved_head_that_leaves_lets_the_next_one_run() {
     let limits = Limits { output_budget_bytes: 100 * 64, ..Limits::default() };
     let mut w = World::new(3, limits);
-    let running = w.submit(|s| s.output_tokens_max = 60);
+    let running = w.submit(|s| s.spec.output_tokens_max = 60);
     w.accept();
-    let large = w.submit(|s| s.output_tokens_max = 60);
-    let small = w.submit(|s| s.output_tokens_max = 30);
+    let large = w.submit(|s| s.spec.output_tokens_max = 60);
+    let small = w.submit(|s| s.spec.output_tokens_max = 30);
     assert_eq!((w.state(running), w.state(large)), (JobState::Running, JobState::Queued));
     assert_eq!(w.state(small), JobState::Queued, "in order");
     w.leave(large, Departure::Abandoned);
@@ -77,12 +77,12 @@ fn bodies_of_dead_letters_are_bounded() {
 fn retry_after_is_about_the_model_that_is_full() {
     let limits = Limits { namespace_queue_jobs_max: 100, ..Limits::default() };
     let mut w = World::new(1, limits);
-    let offer = |model: &str, slots| ModelOffer { model: model.into(), slots };
+    let offer = |model: &str, slots| ModelOffer::warm(model.into(), slots);
     let models = vec![offer("m", 1), offer("other", 1_000)];
-    w.step(Event::NodeConnected(Box::new(NodeHello { node: NodeId::local(), models })));
+    w.step(Event::NodeConnected(Box::new(local_again(models))));
     // Fifty answers of a minute each: the measured pace is one a minute.
     for _ in 0..50 {
-        let client = w.submit(|s| s.ttl = Span::from_secs(100_000));
+        let client = w.submit(|s| s.spec.ttl = Span::from_secs(100_000));
         let reservation = w.accept();
         for _ in 0..6 {
             w.write(reservation, 1);
@@ -92,7 +92,7 @@ fn retry_after_is_about_the_model_that_is_full() {
         w.leave(client, Departure::Served);
     }
     for _ in 0..101 {
-        w.submit(|s| s.ttl = Span::from_secs(100_000));
+        w.submit(|s| s.spec.ttl = Span::from_secs(100_000));
     }
     let full = w.submit(|_| {});
     let refused = w.clients[&full].refused.clone().expect("refused");
@@ -104,20 +104,20 @@ fn retry_after_is_about_the_model_that_is_full() {
 fn a_large_job_is_not_starved_of_output_budget_by_another_model() {
     let limits = Limits { output_budget_bytes: 100 * 64, ..Limits::default() };
     let mut w = World::new(1, limits);
-    let offer = |model: &str, slots| ModelOffer { model: model.into(), slots };
+    let offer = |model: &str, slots| ModelOffer::warm(model.into(), slots);
     let models = vec![offer("a-small", 2), offer("m", 1)];
-    w.step(Event::NodeConnected(Box::new(NodeHello { node: NodeId::local(), models })));
+    w.step(Event::NodeConnected(Box::new(local_again(models))));
     let small = |w: &mut World| {
         w.submit(|s| {
-            s.model = "a-small".into();
-            s.tier = Tier::Batch;
-            s.output_tokens_max = 50;
+            s.spec.model = "a-small".into();
+            s.spec.tier = Tier::Batch;
+            s.spec.output_tokens_max = 50;
         })
     };
     let mut running = std::collections::VecDeque::from([small(&mut w), small(&mut w)]);
     let large = w.submit(|s| {
-        s.tier = Tier::Realtime;
-        s.ttl = Span::from_secs(100_000);
+        s.spec.tier = Tier::Realtime;
+        s.spec.ttl = Span::from_secs(100_000);
     });
     for _ in 0..1_000 {
         running.push_back(small(&mut w));
@@ -136,12 +136,12 @@ fn a_large_job_is_not_starved_of_output_budget_by_another_model() {
 #[test]
 fn a_lost_job_keeps_its_place() {
     let mut w = world(1);
-    let mine = w.submit(|s| s.output_tokens_max = 1_000);
+    let mine = w.submit(|s| s.spec.output_tokens_max = 1_000);
     let others: Vec<_> = (0..3)
         .map(|_| {
             w.submit(|s| {
-                s.namespace = Namespace::named("other");
-                s.output_tokens_max = 90;
+                s.spec.namespace = Namespace::named("other");
+                s.spec.output_tokens_max = 90;
             })
         })
         .collect();

@@ -3,7 +3,7 @@
 use super::super::effect::{Answer, CancelCause, CancelState, End, RefusalKind, Usage};
 use super::super::event::*;
 use super::super::job::JobState;
-use super::super::ledger::Account;
+use super::super::ledger::{Account, Owner};
 use super::super::limits::{DECLINES_MAX, Limits};
 use super::super::{Boot, Coordinator, Counts};
 use super::world::World;
@@ -49,14 +49,14 @@ fn an_answer_is_charged_as_used_and_leaves_nothing() {
     w.succeed(reservation);
     assert_eq!(w.state(client), JobState::Succeeded);
     let finished = w.clients[&client].finished.clone().expect("told");
-    assert_eq!(finished.usage, Usage { input_tokens: 10, output_tokens: 5 });
+    assert_eq!(finished.usage, Usage { input_tokens: 10, cached_tokens: 0, output_tokens: 5 });
     assert_eq!((finished.charged, finished.chunks, finished.attempt), (Credits(15), 5, 1));
     assert_eq!(w.counts().output_bytes_held, 5 * 4, "unread output is counted, as long as it is");
     w.leave(client, Departure::Served);
     assert_idle(w.counts());
-    let balance = |account| w.core.ledger.balance(&account);
-    assert_eq!(balance(Account::Node(NodeId::local())), Credits(15));
-    assert_eq!(balance(Account::Namespace(Namespace::default_namespace())), Credits(-15));
+    let balance = |owner| w.core.ledger.balance(&Account { environment: Environment::Mainnet, owner });
+    assert_eq!(balance(Owner::Node(NodeId::local())), Credits(15));
+    assert_eq!(balance(Owner::Namespace(Namespace::default_namespace())), Credits(-15));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn terminal_errors_are_not_tried_again_and_attempts_run_out() {
     w.fail(reservation, ErrorClass::Terminal);
     assert_eq!(w.state(client), JobState::Failed);
 
-    let client = w.submit(|s| s.ttl = Span::from_secs(3_600));
+    let client = w.submit(|s| s.spec.ttl = Span::from_secs(3_600));
     for attempt in 1..=Limits::default().attempts_max {
         let reservation = w.accept();
         w.fail(reservation, ErrorClass::Transient);
@@ -180,10 +180,10 @@ fn terminal_errors_are_not_tried_again_and_attempts_run_out() {
 #[test]
 fn declines_use_no_attempt_but_not_for_ever() {
     let mut w = world(1);
-    let client = w.submit(|s| s.ttl = Span::from_secs(3_600));
+    let client = w.submit(|s| s.spec.ttl = Span::from_secs(3_600));
     for declines in 1..=DECLINES_MAX {
         let reservation = w.see();
-        w.step(Event::Declined(Declined { reservation, reason: "busy".to_owned() }));
+        w.step(Event::Declined(Declined { node: NodeId::local(), reservation, reason: "busy".to_owned() }));
         let last = declines == DECLINES_MAX;
         assert_eq!(w.state(client), if last { JobState::Failed } else { JobState::Queued });
         w.pass(Limits::default().backoff_max);
@@ -196,7 +196,7 @@ fn deadlines_close_the_output_and_decide() {
     let limits = Limits::default();
     // Never accepted.
     let mut w = world(1);
-    let client = w.submit(|s| s.ttl = Span::from_secs(3_600));
+    let client = w.submit(|s| s.spec.ttl = Span::from_secs(3_600));
     w.see();
     w.pass(limits.accept_timeout);
     assert_eq!((w.state(client), w.counts().slots_taken), (JobState::Queued, 1));
@@ -221,7 +221,7 @@ fn deadlines_close_the_output_and_decide() {
 fn a_job_that_waits_too_long_expires_and_says_so() {
     let mut w = world(1);
     let running = w.submit(|_| {});
-    let waiting = w.submit(|s| s.ttl = Span::from_secs(5));
+    let waiting = w.submit(|s| s.spec.ttl = Span::from_secs(5));
     w.accept();
     w.pass(Span::from_ms(4_990));
     assert_eq!(w.state(waiting), JobState::Queued);
@@ -235,16 +235,16 @@ fn tiers_go_first_and_namespaces_share_by_tokens() {
     let mut w = world(1);
     w.submit(|_| {});
     let mut order = Vec::new();
-    let heavy: Vec<_> = (0..4).map(|_| w.submit(|s| s.output_tokens_max = 1_000)).collect();
+    let heavy: Vec<_> = (0..4).map(|_| w.submit(|s| s.spec.output_tokens_max = 1_000)).collect();
     let light: Vec<_> = (0..4)
         .map(|_| {
             w.submit(|s| {
-                s.namespace = Namespace::named("light");
-                s.output_tokens_max = 90;
+                s.spec.namespace = Namespace::named("light");
+                s.spec.output_tokens_max = 90;
             })
         })
         .collect();
-    let urgent = w.submit(|s| s.tier = Tier::Realtime);
+    let urgent = w.submit(|s| s.spec.tier = Tier::Realtime);
     for _ in 0..9 {
         let reservation = w.accept();
         w.succeed(reservation);
@@ -273,12 +273,12 @@ fn bounds_refuse_new_work_by_name() {
     assert_eq!(refused(&w, full).kind, RefusalKind::NamespaceQueueFull);
     let retry_after = refused(&w, full).retry_after.expect("it makes sense later");
     assert!((Span::from_secs(1)..=Span::from_secs(60)).contains(&retry_after));
-    w.submit(|s| s.namespace = Namespace::named("other"));
-    let full = w.submit(|s| s.namespace = Namespace::named("third"));
+    w.submit(|s| s.spec.namespace = Namespace::named("other"));
+    let full = w.submit(|s| s.spec.namespace = Namespace::named("third"));
     assert_eq!(refused(&w, full).kind, RefusalKind::QueueFull);
-    let unknown = w.submit(|s| s.model = "nobody".into());
+    let unknown = w.submit(|s| s.spec.model = "nobody".into());
     assert_eq!(refused(&w, unknown).kind, RefusalKind::ModelUnknown);
-    let huge = w.submit(|s| s.output_tokens_max = u32::MAX);
+    let huge = w.submit(|s| s.spec.output_tokens_max = u32::MAX);
     assert_eq!(refused(&w, huge).kind, RefusalKind::OutputTooLarge);
     w.ask(Question::Drain);
     let draining = w.submit(|_| {});
@@ -331,22 +331,22 @@ fn cancel_by_name_keeps_to_the_namespace_and_tells_the_truth() {
 fn recovery_goes_on_with_what_can_and_ends_what_nobody_waits_for() {
     let mut w = world(1);
     let stream = w.submit(|_| {});
-    let polling = w.submit(|s| s.mode = Mode::Polling);
-    let done = w.submit(|s| s.mode = Mode::Polling);
+    let polling = w.submit(|s| s.spec.mode = Mode::Polling);
+    let done = w.submit(|s| s.spec.mode = Mode::Polling);
     let reservation = w.accept();
     w.succeed(reservation);
     let third = w.submit(|_| {});
     let ids = [stream, polling, done, third].map(|client| w.clients[&client].job.expect("accepted"));
     let rows: Vec<_> =
         w.rows.values().map(|row| super::super::effect::Row::Job(Box::new(row.clone()))).collect();
-    let boot = Boot { epoch: 8, secret: [4; 32], lsn: Lsn(50) };
+    let boot = Boot { epoch: 8, secret: [4; 32], lsn: Lsn(50), at: crate::time::Time(0) };
     let mut effects = Vec::new();
     let core = Coordinator::recover(boot, Limits::default(), Durability::Strict, rows, &mut effects);
     assert_eq!(core.invariants(), Vec::<String>::new());
     let counts = core.counts();
     assert_eq!((counts.jobs_queued, counts.holds, counts.cancelled), (2, 2, 1));
-    assert!(core.job_keys.contains_key(&ids[1]) && core.job_keys.contains_key(&ids[2]));
-    assert!(!core.job_keys.contains_key(&ids[3]), "its stream died with the process");
+    assert!(core.job_keys.find(ids[1]).is_some() && core.job_keys.find(ids[2]).is_some());
+    assert!(core.job_keys.find(ids[3]).is_none(), "its stream died with the process");
     assert_eq!(core.lsn(), Lsn(51));
 }
 

@@ -51,9 +51,14 @@ pub(super) struct World {
 
 pub(super) const MODEL: &str = "m";
 
+/// The box's own node joins anew, with these models.
+pub(super) fn local_again(models: Vec<ModelOffer>) -> NodeHello {
+    NodeHello { session: crate::ids::Session(2), ..NodeHello::local(models) }
+}
+
 impl World {
     pub(super) fn new(slots: u32, limits: Limits) -> Self {
-        let boot = Boot { epoch: 7, secret: [3; 32], lsn: Lsn(0) };
+        let boot = Boot { epoch: 7, secret: [3; 32], lsn: Lsn(0), at: Time(1_000_000) };
         let mut world = Self {
             core: Coordinator::new(boot, limits, Durability::Strict),
             now: Time(1_000_000),
@@ -67,8 +72,8 @@ impl World {
             kept: Vec::new(),
             local: VecDeque::new(),
         };
-        let models = vec![ModelOffer { model: MODEL.into(), slots }];
-        world.step(Event::NodeConnected(Box::new(NodeHello { node: NodeId::local(), models })));
+        let models = vec![ModelOffer::warm(MODEL.into(), slots)];
+        world.step(Event::NodeConnected(Box::new(NodeHello::local(models))));
         world
     }
 
@@ -91,7 +96,12 @@ impl World {
     fn publish(&mut self, effect: Effect) {
         match effect {
             Effect::Row(row) => self.keep(row),
-            Effect::Urgent | Effect::Read { .. } => {}
+            Effect::Urgent | Effect::Read { .. } | Effect::ToNode { .. } => {}
+            Effect::AttachOutput(attach) => {
+                if let Some(view) = self.clients.get_mut(&attach.client) {
+                    view.opened.push(attach.reservation);
+                }
+            }
             Effect::ToClient { client, reply, .. } => self.hear(client, reply),
             Effect::Assign { assignment, .. } => {
                 self.unseen.push(assignment.reservation);
@@ -106,8 +116,8 @@ impl World {
             },
             Effect::OpenOutput(open) => {
                 self.outputs.insert(open.reservation, Output::default());
-                let view = open.client.and_then(|client| self.clients.get_mut(&client));
-                if let Some(view) = view {
+                for client in open.clients {
+                    let Some(view) = self.clients.get_mut(&client) else { continue };
                     assert!(view.finished.is_none(), "an attempt opened after the job's last word");
                     view.opened.push(open.reservation);
                 }
@@ -162,18 +172,14 @@ impl World {
 
     /// Submits with changes to the usual submission; answers the client.
     pub(super) fn submit(&mut self, change: impl FnOnce(&mut Submission)) -> ClientId {
-        let mut submission = Submission {
-            namespace: Namespace::default_namespace(),
-            environment: Environment::Mainnet,
-            endpoint: Endpoint::ChatCompletions,
-            model: MODEL.into(),
-            body: Arc::from(&b"{}"[..]),
+        let spec = JobSpec {
             mode: Mode::Stream,
-            tier: Tier::Standard,
             ttl: Span::from_secs(60),
             input_tokens: 10,
             output_tokens_max: 100,
+            ..JobSpec::plain(Namespace::default_namespace(), Endpoint::ChatCompletions, MODEL.into())
         };
+        let mut submission = Submission { spec, body: Arc::from(&b"{}"[..]) };
         change(&mut submission);
         let client = ClientId(self.clients.len() as u64 + 1);
         self.clients.insert(client, ClientView::default());
@@ -195,7 +201,7 @@ impl World {
 
     pub(super) fn accept(&mut self) -> ReservationId {
         let reservation = self.see();
-        self.step(Event::Accepted(reservation));
+        self.step(Event::Accepted(NodeId::local(), reservation));
         reservation
     }
 
@@ -219,12 +225,20 @@ impl World {
     pub(super) fn complete(&mut self, reservation: ReservationId, status: Status) {
         let written = self.outputs.get(&reservation).map_or(0, |output| output.written);
         self.step(Event::Completed(Verified::local(Completion {
+            node: NodeId::local(),
             reservation,
             status,
             input_tokens: 10,
+            cached_tokens: 0,
             output_tokens: written,
-            chunks: written,
-            output_bytes: u64::from(written) * 4,
+            digest: None,
+            seen: Seen {
+                chunks: written,
+                bytes: u64::from(written) * 4,
+                tokens: Some(written),
+                first_at: None,
+                last_at: None,
+            },
         })));
     }
 
@@ -238,7 +252,7 @@ impl World {
     }
 
     pub(super) fn stopped(&mut self, reservation: ReservationId, output_tokens: u32) {
-        let stopped = Stopped { reservation, input_tokens: 10, output_tokens };
+        let stopped = Stopped { node: NodeId::local(), reservation, input_tokens: 10, output_tokens };
         self.step(Event::Stopped(Verified::local(stopped)));
     }
 

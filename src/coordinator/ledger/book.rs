@@ -1,0 +1,280 @@
+//! The accounts of one environment. It has no way to another one's.
+//!
+//! What is above zero on all accounts together, plus all that is held, is never more than an amount can hold.
+//! So no settlement can overflow, whoever it pays: that is refused where credits are made or set aside.
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+
+use super::super::event::Environment;
+use super::{ACCOUNTS_MAX, Account, Balance, CreditLine, LedgerRefusal, Owner, Posted, Posting, Statement};
+use crate::credits::Credits;
+
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    owner: Owner,
+    balance: Credits,
+    held: Credits,
+    holds: u64,
+    pub(super) line: CreditLine,
+}
+
+impl Entry {
+    fn new(owner: &Owner) -> Self {
+        let line = CreditLine::default();
+        Self { owner: owner.clone(), balance: Credits::ZERO, held: Credits::ZERO, holds: 0, line }
+    }
+
+    fn available(&self) -> Credits {
+        let CreditLine::Limit(limit) = self.line else {
+            // However much it owes: what bounds it is the whole environment.
+            return Credits(i64::MAX);
+        };
+        let available = i128::from(self.balance.0) + i128::from(limit.0) - i128::from(self.held.0);
+        let end = if available < 0 { i64::MIN } else { i64::MAX };
+        Credits(i64::try_from(available).unwrap_or(end))
+    }
+
+    fn statement(&self) -> Statement {
+        let Entry { balance, held, holds, line, .. } = *self;
+        Statement { balance, held, holds, line, available: self.available() }
+    }
+
+    fn above_zero(&self) -> i128 {
+        i128::from(self.balance.0.max(0))
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    /// In order of opening; none is ever closed.
+    entries: Vec<Entry>,
+    /// Places by the hash of the owner, or the next free number after it: comparing numbers is several times
+    /// faster than comparing names, and whoever finds names of one hash gains nothing.
+    by_hash: BTreeMap<u64, u32>,
+    /// What all accounts above zero have.
+    above_zero: i128,
+    held: i128,
+    holds: u64,
+}
+
+impl Book {
+    /// An account, opened if need be.
+    pub(super) fn entry(&mut self, owner: &Owner) -> &mut Entry {
+        let place = self.place(owner).unwrap_or_else(|hash| {
+            self.entries.push(Entry::new(owner));
+            let place = self.entries.len() - 1;
+            self.by_hash.insert(hash, u32::try_from(place).expect("fewer than 2^32 accounts"));
+            place
+        });
+        &mut self.entries[place]
+    }
+
+    fn find(&self, owner: &Owner) -> Option<&Entry> {
+        self.place(owner).ok().map(|place| &self.entries[place])
+    }
+
+    /// Where an account is, or the number under which it would be found.
+    fn place(&self, owner: &Owner) -> Result<usize, u64> {
+        let mut hash = hash_of(owner);
+        loop {
+            let place = *self.by_hash.get(&hash).ok_or(hash)? as usize;
+            if self.entries[place].owner == *owner {
+                return Ok(place);
+            }
+            hash = hash.wrapping_add(1);
+        }
+    }
+
+    /// Refuses what would open an account too many.
+    pub(super) fn check_room(&self, owner: &Owner) -> Result<(), LedgerRefusal> {
+        if self.entries.len() >= ACCOUNTS_MAX && self.find(owner).is_none() {
+            return Err(LedgerRefusal::AccountsFull);
+        }
+        Ok(())
+    }
+
+    /// Refuses an amount with which the environment would hold more than an amount can.
+    pub(super) fn check_growth(&self, amount: Credits) -> Result<(), LedgerRefusal> {
+        if self.above_zero + self.held + i128::from(amount.0) > i128::from(i64::MAX) {
+            return Err(LedgerRefusal::Overflow);
+        }
+        Ok(())
+    }
+
+    /// Refuses a posting that an account can't afford or that would be too large. Issuance can afford anything.
+    pub(super) fn check_posting(&self, posting: &Posting) -> Result<(), LedgerRefusal> {
+        for (owner, change) in &posting.legs {
+            self.check_room(owner)?;
+            let available = self.statement(owner).available;
+            let lacks = *change < Credits::ZERO && i128::from(available.0) + i128::from(change.0) < 0;
+            if *owner != Owner::Issuance && lacks {
+                return Err(LedgerRefusal::Insufficient { available, needed: Credits(-change.0) });
+            }
+        }
+        let added: i128 = posting.legs.iter().map(|(owner, change)| self.rise(owner, *change)).sum();
+        // What is below zero on all accounts is as much as what is above: neither can overflow alone.
+        match self.above_zero + self.held + added > i128::from(i64::MAX) {
+            true => Err(LedgerRefusal::Overflow),
+            false => Ok(()),
+        }
+    }
+
+    /// By how much a change raises what is above zero.
+    fn rise(&self, owner: &Owner, change: Credits) -> i128 {
+        let before = i128::from(self.statement(owner).balance.0);
+        (before + i128::from(change.0)).max(0) - before.max(0)
+    }
+
+    pub(super) fn hold(&mut self, owner: &Owner, amount: Credits) {
+        let entry = self.entry(owner);
+        entry.held.0 = entry.held.0.checked_add(amount.0).expect("holds fit into an amount");
+        entry.holds += 1;
+        self.held += i128::from(amount.0);
+        self.holds += 1;
+    }
+
+    /// Ends a hold; says whether there was one so large.
+    #[must_use]
+    pub(super) fn free(&mut self, owner: &Owner, held: Credits) -> bool {
+        let Ok(place) = self.place(owner) else { return false };
+        let entry = &mut self.entries[place];
+        if entry.holds == 0 || entry.held < held {
+            return false;
+        }
+        entry.held.0 -= held.0;
+        entry.holds -= 1;
+        self.held -= i128::from(held.0);
+        self.holds -= 1;
+        true
+    }
+
+    /// Changes the accounts.
+    pub(super) fn post(&mut self, posting: Posting) -> Posted {
+        let sum: i128 = posting.legs.iter().map(|(_, change)| i128::from(change.0)).sum();
+        assert_eq!(sum, 0, "a posting sums to zero: {posting:?}");
+        let mut balances = Vec::with_capacity(posting.legs.len());
+        for (owner, change) in &posting.legs {
+            let account = Account { environment: posting.environment, owner: owner.clone() };
+            balances.push(Balance { balance: self.change(owner, *change), account });
+        }
+        Posted { posting, balances }
+    }
+
+    fn change(&mut self, owner: &Owner, change: Credits) -> Credits {
+        let entry = self.entry(owner);
+        let before = entry.above_zero();
+        let balance = entry.balance.0.checked_add(change.0);
+        entry.balance.0 = balance.expect("what can overflow is refused before");
+        let (balance, risen) = (entry.balance, entry.above_zero() - before);
+        self.above_zero += risen;
+        balance
+    }
+
+    pub(super) fn restore(&mut self, owner: &Owner, balance: Credits) {
+        let entry = self.entry(owner);
+        let before = entry.above_zero();
+        entry.balance = balance;
+        let risen = entry.above_zero() - before;
+        self.above_zero += risen;
+    }
+
+    pub(super) fn statement(&self, owner: &Owner) -> Statement {
+        self.find(owner).map(Entry::statement).unwrap_or_default()
+    }
+
+    pub(super) fn statements(&self) -> impl Iterator<Item = (&Owner, Statement)> {
+        self.entries.iter().map(|entry| (&entry.owner, entry.statement()))
+    }
+
+    pub(super) fn holds(&self) -> u64 {
+        self.holds
+    }
+
+    pub(super) fn held(&self) -> Credits {
+        Credits(i64::try_from(self.held).unwrap_or(i64::MAX))
+    }
+
+    pub(super) fn sum(&self) -> i128 {
+        self.entries.iter().map(|entry| i128::from(entry.balance.0)).sum()
+    }
+
+    pub(super) fn check(&self, environment: Environment) -> Vec<String> {
+        let above_zero: i128 = self.entries.iter().map(Entry::above_zero).sum();
+        let held: i128 = self.entries.iter().map(|entry| i128::from(entry.held.0)).sum();
+        let holds: u64 = self.entries.iter().map(|entry| entry.holds).sum();
+        let figures = [
+            ("sum over all accounts", 0, self.sum()),
+            ("credits above zero", self.above_zero, above_zero),
+            ("credits held", self.held, held),
+            ("holds", i128::from(self.holds), i128::from(holds)),
+        ];
+        let wrong = figures.into_iter().filter(|(_, kept, counted)| kept != counted);
+        let wrong = wrong.map(|(what, kept, counted)| {
+            format!("ledger of {environment:?}: {what}: kept {kept}, counted {counted}")
+        });
+        let is_odd = |entry: &&Entry| {
+            let lost = self.find(&entry.owner).is_none_or(|found| !std::ptr::eq(found, *entry));
+            lost || entry.held < Credits::ZERO || (entry.holds > 0 && !entry.owner.may_pay())
+        };
+        let odd = self.entries.iter().filter(is_odd);
+        wrong
+            .chain(odd.map(|odd| format!("ledger of {environment:?}: no such account can be: {odd:?}")))
+            .collect()
+    }
+}
+
+/// Hashes words of eight bytes, always the same way. It spreads names; it doesn't resist who looks for two of
+/// one hash.
+struct WordHasher(u64);
+
+impl Hasher for WordHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.write_u64(byte.into());
+    }
+
+    fn write_isize(&mut self, word: isize) {
+        self.write_u64(word as u64);
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517C_C1B7_2722_0A95);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+fn hash_of(owner: &Owner) -> u64 {
+    let mut hasher = WordHasher(0);
+    owner.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Namespace;
+
+    #[test]
+    fn accounts_of_one_hash_are_told_apart() {
+        let owner = |name: &str| Owner::Namespace(Namespace::named(name));
+        let (mut book, a, b) = (Book::default(), owner("a"), owner("b"));
+        book.restore(&a, Credits(1));
+        // As if the two had one hash, and `b` were asked for.
+        book.by_hash.insert(hash_of(&b), 0);
+        assert_eq!(book.place(&b), Err(hash_of(&b).wrapping_add(1)));
+        book.restore(&b, Credits(-1));
+        assert_eq!((book.statement(&a).balance, book.statement(&b).balance), (Credits(1), Credits(-1)));
+        assert_eq!(book.check(Environment::Mainnet), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,118 @@
+//! Dense keys for what has a name: models, namespaces, nodes, constraint shapes; and lanes, which have none.
+//!
+//! A key is given once and means the same name for as long as the process lives, so that tables by key can be
+//! plain vectors. Keys never leave the core and are never stored.
+
+use std::collections::BTreeMap;
+
+/// Defines a key: small, ordered by when it was given, good as an index.
+macro_rules! dense_key {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) struct $name(u32);
+
+        impl $name {
+            /// Where tables keep what belongs to it.
+            pub(super) fn index(self) -> usize {
+                self.0 as usize
+            }
+
+            /// The key of a place in a table.
+            #[allow(dead_code, reason = "not every kind of key is made from a place")]
+            pub(super) fn at(place: usize) -> Self {
+                Self(u32::try_from(place).expect("tables have fewer than 2^32 places"))
+            }
+        }
+
+        impl From<$name> for usize {
+            fn from(key: $name) -> usize {
+                key.index()
+            }
+        }
+
+        impl From<u32> for $name {
+            fn from(place: u32) -> Self {
+                Self(place)
+            }
+        }
+    };
+}
+
+dense_key!(
+    /// A model.
+    ModelKey
+);
+dense_key!(
+    /// A namespace.
+    NamespaceKey
+);
+dense_key!(
+    /// A node.
+    NodeKey
+);
+dense_key!(
+    /// What a set of jobs asks of a node, apart from the model; the fleet knows what it means.
+    ShapeKey
+);
+dense_key!(
+    /// A lane of the backlog. Unlike the others it may be given again, after its lane was evicted.
+    LaneKey
+);
+
+/// Names and their keys, both ways. It never forgets one: what could be forgotten couldn't be bounded by a count.
+#[derive(Debug)]
+pub(super) struct Names<T, K> {
+    keys: BTreeMap<T, K>,
+    names: Vec<T>,
+    names_max: usize,
+}
+
+impl<T: Ord + Clone, K: Copy + From<u32> + Into<usize>> Names<T, K> {
+    /// Room for that many names, and none yet.
+    pub(super) fn new(names_max: usize) -> Self {
+        Self { keys: BTreeMap::new(), names: Vec::new(), names_max }
+    }
+
+    /// The key of a name, a new one if need be; `None` when there are too many names to take another.
+    pub(super) fn intern(&mut self, name: &T) -> Option<K> {
+        if let Some(key) = self.keys.get(name) {
+            return Some(*key);
+        }
+        if self.names.len() >= self.names_max {
+            return None;
+        }
+        let key = K::from(u32::try_from(self.names.len()).ok()?);
+        self.names.push(name.clone());
+        self.keys.insert(name.clone(), key);
+        Some(key)
+    }
+
+    /// The key of a name that was interned before.
+    pub(super) fn key(&self, name: &T) -> Option<K> {
+        self.keys.get(name).copied()
+    }
+}
+
+impl<T, K: Into<usize>> std::ops::Index<K> for Names<T, K> {
+    type Output = T;
+    fn index(&self, key: K) -> &T {
+        &self.names[key.into()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_keeps_its_key_and_there_is_a_bound() {
+        let mut names: Names<&str, ModelKey> = Names::new(2);
+        let (a, b) = (names.intern(&"a").expect("room"), names.intern(&"b").expect("room"));
+        assert!(a < b);
+        assert_eq!(names.intern(&"a"), Some(a), "known names need no room");
+        assert_eq!(names.intern(&"c"), None);
+        assert_eq!((names.key(&"b"), names.key(&"c")), (Some(b), None));
+        assert_eq!((names[a], names[b]), ("a", "b"));
+    }
+}

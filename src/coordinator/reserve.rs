@@ -1,0 +1,197 @@
+//! Reservations begin and end here: capacity, output, timers, and what the node is told.
+
+use super::effect::{Assignment, Effect, OpenOutput, When};
+use super::event::Tier;
+use super::fleet::{Began, Capacity, Deadline, Reservation, ReservationState};
+use super::job::ATTEMPTS_KEPT_MAX;
+use super::job::{AttemptOutcome, AttemptRow, JobState, ReservationRow, Waits};
+use super::mutant::mutant;
+use super::names::NodeKey;
+use super::slab::Key;
+use super::suits::output_bytes;
+use super::trace::{Loss, PlacedBy, TraceEvent};
+use super::{Coordinator, Timer};
+use crate::ids::{NodeId, ReservationId};
+use crate::time::Time;
+
+impl Coordinator {
+    /// Sets a node's capacity aside for a waiting job and hands the job to it.
+    pub(super) fn reserve(
+        &mut self,
+        key: Key,
+        node: NodeKey,
+        charged: Tier,
+        by: PlacedBy,
+        candidates: u32,
+        losers: Vec<(NodeId, Loss)>,
+    ) {
+        let Waits::ForNode(place) = self.jobs[key].waits else { panic!("a job is placed from the backlog") };
+        let score = self.score_of(node, &self.jobs[key]);
+        let tokens = self.jobs[key].row.tokens_max();
+        let waited = self.backlog.waited(&place, self.now);
+        let stamp = self.backlog.dispatch(&place, charged, tokens, self.now);
+        let job = &mut self.jobs[key];
+        job.waited = waited;
+        job.stamp = Some(stamp);
+        let unfit = job.unfit_since.take();
+        self.placing.forget(key, unfit);
+        self.leave_queue(key);
+        let id = self.next_reservation_id();
+        let name = self.fleet.node(node).id().clone();
+        let placed = TraceEvent::Placed { reservation: id, node: name, candidates, by, score, losers };
+        self.jobs[key].note(self.now, placed);
+        self.begin_attempt(key, node, id);
+    }
+
+    /// Makes the reservation of an attempt and tells the node.
+    pub(super) fn begin_attempt(&mut self, key: Key, node: NodeKey, id: ReservationId) {
+        let (now, name) = (self.now, self.fleet.node(node).id().clone());
+        let attempt_due = now + self.attempt_timeout_of(key);
+        let job = &mut self.jobs[key];
+        let bytes = output_bytes(job);
+        job.transition(JobState::Reserved);
+        job.reservation = Some(id);
+        job.row.dispatched_at = Some(now);
+        job.row.attempts += 1;
+        job.row.node = Some(name.clone());
+        job.row.reservation = Some(ReservationRow { id, node: name.clone(), assigned_at: now, attempt_due });
+        let (kv_tokens, alone) = (job.kv_tokens(), job.row.box_cuts > 0);
+        let (model, prefix) = (job.need.model, job.row.spec.prefix);
+        self.counts.jobs_reserved += 1;
+        self.counts.output_bytes_held += bytes;
+        if alone && self.fleet.node(node).is_local() {
+            self.fleet.node_mut(node).alone = Some(id);
+        }
+        if let Some(prefix) = prefix {
+            self.affinity.note(model, prefix, node);
+        }
+        let due = (now + self.limits.accept_timeout, Deadline::Accept);
+        let timer = Some(self.timers.set(due.0, Timer::Reservation(id)));
+        let session = self.fleet.node(node).session;
+        let first_output_due = now + self.limits.first_output_timeout;
+        self.fleet.reserve(Reservation {
+            id,
+            job: Some(key),
+            node,
+            model: Some(model),
+            state: ReservationState::Assigned,
+            capacity: Capacity::Taken,
+            kv_tokens,
+            began: Began::No,
+            session,
+            due,
+            timer,
+            assigned_at: now,
+            began_at: now,
+            attempt_due,
+            first_output_due,
+            output_bytes: bytes,
+            seen_tokens: 0,
+        });
+        self.touch(key);
+        self.assign(key, name, id, bytes);
+    }
+
+    fn assign(&mut self, key: Key, node: NodeId, reservation: ReservationId, output_bytes: u64) {
+        let job = &self.jobs[key];
+        let (row, spec) = (&job.row, &job.row.spec);
+        let open = OpenOutput {
+            reservation,
+            attempt: row.attempts,
+            clients: if spec.mode.is_attended() { job.clients.clone() } else { Vec::new() },
+            bytes_max: output_bytes,
+            submit_lsn: job.submit_lsn,
+        };
+        let assignment = Assignment {
+            reservation,
+            job: row.id,
+            environment: spec.environment,
+            endpoint: spec.endpoint,
+            model: row.model.clone(),
+            body: row.body.clone().expect("a live job has its body"),
+            input_tokens: spec.input_tokens,
+            output_tokens_max: spec.output_tokens_max,
+        };
+        // An attempt of a job that outlives the box must be on disk before it can take the box down (CORE section 2).
+        let on_disk_first = !spec.is_tied_to_client() && node == NodeId::local();
+        let when = if on_disk_first { When::Durable(self.newest_lsn()) } else { When::Now };
+        self.effects.push(Effect::OpenOutput(open));
+        self.effects.push(Effect::Assign { node, assignment, when });
+        if on_disk_first {
+            self.effects.push(Effect::Urgent);
+        }
+    }
+
+    /// Moves a reservation's one timer.
+    pub(super) fn set_due(&mut self, id: ReservationId, at: Time, deadline: Deadline) {
+        let timer = self.timers.set(at, Timer::Reservation(id));
+        let reservation = self.fleet.reservation_mut(id).expect("only a live reservation has a deadline");
+        reservation.due = (at, deadline);
+        if let Some(before) = reservation.timer.replace(timer) {
+            self.timers.clear(before);
+        }
+    }
+
+    /// Tells a node to stop an attempt, and waits for its word until the stop deadline.
+    pub(super) fn stop(&mut self, id: ReservationId) {
+        let at = self.now + self.limits.stop_timeout;
+        self.set_due(id, at, Deadline::Stop);
+        if mutant!(CapacityFreedEarly) {
+            self.fleet.free_capacity(id);
+        }
+        let node = self.fleet.reservation(id).expect("set_due found it").node;
+        let node = self.fleet.node(node).id().clone();
+        self.effects.push(Effect::Stop { node, reservation: id });
+    }
+
+    /// A reservation is *gone*: its capacity is free and its timer cleared.
+    pub(super) fn drop_reservation(&mut self, id: ReservationId) -> Option<Reservation> {
+        if mutant!(LeakReservation) {
+            return self.fleet.reservation(id).cloned();
+        }
+        let mut reservation = self.fleet.remove(id)?;
+        if let Some(timer) = reservation.timer.take() {
+            self.timers.clear(timer);
+        }
+        if let Some(model) = reservation.model {
+            let took = self.now.since(reservation.assigned_at);
+            self.fleet.means_mut(model).took(took);
+        }
+        let node = self.fleet.node_mut(reservation.node);
+        if node.alone == Some(id) {
+            node.alone = None;
+        }
+        let bytes = std::mem::take(&mut reservation.output_bytes);
+        self.release_output(bytes);
+        if reservation.model.is_some() {
+            self.effects.push(Effect::ForgetOutput(id));
+        }
+        self.room_on(reservation.node);
+        Some(reservation)
+    }
+
+    /// A node may have room: it is offered, and if it drains and is through, it may leave.
+    pub(super) fn room_on(&mut self, node: NodeKey) {
+        self.placing.offer(node);
+        self.drained(node);
+    }
+
+    /// An attempt is over: notes what came of it with its job.
+    pub(super) fn record_attempt(&mut self, key: Key, outcome: AttemptOutcome) {
+        let now = self.now;
+        let job = &mut self.jobs[key];
+        let Some(ReservationRow { id, node, assigned_at, .. }) = job.row.reservation.take() else { return };
+        if job.row.history.len() >= ATTEMPTS_KEPT_MAX {
+            job.row.history.remove(0);
+        }
+        let model = job.row.model.clone();
+        job.row.history.push(AttemptRow {
+            reservation: id,
+            node,
+            model,
+            assigned_at,
+            ended_at: now,
+            outcome,
+        });
+    }
+}

@@ -1,0 +1,236 @@
+//! Connections of nodes: who joins with what it holds, who is gone, and what is lost by that (CORE section 3).
+//!
+//! What a node lists is handled in the same step as its connection, before anything new is assigned: first its
+//! results, then what it still runs; and only what it doesn't list is lost.
+
+use std::collections::BTreeSet;
+
+use super::effect::{Effect, NodeMessage, Usage};
+use super::event::{Completion, Heartbeat, ModelOffer, NodeGone, NodeHello, NodeWish, Verified, Wish};
+use super::fleet::{Began, Capacity, Deadline, Ending, Reservation, ReservationState, Serving};
+use super::mutant::mutant;
+use super::names::{ModelKey, NodeKey};
+use super::standing::{Environments, Fault, MODELS_PER_NODE_MAX, NodeRow, Party, Trust};
+use super::{Coordinator, Timer};
+use crate::ids::{NodeId, ReservationId, Session};
+
+/// Reservations and results that a node may list; what is beyond counts as not listed.
+pub(super) const HOLDS_MAX: usize = 1_024;
+
+impl Coordinator {
+    pub(super) fn on_node_connected(&mut self, hello: NodeHello) {
+        let Some(key) = self.known_node(&hello) else { return };
+        let node = self.fleet.node(key);
+        if node.record.row().banned.is_some() {
+            return self.tell_node(hello.node, NodeMessage::Banned);
+        }
+        if hello.session <= node.session {
+            return;
+        }
+        let models = self.servings(&hello.models);
+        self.leave_lanes(key);
+        let now = self.now;
+        self.fleet.arrive(key, &hello, models, now);
+        if mutant!(CooldownForgotten) {
+            self.fleet.node_mut(key).record.reinstate(now);
+        }
+        let NodeHello { session, running, results, configurations, .. } = hello;
+        self.take_results(results);
+        self.take_running(key, session, running);
+        self.lose_unlisted(key, session);
+        self.restand(key);
+        self.offer_configurations(key, &configurations);
+        self.room_on(key);
+        self.arm_node(key);
+    }
+
+    /// The node's key; a node that was never seen is made known, trusted as little as possible.
+    fn known_node(&mut self, hello: &NodeHello) -> Option<NodeKey> {
+        if let Some(key) = self.fleet.find(&hello.node) {
+            return Some(key);
+        }
+        let trust = if hello.node == NodeId::local() { hello.trust } else { Trust::Open };
+        let wanted = hello.environments.iter();
+        let environments = wanted.fold(Environments::NONE, |set, environment| set.with(*environment));
+        let row = NodeRow::new(hello.node.clone(), trust, environments);
+        let key = self.fleet.admit(row, self.now)?;
+        self.keep_node(key);
+        Some(key)
+    }
+
+    fn servings(&mut self, offers: &[ModelOffer]) -> Vec<Serving> {
+        let mut servings: Vec<Serving> = Vec::with_capacity(offers.len().min(MODELS_PER_NODE_MAX));
+        for offer in offers.iter().take(MODELS_PER_NODE_MAX) {
+            let Some(model) = self.models.intern(&offer.model) else { continue };
+            if servings.iter().any(|serving| serving.model == model) {
+                continue;
+            }
+            servings.push(Serving {
+                model,
+                version: offer.version.clone(),
+                digest: offer.digest.unwrap_or_default(),
+                slots: offer.slots,
+                taken: 0,
+                warmth: offer.warmth,
+                load: offer.load,
+                pace: Default::default(),
+            });
+        }
+        servings
+    }
+
+    fn take_results(&mut self, results: Vec<Verified<Completion>>) {
+        if mutant!(ListedResultLost) {
+            return;
+        }
+        for result in results.into_iter().take(HOLDS_MAX) {
+            self.on_completed(result.into_inner());
+        }
+    }
+
+    /// What a node still runs goes on under its new connection; what isn't live any more is to stop.
+    fn take_running(&mut self, key: NodeKey, session: Session, running: Vec<ReservationId>) {
+        let listed: BTreeSet<ReservationId> = running.into_iter().take(HOLDS_MAX).collect();
+        for id in listed {
+            match self.fleet.reservation_mut(id) {
+                Some(reservation) if reservation.node == key => {
+                    reservation.session = session;
+                    match reservation.state {
+                        // Who runs it has begun, whatever became of its word.
+                        ReservationState::Assigned => self.run(id),
+                        ReservationState::Running => {}
+                        ReservationState::Stopping(_) => {
+                            let node = self.fleet.node(key).id().clone();
+                            self.effects.push(Effect::Stop { node, reservation: id });
+                        }
+                    }
+                }
+                Some(_) => {
+                    self.counts.foreign_messages += 1;
+                    self.fault(key, Fault::ForeignReservation);
+                }
+                None => {
+                    self.counts.late_messages += 1;
+                    if self.was_never_issued(id) {
+                        self.fault(key, Fault::UnissuedReservation);
+                    }
+                    self.readmit(key, session, id);
+                }
+            }
+        }
+    }
+
+    /// A reservation that isn't live any more but still takes capacity there, until the node says it stopped.
+    fn readmit(&mut self, key: NodeKey, session: Session, id: ReservationId) {
+        let now = self.now;
+        let due = (now + self.limits.stop_timeout, Deadline::Stop);
+        let timer = Some(self.timers.set(due.0, Timer::Reservation(id)));
+        self.fleet.reserve(Reservation {
+            id,
+            job: None,
+            node: key,
+            model: None,
+            state: ReservationState::Stopping(Ending::Nobody),
+            capacity: Capacity::Taken,
+            kv_tokens: 0,
+            began: Began::Yes,
+            session,
+            due,
+            timer,
+            assigned_at: now,
+            began_at: now,
+            attempt_due: due.0,
+            first_output_due: due.0,
+            output_bytes: 0,
+            seen_tokens: 0,
+        });
+        let node = self.fleet.node(key).id().clone();
+        self.effects.push(Effect::Stop { node, reservation: id });
+    }
+
+    /// What was assigned on an earlier connection and isn't listed on the new one is lost.
+    fn lose_unlisted(&mut self, key: NodeKey, session: Session) {
+        let unlisted = self.fleet.held_by(key).filter(|reservation| reservation.session < session);
+        let lost: Vec<ReservationId> = unlisted.map(|reservation| reservation.id).collect();
+        self.lose(key, &lost);
+    }
+
+    /// A node doesn't have these any more. However many, they count against it once.
+    pub(super) fn lose(&mut self, key: NodeKey, lost: &[ReservationId]) {
+        let mut died = false;
+        for id in lost {
+            let Some(reservation) = self.fleet.reservation(*id) else { continue };
+            match reservation.state {
+                ReservationState::Assigned | ReservationState::Running => {
+                    died = true;
+                    self.abandon(*id, Ending::Lost);
+                }
+                // It won't say so any more, but it has stopped.
+                ReservationState::Stopping(_) => self.stopped(*id, Usage::default()),
+            }
+        }
+        if died {
+            self.fault(key, Fault::Died);
+        }
+    }
+
+    pub(super) fn on_node_gone(&mut self, gone: NodeGone) {
+        let Some(key) = self.fleet.find(&gone.node) else { return };
+        if self.fleet.node(key).session != gone.session {
+            return;
+        }
+        for id in gone.undelivered {
+            if self.fleet.reservation(id).is_some_and(|reservation| reservation.node == key) {
+                self.on_undeliverable(id);
+            }
+        }
+        self.node_away(key);
+    }
+
+    /// A node isn't here any more; what it has is kept for a while.
+    pub(super) fn node_away(&mut self, key: NodeKey) {
+        let now = self.now;
+        self.fleet.depart(key, now);
+        let node = self.fleet.node_mut(key);
+        if !node.record.row().draining.is_empty() && node.holds.is_empty() {
+            node.record.on_left(now);
+            self.keep_node(key);
+        }
+        self.restand(key);
+        self.arm_node(key);
+    }
+
+    pub(super) fn on_heartbeat(&mut self, beat: &Heartbeat) {
+        let Some(key) = self.fleet.find(&beat.node) else { return };
+        if self.fleet.node(key).session != beat.session {
+            return;
+        }
+        let warm: Vec<ModelKey> = beat.warm.iter().filter_map(|name| self.models.key(name)).collect();
+        let now = self.now;
+        if !self.fleet.node(key).is_here() {
+            self.fleet.came_back(key);
+            self.restand(key);
+            self.room_on(key);
+        }
+        if self.fleet.node_mut(key).heard(beat, &warm, now) {
+            self.fleet.touch(key);
+        }
+    }
+
+    pub(super) fn on_node_wish(&mut self, wish: &NodeWish) {
+        let Some(key) = self.fleet.find(&wish.node) else { return };
+        if self.fleet.node(key).session != wish.session {
+            return;
+        }
+        let now = self.now;
+        let record = &mut self.fleet.node_mut(key).record;
+        match wish.wish {
+            Wish::Pause => record.pause(Party::Owner, now),
+            Wish::Resume => record.resume(Party::Owner),
+            Wish::Drain => record.drain(Party::Owner, now),
+        }
+        self.keep_node(key);
+        self.restand(key);
+        self.room_on(key);
+    }
+}
