@@ -8,7 +8,7 @@ use switchbox::coordinator::event::{Heartbeat, NodeGone, NodeHello, Origin};
 use switchbox::coordinator::limits::Limits;
 use switchbox::coordinator::standing::{NodeRow, Trial, Trust};
 use switchbox::coordinator::subcloud::{Allowed, Isolation, Subcloud};
-use switchbox::ids::{ModelName, NodeId, ReservationId, Session};
+use switchbox::ids::{NodeId, ReservationId, Session};
 use switchbox::time::{Span, Time};
 
 use super::book::{Book, JobFacts};
@@ -85,7 +85,9 @@ impl Fleet {
     }
 
     pub(crate) fn frees(&mut self, reservation: ReservationId) {
-        self.nodes.values_mut().for_each(|known| drop(known.taken.remove(&reservation)));
+        for known in self.nodes.values_mut() {
+            known.taken.remove(&reservation);
+        }
     }
 
     /// Whether nothing can be taking a node's capacity.
@@ -287,9 +289,4 @@ pub(crate) fn takes_no_more(job: &JobFacts, than: &JobFacts) -> bool {
     job.model == than.model
         && job.tokens_max() <= than.tokens_max()
         && job.spec.output_tokens_max <= than.spec.output_tokens_max
-}
-
-/// The models that a hello offers.
-pub(crate) fn models_of(hello: &NodeHello) -> impl Iterator<Item = &ModelName> {
-    hello.models.iter().map(|offer| &offer.model)
 }
