@@ -133,8 +133,6 @@ pub(crate) enum Change {
     },
     /// A subcloud is made again or ended.
     Subcloud(usize, Joins),
-    /// A new configuration.
-    Configure(Environment, u64),
     /// A template comes or goes.
     Template(usize, Joins),
 }

@@ -312,7 +312,6 @@ fn change(rng: &mut Rng) -> Change {
         22 | 23 => Change::Namespace(namespace_number, rng.draw()),
         24..=26 => Change::Member { subcloud: rng.below(SUBCLOUDS.len() as u64) as usize, node, joins },
         27 => Change::Subcloud(rng.below(SUBCLOUDS.len() as u64) as usize, joins),
-        28 => Change::Configure(environment, rng.draw()),
         _ => Change::Template(rng.below(MODELS.len() as u64) as usize, joins),
     }
 }

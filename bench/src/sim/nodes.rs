@@ -146,10 +146,10 @@ impl World<'_> {
         (node.outbox, node.wire) = (Outbox::default(), BTreeMap::new());
         (node.to_node_at, node.to_box_at) = (now, now);
         let hello = self.hello(index, session);
-        let running: Vec<ReservationId> = hello.running.iter().map(|held| held.reservation).collect();
+        let known = |reservation: &&ReservationId| self.oracle.book.live.contains_key(reservation);
+        let running = hello.running.iter().map(|held| held.reservation);
+        self.ghosts.extend(running.filter(|reservation| !known(&reservation)));
         self.step(Event::NodeConnected(Box::new(hello)));
-        let known = |reservation: &ReservationId| self.oracle.book.live.contains_key(reservation);
-        self.ghosts.extend(running.into_iter().filter(|reservation| !known(reservation)));
         self.resend_outputs(index);
         let beat = self.nodes[index].rng.ms(100, 400);
         self.schedule(beat, Happening::Beat(index, session));

@@ -193,7 +193,6 @@ impl World<'_> {
             Change::Namespace(number, choice) => self.change_namespace(number, choice),
             Change::Member { subcloud, node, joins } => self.change_member(subcloud, node, joins),
             Change::Subcloud(index, joins) => self.change_subcloud(index, joins),
-            Change::Configure(..) => {}
             Change::Template(index, Joins::In) => self.operate(template(index, TEMPLATES - 1)),
             Change::Template(index, Joins::Out) => {
                 self.operate(Command::DropTemplate(model(index), template_name(index, TEMPLATES - 1)));

@@ -4,6 +4,7 @@
 //! that is the core's to decide.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use switchbox::coordinator::effect::{Effect, NodeMessage, Reply, Row, When};
 use switchbox::coordinator::event::{Event, Progress, Revoked, Seen};
@@ -18,6 +19,7 @@ use super::nodes::{Mail, NodeState, Says};
 use super::operator::since_start;
 use super::oracle::{Line, Oracle, Step, Violation};
 use super::rng::{Rng, bytes32};
+use super::run::panicked;
 use super::scene::Scene;
 use super::store::Store;
 
@@ -27,10 +29,6 @@ const AUDIT_STEPS: u64 = 64;
 const GAUGE_STEPS: u64 = 8;
 /// The core's clock.
 const TICK: Span = Span::from_ms(10);
-/// How long work goes on after the last action, before everybody leaves.
-const REST: Span = Span::from_secs(3);
-/// The longest that a client's job may wait.
-const TTL_MAX: Span = Span::from_secs(16);
 /// By then everything has wound down, or never will.
 const PATIENCE: Span = Span::from_secs(40);
 
@@ -135,7 +133,7 @@ pub(crate) struct World<'a> {
     pub(crate) ghosts: BTreeSet<ReservationId>,
     /// Until when a told stop may go unheard.
     pub(crate) stops: BTreeMap<ReservationId, Time>,
-    local: VecDeque<Event>,
+    pub(super) local: VecDeque<Event>,
     pub(crate) oracle: Oracle,
     pub(crate) hash: EffectHash,
     pub(crate) steps: u64,
@@ -146,9 +144,9 @@ pub(crate) struct World<'a> {
 }
 
 /// Characters of an effect that a diary holds.
-const DIARY_CHARS: usize = 300;
+const DIARY_CHARS: usize = 500;
 /// Steps that a diary holds.
-const DIARY_STEPS: usize = 1_000_000;
+const DIARY_STEPS: usize = 60;
 
 /// What a run showed.
 pub(crate) struct Outcome {
@@ -160,7 +158,8 @@ pub(crate) struct Outcome {
     pub(crate) diary: Vec<String>,
 }
 
-fn boot(scene: &Scene, epoch: u32, lsn: Lsn, at: Time) -> Boot {
+/// What a start of the box brings.
+pub(super) fn boot(scene: &Scene, epoch: u32, lsn: Lsn, at: Time) -> Boot {
     Boot { epoch, secret: bytes32(9, scene.seed), lsn, at }
 }
 
@@ -359,8 +358,13 @@ impl<'a> World<'a> {
             let lsn_before = self.core.lsn();
             let mut effects = Vec::new();
             let told = if self.diary.is_some() { format!("{event:?}") } else { String::new() };
-            self.core.step(self.now, event, &mut effects);
+            let stepped = catch_unwind(AssertUnwindSafe(|| self.core.step(self.now, event, &mut effects)));
             self.write_down(told, &effects);
+            if let Err(panic) = stepped {
+                self.oracle.judge.violations.extend(panicked(panic.as_ref()).violations);
+                self.power = Power::Off;
+                return;
+            }
             let lsn = self.core.lsn();
             self.oracle.after(&Step { now: self.now, note: &note, lsn_before, lsn, effects: &effects });
             self.publish(lsn, effects);
@@ -388,7 +392,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn audit(&mut self) {
+    pub(super) fn audit(&mut self) {
         let audit = self.core.audit();
         for (name, checked) in audit.checks {
             self.oracle.coverage.add("invariants", name, checked);
@@ -399,7 +403,7 @@ impl<'a> World<'a> {
     }
 
     /// Does what a step wants done, in its order.
-    fn publish(&mut self, lsn: Lsn, effects: Vec<Effect>) {
+    pub(super) fn publish(&mut self, lsn: Lsn, effects: Vec<Effect>) {
         let mut rows: Vec<Row> = Vec::new();
         let mut urgent = false;
         for effect in effects {
@@ -407,11 +411,11 @@ impl<'a> World<'a> {
             match effect {
                 Effect::Row(row) => rows.push(row),
                 Effect::Urgent => urgent = true,
-                Effect::ToClient { client, reply, when } => self.to_client(client, reply, when),
+                Effect::ToClient { client, reply, when } => self.mail_client(client, reply, when),
                 Effect::Read { client, what, lsn } => self.mail_by_lsn(client, ClientMail::Lookup(what), lsn),
                 Effect::Assign { node, assignment, when } => self.assign(&node, assignment, when),
                 Effect::Stop { node, reservation } => self.stop(&node, reservation),
-                Effect::ToNode { node, message, when } => self.to_node(&node, message, when),
+                Effect::ToNode { node, message, when } => self.mail_node(&node, message, when),
                 Effect::OpenOutput(open) => self.open_output(open),
                 Effect::AttachOutput(attach) => self.attach_output(attach),
                 Effect::CloseOutput(reservation) => self.close_output(reservation),
@@ -428,7 +432,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn to_client(&mut self, client: ClientId, reply: Reply, when: When) {
+    fn mail_client(&mut self, client: ClientId, reply: Reply, when: When) {
         if let Reply::Accepted { job, .. } = &reply
             && !self.jobs.iter().rev().take(64).any(|(known, _)| known == job)
         {
@@ -475,113 +479,8 @@ impl<'a> World<'a> {
         self.local(Event::Progress(progress));
     }
 
-    /// Starts a group commit of all that is written, unless one is under way: that one's end starts the next.
-    pub(crate) fn sync(&mut self) {
-        if self.store.syncing.is_some()
-            || self.store.written <= self.store.durable
-            || self.power == Power::Off
-        {
-            return;
-        }
-        self.store.syncing = Some(self.store.written);
-        let takes = Span(self.rng.range(150, 2_500)).max(self.stalled_until.since(self.now));
-        self.schedule(takes, Happening::Synced);
-    }
-
-    fn synced(&mut self) {
-        if self.power == Power::Off || self.store.syncing.is_none() {
-            return;
-        }
-        self.store.synced();
-        while let Some(entry) = self.mail.first_entry()
-            && *entry.key() <= self.store.durable
-        {
-            let lsn = *entry.key();
-            for (client, mail) in entry.remove() {
-                self.client_hears(client, mail, When::Durable(lsn));
-            }
-        }
-        for index in 0..self.nodes.len() {
-            self.release(index);
-        }
-        if !self.mail.is_empty() || self.store.written > self.store.durable {
-            self.sync();
-        }
-    }
-
-    /// The box loses power: what isn't on the disk is gone, and every connection with it.
-    pub(crate) fn crash(&mut self, keep: u64, down: Span) {
-        if self.power == Power::Off {
-            return;
-        }
-        self.power = Power::Off;
-        self.store.crash(keep);
-        self.mail.clear();
-        self.outputs.clear();
-        self.local.clear();
-        self.clients.values_mut().filter(|client| !client.left).for_each(ClientState::cut);
-        for index in 0..self.nodes.len() {
-            self.box_died(index);
-        }
-        self.oracle.coverage.count("world", "crashes");
-        self.schedule(down, Happening::BoxUp);
-    }
-
-    fn box_up(&mut self) {
-        self.epoch += 1 + self.rng.below(3) as u32;
-        self.power = Power::On;
-        self.oracle.crashed(self.store.rows(), self.epoch);
-        let lsn = self.store.written;
-        let mut effects = Vec::new();
-        self.core = Coordinator::recover(
-            boot(self.scene, self.epoch, lsn, self.now),
-            self.scene.limits.clone(),
-            self.scene.durability,
-            self.store.state(),
-            &mut effects,
-        );
-        let note = super::oracle::Note { word: "Recover", ..Default::default() };
-        let after = self.core.lsn();
-        self.oracle.after(&Step {
-            now: self.now,
-            note: &note,
-            lsn_before: lsn,
-            lsn: after,
-            effects: &effects,
-        });
-        self.publish(after, effects);
-        while let Some(event) = self.local.pop_front() {
-            self.step(event);
-        }
-        self.audit();
-        for index in 0..self.nodes.len() {
-            let delay = self.rng.ms(0, 300);
-            self.schedule(delay, Happening::Dial(index));
-        }
-    }
-
-    fn wind_down(&mut self) {
-        if self.power == Power::Off {
-            return self.schedule(Span::from_ms(100), Happening::WindDown);
-        }
-        self.resume_all();
-        self.schedule(REST, Happening::AllLeave);
-    }
-
-    fn all_leave(&mut self) {
-        self.winding = true;
-        let here: Vec<ClientId> = self.clients.iter().filter(|(_, c)| !c.left).map(|(id, _)| *id).collect();
-        here.into_iter().for_each(|client| self.leave(client));
-        self.end_service();
-        let patience = if self.scene.seed.is_multiple_of(3) { Span(0) } else { TTL_MAX };
-        self.schedule(patience, Happening::EndAll);
-        for index in 0..self.nodes.len() {
-            self.leaves_for_good(index);
-        }
-    }
-
     /// Says a message to a node's outbox.
-    fn to_node(&mut self, node: &switchbox::ids::NodeId, message: NodeMessage, when: When) {
+    fn mail_node(&mut self, node: &switchbox::ids::NodeId, message: NodeMessage, when: When) {
         if let Some(index) = self.node_index(node) {
             self.put(index, Mail::Message(message), when);
         }

@@ -119,7 +119,7 @@ impl Oracle {
                 continue;
             }
             let ask = AskNode { book: &self.book, limits: &self.limits, node, job: rival, now: step.now };
-            let able = self.fleet.may_take(&ask).is_ok() && !rival.avoids.contains(node);
+            let able = self.fleet.surely_takes(&ask) && !rival.avoids.contains(node);
             if able && !self.is_paused(rival) && !rival.origin.is_system() && !changed(other) {
                 passed_over = Some(*other);
             }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use switchbox::coordinator::command::{NamespaceSettings, Scope};
-use switchbox::coordinator::effect::{CancelCause, End, Row};
+use switchbox::coordinator::effect::{End, Row};
 use switchbox::coordinator::event::{Environment, ErrorClass, JobSpec, Origin, Tier};
 use switchbox::coordinator::job::{AttemptOutcome, JobRow, JobState};
 use switchbox::coordinator::ledger::{Account, Owner, Posting, PostingId};
@@ -25,7 +25,6 @@ pub(crate) struct JobFacts {
     pub(crate) state: JobState,
     pub(crate) model: ModelName,
     pub(crate) model_index: u32,
-    pub(crate) cancel: Option<CancelCause>,
     pub(crate) submitted_at: Time,
     pub(crate) expires_at: Time,
     pub(crate) not_before: Time,
@@ -56,7 +55,6 @@ impl JobFacts {
             state: row.state,
             model: row.model.clone(),
             model_index: row.model_index,
-            cancel: row.cancel_requested,
             submitted_at: row.submitted_at,
             expires_at: row.expires_at,
             not_before: row.not_before,

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use switchbox::coordinator::event::{Heartbeat, NodeGone, NodeHello, Origin};
 use switchbox::coordinator::limits::Limits;
-use switchbox::coordinator::standing::{NodeRow, Trust};
+use switchbox::coordinator::standing::{NodeRow, Trial, Trust};
 use switchbox::coordinator::subcloud::{Allowed, Isolation, Subcloud};
-use switchbox::ids::{ModelName, NodeId, ReservationId, Session};
+use switchbox::ids::{NodeId, ReservationId, Session};
 use switchbox::time::{Span, Time};
 
 use super::book::{Book, JobFacts};
@@ -16,6 +16,9 @@ use super::judge::Line;
 
 /// A tick, and one more for what was due while it ran.
 pub(crate) const TICKS: Span = Span::from_ms(20);
+
+/// How much later than due a missed heartbeat may be noticed; no text promises it to the tick.
+const SILENCE: Span = Span::from_ms(100);
 
 /// What is known of a node that connected since the box started.
 #[derive(Debug)]
@@ -82,7 +85,9 @@ impl Fleet {
     }
 
     pub(crate) fn frees(&mut self, reservation: ReservationId) {
-        self.nodes.values_mut().for_each(|known| drop(known.taken.remove(&reservation)));
+        for known in self.nodes.values_mut() {
+            known.taken.remove(&reservation);
+        }
     }
 
     /// Whether nothing can be taking a node's capacity.
@@ -117,7 +122,7 @@ impl Fleet {
 
     fn stands(&self, ask: &AskNode<'_>, known: &Presence, row: &NodeRow) -> Result<(), (Line, String)> {
         let no = |why: &str| Err((Line::StandingKept, why.to_owned()));
-        let silent = ask.now.since(known.heard_at) > Span(ask.limits.heartbeat_timeout.0 + TICKS.0);
+        let silent = ask.now.since(known.heard_at) > Span(ask.limits.heartbeat_timeout.0 + SILENCE.0);
         if row.banned.is_some() || row.frozen.is_some() {
             return no("the node is frozen or banned");
         }
@@ -148,6 +153,17 @@ impl Fleet {
         Err((Line::TestedFirst, format!("its last test of the model passed at {at:?}, void since {void:?}")))
     }
 
+    /// Whether a node could take a job without any doubt: its record says that the very model passed its test.
+    pub(crate) fn surely_takes(&self, ask: &AskNode<'_>) -> bool {
+        let row = ask.book.nodes.get(ask.node);
+        let passed = |row: &NodeRow| {
+            let trial = row.trials.get(&ask.job.model);
+            row.exclusion.is_none() && matches!(trial, Some(Trial::Passed { .. }))
+        };
+        let proven = *ask.node == NodeId::local() || row.is_some_and(passed);
+        proven && self.may_take(ask).is_ok()
+    }
+
     /// A node other than those that failed the job, which has nothing to do and could take it.
     pub(crate) fn idle_other(&self, ask: &AskNode<'_>) -> Option<NodeId> {
         let room = |known: &Presence| {
@@ -160,7 +176,7 @@ impl Fleet {
                 && !ask.job.avoids.contains(node)
                 && self.is_idle(node, ask.now, ask.limits)
                 && room(known)
-                && self.may_take(&AskNode { node, ..*ask }).is_ok()
+                && self.surely_takes(&AskNode { node, ..*ask })
         };
         self.nodes.iter().find(other).map(|(node, _)| node.clone())
     }
@@ -273,9 +289,4 @@ pub(crate) fn takes_no_more(job: &JobFacts, than: &JobFacts) -> bool {
     job.model == than.model
         && job.tokens_max() <= than.tokens_max()
         && job.spec.output_tokens_max <= than.spec.output_tokens_max
-}
-
-/// The models that a hello offers.
-pub(crate) fn models_of(hello: &NodeHello) -> impl Iterator<Item = &ModelName> {
-    hello.models.iter().map(|offer| &offer.model)
 }

@@ -17,7 +17,7 @@ impl Oracle {
             let state = self.book.jobs[other].state;
             state.is_live() || state == switchbox::coordinator::job::JobState::Succeeded
         };
-        let rival = rivals.copied().filter(|other| standing(&other)).next_back();
+        let rival = rivals.copied().rfind(|other| standing(&other));
         let line = match rival {
             Some(rival) if rival.epoch < job.epoch => Line::KeyOutlivesCrash,
             _ => Line::KeyOneJob,

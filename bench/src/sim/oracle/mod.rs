@@ -27,7 +27,7 @@ use switchbox::ids::{ClientId, JobId, Lsn, Namespace, NodeId, ReservationId};
 use switchbox::time::{Span, Time};
 
 use super::coverage::Coverage;
-pub(crate) use book::{Book, JobFacts};
+pub(crate) use book::Book;
 pub(crate) use charge::CASES;
 use fleet::{Fleet, TICKS};
 pub(crate) use judge::{Judge, Line, Violation};
@@ -227,7 +227,10 @@ impl Oracle {
         let waits = |result: &&Completion| {
             let job = self.book.live.get(&result.reservation);
             let facts = job.map(|job| &self.book.jobs[job]);
+            // A result that contradicts itself fails its attempt, listed or not.
+            let can_be = facts.is_some_and(|f| result.output_tokens <= f.spec.output_tokens_max);
             matches!(result.status, Status::Succeeded(_))
+                && can_be
                 && facts.is_some_and(|f| f.reservation.as_ref().is_some_and(|(_, node)| *node == result.node))
                 && !self.revoked.contains_key(&result.reservation)
         };
@@ -261,14 +264,12 @@ impl Oracle {
     }
 
     fn check_expiries(&mut self, now: Time) {
-        while let Some((due, job)) = self.book.waiting.first().copied() {
-            let late = due + TICKS < now;
-            if due + TICKS + Span::from_ms(1_000) > now || late {
-                self.judge.check(Line::ExpiryOnTime, !late, || {
-                    format!("{job} waits at {now:?}, its ttl passed at {due:?}")
-                });
-            }
-            return;
+        let Some((due, job)) = self.book.waiting.first().copied() else { return };
+        let late = due + TICKS < now;
+        if late || due + TICKS < now + Span::from_ms(1_000) {
+            self.judge.check(Line::ExpiryOnTime, !late, || {
+                format!("{job} waits at {now:?}, its ttl passed at {due:?}")
+            });
         }
     }
 

@@ -1,0 +1,124 @@
+//! The disk and the power: group commits, crashes, restarts, and the end of a run.
+//!
+//! What was acknowledged is never lost here; everything else may be.
+
+use switchbox::coordinator::Coordinator;
+use switchbox::coordinator::effect::When;
+use switchbox::ids::ClientId;
+use switchbox::time::Span;
+
+use super::clients::ClientState;
+use super::oracle::{Note, Step};
+use super::world::{Happening, Power, World, boot};
+
+/// How long work goes on after the last action, before everybody leaves.
+const REST: Span = Span::from_secs(3);
+/// The longest that a client's job may wait.
+const TTL_MAX: Span = Span::from_secs(16);
+
+impl World<'_> {
+    /// Starts a group commit of all that is written, unless one is under way: that one's end starts the next.
+    pub(crate) fn sync(&mut self) {
+        if self.store.syncing.is_some()
+            || self.store.written <= self.store.durable
+            || self.power == Power::Off
+        {
+            return;
+        }
+        self.store.syncing = Some(self.store.written);
+        let takes = Span(self.rng.range(150, 2_500)).max(self.stalled_until.since(self.now));
+        self.schedule(takes, Happening::Synced);
+    }
+
+    pub(super) fn synced(&mut self) {
+        if self.power == Power::Off || self.store.syncing.is_none() {
+            return;
+        }
+        self.store.synced();
+        while let Some(entry) = self.mail.first_entry()
+            && *entry.key() <= self.store.durable
+        {
+            let lsn = *entry.key();
+            for (client, mail) in entry.remove() {
+                self.client_hears(client, mail, When::Durable(lsn));
+            }
+        }
+        for index in 0..self.nodes.len() {
+            self.release(index);
+        }
+        if !self.mail.is_empty() || self.store.written > self.store.durable {
+            self.sync();
+        }
+    }
+
+    /// The box loses power: what isn't on the disk is gone, and every connection with it.
+    pub(crate) fn crash(&mut self, keep: u64, down: Span) {
+        if self.power == Power::Off {
+            return;
+        }
+        self.power = Power::Off;
+        self.store.crash(keep);
+        self.mail.clear();
+        self.outputs.clear();
+        self.local.clear();
+        self.clients.values_mut().filter(|client| !client.left).for_each(ClientState::cut);
+        for index in 0..self.nodes.len() {
+            self.box_died(index);
+        }
+        self.oracle.coverage.count("world", "crashes");
+        self.schedule(down, Happening::BoxUp);
+    }
+
+    pub(super) fn box_up(&mut self) {
+        self.epoch += 1 + self.rng.below(3) as u32;
+        self.power = Power::On;
+        self.oracle.crashed(self.store.rows(), self.epoch);
+        let lsn = self.store.written;
+        let mut effects = Vec::new();
+        self.core = Coordinator::recover(
+            boot(self.scene, self.epoch, lsn, self.now),
+            self.scene.limits.clone(),
+            self.scene.durability,
+            self.store.state(),
+            &mut effects,
+        );
+        let note = Note { word: "Recover", ..Default::default() };
+        let after = self.core.lsn();
+        self.oracle.after(&Step {
+            now: self.now,
+            note: &note,
+            lsn_before: lsn,
+            lsn: after,
+            effects: &effects,
+        });
+        self.publish(after, effects);
+        while let Some(event) = self.local.pop_front() {
+            self.step(event);
+        }
+        self.audit();
+        for index in 0..self.nodes.len() {
+            let delay = self.rng.ms(0, 300);
+            self.schedule(delay, Happening::Dial(index));
+        }
+    }
+
+    pub(super) fn wind_down(&mut self) {
+        if self.power == Power::Off {
+            return self.schedule(Span::from_ms(100), Happening::WindDown);
+        }
+        self.resume_all();
+        self.schedule(REST, Happening::AllLeave);
+    }
+
+    pub(super) fn all_leave(&mut self) {
+        self.winding = true;
+        let here: Vec<ClientId> = self.clients.iter().filter(|(_, c)| !c.left).map(|(id, _)| *id).collect();
+        here.into_iter().for_each(|client| self.leave(client));
+        self.end_service();
+        let patience = if self.scene.seed.is_multiple_of(3) { Span(0) } else { TTL_MAX };
+        self.schedule(patience, Happening::EndAll);
+        for index in 0..self.nodes.len() {
+            self.leaves_for_good(index);
+        }
+    }
+}
