@@ -1,0 +1,1 @@
+//! Worst cases: the longest turn when everything happens at once.
