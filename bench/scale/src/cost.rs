@@ -69,10 +69,10 @@ pub fn measure(size: Size) -> Costs {
     let more = rig.waiting() - waiting;
     let grown = resident_bytes().saturating_sub(before).checked_div(more).unwrap_or(0);
     costs.bytes_per_job = grown.saturating_sub(BODY_BYTES as u64);
-    for round in 0..std::env::var("R").map_or(ROUNDS, |r| r.parse().unwrap()) {
+    for round in 0..ROUNDS {
         measure_round(&mut rig, round, &mut costs);
     }
-    measure_lone_ends(&mut rig, &mut costs);
+    measure_lone_ends(&mut rig, size, &mut costs);
     costs
 }
 
@@ -100,7 +100,7 @@ fn measure_round(rig: &mut Rig, round: usize, costs: &mut Costs) {
 }
 
 /// Ends jobs while the others are paused, a few at a time: then those go on.
-fn measure_lone_ends(rig: &mut Rig, costs: &mut Costs) {
+fn measure_lone_ends(rig: &mut Rig, size: Size, costs: &mut Costs) {
     let at_once = (rig.running() / 4).clamp(1, 1_000);
     while costs.complete.len() < LONE_ENDS {
         rig.operate(Command::Pause(Scope::Tier(switchbox::coordinator::event::Tier::Standard)));
@@ -112,6 +112,7 @@ fn measure_lone_ends(rig: &mut Rig, costs: &mut Costs) {
         for _ in 0..100 {
             rig.pass(Span::from_ms(10));
         }
+        rig.fill(size.jobs, |_| {});
     }
 }
 

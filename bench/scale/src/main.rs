@@ -6,7 +6,7 @@ use std::io::Write;
 
 use switchbox_scale::cost::{Costs, measure};
 use switchbox_scale::stats::{Times, clock_cost, hiccups};
-use switchbox_scale::{Size, cost};
+use switchbox_scale::{Size, cost, worst};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -15,6 +15,8 @@ fn main() -> Result<()> {
     let which: Vec<String> = std::env::args().skip(1).collect();
     let which: Vec<&str> = which.iter().map(String::as_str).collect();
     match which.as_slice() {
+        ["worst"] => worst_turns(&mut out, LARGEST),
+        ["worst", jobs] => worst_turns(&mut out, Size { jobs: jobs.parse()?, ..LARGEST }),
         ["central"] => central(&mut out),
         ["size", nodes, jobs, lanes, namespaces] => {
             let size = Size {
@@ -27,6 +29,29 @@ fn main() -> Result<()> {
         }
         _ => Err("usage: switchbox-scale [central | size NODES JOBS LANES NAMESPACES]".into()),
     }
+}
+
+/// The size that the goals speak of.
+const LARGEST: Size = Size { nodes: 10_000, jobs: 1_000_000, lanes: 50, namespaces: 1_000 };
+
+fn worst_turns(out: &mut impl Write, size: Size) -> Result<()> {
+    let mut failed = Ok(());
+    worst::all(size, |mut case| {
+        let (wall, cpu) = (&mut case.wall, &mut case.cpu);
+        let said = writeln!(
+            out,
+            "  {:<52} n {:>8}  p50 {:>7}  p99.9 {:>9}  max {:>10}  cpu p99.9 {:>9}  max {:>10}",
+            case.name,
+            wall.len(),
+            wall.median(),
+            wall.percentile(0.999),
+            wall.max(),
+            cpu.percentile(0.999),
+            cpu.max()
+        );
+        failed = std::mem::replace(&mut failed, Ok(())).and(said);
+    });
+    Ok(failed?)
 }
 
 fn central(out: &mut impl Write) -> Result<()> {

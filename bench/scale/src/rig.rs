@@ -7,7 +7,7 @@ use switchbox::coordinator::command::{Command, NodeSettings, Operation};
 use switchbox::coordinator::effect::{Effect, Reply};
 use switchbox::coordinator::event::{
     ClientGone, Completion, Departure, Endpoint, Environment, ErrorClass, Event, FinishReason, Heartbeat,
-    JobError, JobSpec, Mode, ModelOffer, NodeHello, Seen, Status, Submission, Tier, Verified,
+    JobError, JobSpec, Mode, ModelOffer, NodeHello, Revoked, Seen, Status, Submission, Tier, Verified,
 };
 use switchbox::coordinator::limits::Limits;
 use switchbox::coordinator::standing::Trust;
@@ -68,6 +68,13 @@ pub struct Timed {
     pub placed: usize,
 }
 
+/// What a step is timed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clock {
+    Wall,
+    Both,
+}
+
 /// A job that a node has.
 #[derive(Debug, Clone)]
 struct Running {
@@ -90,6 +97,9 @@ pub struct Rig {
     body: Arc<[u8]>,
     seed: u64,
     clients: u64,
+    clock: Clock,
+    /// Outputs that the core closed, to be answered.
+    closed: Vec<ReservationId>,
 }
 
 impl Rig {
@@ -110,6 +120,8 @@ impl Rig {
             body: vec![b'x'; BODY_BYTES].into(),
             seed: 0x5EED,
             clients: 0,
+            clock: Clock::Wall,
+            closed: Vec::new(),
         };
         rig.join_nodes();
         rig
@@ -158,6 +170,16 @@ impl Rig {
         self.step(Event::NodeConnected(Box::new(hello)));
     }
 
+    /// The box's own node joins, with these models.
+    pub fn join_box(&mut self, models: Vec<ModelOffer>) {
+        self.step(Event::NodeConnected(Box::new(NodeHello::local(models))));
+    }
+
+    /// Whether the newest assignment went to that node.
+    pub fn newest_is_on(&self, node: &NodeId) -> bool {
+        self.running.last().is_some_and(|running| running.node == *node)
+    }
+
     /// An operator's command.
     pub fn operate(&mut self, command: Command) -> Timed {
         let operation = Operation { client: self.next_client(), by: None, command };
@@ -197,17 +219,22 @@ impl Rig {
 
     /// Any node's job ends well; its client takes the answer later (see `leave`).
     pub fn complete_any(&mut self) -> Timed {
-        self.complete(Status::Succeeded(FinishReason::Stop))
-    }
-
-    /// Any node's job fails by the node's fault; its output is closed.
-    pub fn fail_any(&mut self) -> Timed {
-        let message = "planted".to_owned();
-        self.complete(Status::Failed(JobError { class: ErrorClass::Node, message }))
-    }
-
-    fn complete(&mut self, status: Status) -> Timed {
         let at = self.chance(self.running.len());
+        self.complete(at, Status::Succeeded(FinishReason::Stop))
+    }
+
+    /// The oldest job ends well.
+    pub fn complete_oldest(&mut self) -> Timed {
+        self.complete(0, Status::Succeeded(FinishReason::Stop))
+    }
+
+    /// The newest job fails by the node's fault; its output is closed.
+    pub fn fail_newest(&mut self) -> Timed {
+        let message = "planted".to_owned();
+        self.complete(self.running.len() - 1, Status::Failed(JobError { class: ErrorClass::Node, message }))
+    }
+
+    fn complete(&mut self, at: usize, status: Status) -> Timed {
         let Running { reservation, node } = self.running.swap_remove(at);
         let now = self.now;
         let seen = Seen { chunks: 12, bytes: 48, tokens: Some(12), first_at: Some(now), last_at: Some(now) };
@@ -221,6 +248,13 @@ impl Rig {
             digest: None,
             seen,
         })))
+    }
+
+    /// Says what a closed output held: nothing.
+    pub fn revoke(&mut self) -> Option<Timed> {
+        let reservation = self.closed.pop()?;
+        let revoked = Revoked { reservation, delivered: 0, written: 0, written_tokens: 0 };
+        Some(self.step(Event::Revoked(revoked)))
     }
 
     /// The node of the newest assignment begins.
@@ -257,19 +291,24 @@ impl Rig {
 
     /// Steps an event and sees to what it wants done.
     pub fn step(&mut self, event: Event) -> Timed {
+        let cpu = self.thread_time();
         let start = Instant::now();
         self.core.step(self.now, event, &mut self.effects);
         let took = start.elapsed();
-        Timed { took, cpu: Duration::ZERO, placed: self.publish() }
+        let cpu = self.thread_time() - cpu;
+        Timed { took, cpu, placed: self.publish() }
     }
 
-    /// The same, with the processor's time.
-    pub fn step_with_cpu(&mut self, event: Event) -> Timed {
-        let cpu = thread_time();
-        let start = Instant::now();
-        self.core.step(self.now, event, &mut self.effects);
-        let (took, cpu) = (start.elapsed(), thread_time() - cpu);
-        Timed { took, cpu, placed: self.publish() }
+    /// From now on the processor's time is taken too, which costs a call of the kernel.
+    pub fn watch_processor(&mut self) {
+        self.clock = Clock::Both;
+    }
+
+    fn thread_time(&self) -> Duration {
+        match self.clock {
+            Clock::Wall => Duration::ZERO,
+            Clock::Both => thread_time(),
+        }
     }
 
     /// Does what the core wants done. Says how many jobs were handed to nodes.
@@ -283,6 +322,7 @@ impl Rig {
                     self.running.push(Running { reservation: assignment.reservation, node });
                 }
                 Effect::ToClient { client, reply: Reply::Finished(_), .. } => self.answered.push(client),
+                Effect::CloseOutput(reservation) => self.closed.push(reservation),
                 Effect::ToClient { reply: Reply::Refused(refusal), .. } => panic!("refused: {refusal:?}"),
                 _ => {}
             }
