@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use switchbox::coordinator::command::{Command, NodeSettings, Operation};
 use switchbox::coordinator::effect::{Effect, Reply};
+use switchbox::coordinator::event::Durability;
 use switchbox::coordinator::event::{
     ClientGone, Completion, Departure, Endpoint, Environment, ErrorClass, Event, FinishReason, Heartbeat,
     JobError, JobSpec, Mode, ModelOffer, NodeHello, Revoked, Seen, Status, Submission, Tier, Verified,
@@ -12,7 +13,6 @@ use switchbox::coordinator::event::{
 use switchbox::coordinator::limits::Limits;
 use switchbox::coordinator::standing::Trust;
 use switchbox::coordinator::{Boot, Coordinator};
-use switchbox::coordinator::event::Durability;
 use switchbox::ids::{ClientId, Lsn, ModelName, Namespace, NodeId, ReservationId, Session};
 use switchbox::time::{Span, Time};
 
@@ -106,7 +106,8 @@ impl Rig {
     /// A world with its nodes, all tested and idle.
     pub fn idle(size: Size, shape: Shape) -> Self {
         let boot = Boot { epoch: 7, secret: [3; 32], lsn: Lsn(0), at: Time(1_700_000_000_000_000) };
-        let named = |what: &str, count: u32| -> Vec<String> { (0..count).map(|at| format!("{what}-{at}")).collect() };
+        let named =
+            |what: &str, count: u32| -> Vec<String> { (0..count).map(|at| format!("{what}-{at}")).collect() };
         let mut rig = Self {
             core: Coordinator::new(boot, limits(shape), Durability::Strict),
             shape,
