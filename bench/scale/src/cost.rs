@@ -45,12 +45,12 @@ pub struct Costs {
 impl Costs {
     /// What placing the next job adds to the end of a job, in nanoseconds.
     pub fn placement(&mut self) -> u64 {
-        self.complete_and_place.mean().saturating_sub(self.complete.mean())
+        self.complete_and_place.median().saturating_sub(self.complete.median())
     }
 
     /// What placing it adds to a submit, in nanoseconds.
     pub fn placement_at_once(&mut self) -> u64 {
-        self.submit_placed.mean().saturating_sub(self.submit_queued.mean())
+        self.submit_placed.median().saturating_sub(self.submit_queued.median())
     }
 }
 
