@@ -269,6 +269,11 @@ impl Coordinator {
                     format!("{lane:?} and {}", node.id())
                 });
                 let Some(position) = position else { continue };
+                let lacks =
+                    self.fleet.lacks(key, lane, &self.models[nodes.need.model], &self.subclouds, self.now);
+                audit.check("a lane's nodes may run its jobs", lacks.is_none(), || {
+                    format!("{lane:?} and {}: {lacks:?}", node.id())
+                });
                 let ready = node.ready_at[position];
                 let has_room = node.has_slot(nodes.need.model);
                 audit.check("a node with a slot is ready in its lanes", ready.is_some() == has_room, || {

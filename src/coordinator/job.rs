@@ -265,7 +265,8 @@ impl JobRow {
             end: None,
             usage: Usage::default(),
             history: Vec::new(),
-            trace: Vec::with_capacity(4),
+            // Most rows are those of jobs that wait, and they have one line.
+            trace: Vec::with_capacity(1),
             trace_dropped: 0,
         }
     }

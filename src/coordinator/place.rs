@@ -20,6 +20,10 @@ use crate::time::Time;
 
 /// Nodes that a job which came tries in turn, where another job turns out to be next for the best of them.
 const ARRIVAL_TRIES_MAX: u32 = 4;
+/// What asking about one job of the backlog counts as, in looks: it is found anew, and read for the first time.
+const ASK_LOOKS: u32 = 4;
+/// What a placement counts as, in looks: a step makes at most 128 of them, which is well below two milliseconds.
+const PLACEMENT_LOOKS: u32 = 16;
 /// Nodes that a job which is looked at by itself compares at most.
 const PICKY_LOOKS_MAX: usize = 64;
 
@@ -125,6 +129,7 @@ impl Coordinator {
     /// Places what can be placed since something changed.
     pub(super) fn place(&mut self) {
         let mut looks = PLACE_LOOKS_MAX;
+        self.fill_lanes();
         while looks > 0 {
             if let Some(job) = self.placing.arrivals.pop_front() {
                 self.place_arrival(job, &mut looks);
@@ -137,6 +142,17 @@ impl Coordinator {
             }
         }
         self.settle_touched();
+    }
+
+    /// Lanes that have begun get more of their nodes, and look there.
+    fn fill_lanes(&mut self) {
+        while let Some(lane) = self.fleet.fills_next() {
+            let name = self.models[self.fleet.lanes.of(lane).need.model].clone();
+            self.fleet.fill(lane, &name, &self.subclouds, self.now);
+            self.settle_touched();
+            self.placing.wake(lane);
+        }
+        self.fleet.restart_filling();
     }
 
     /// Puts nodes whose room changed into their places among those that have some.
@@ -154,7 +170,12 @@ impl Coordinator {
         let Some(key) = self.job_keys.find(id) else { return };
         for _ in 0..ARRIVAL_TRIES_MAX {
             let Waits::ForNode(place) = self.jobs[key].waits else { return };
-            let Some((node, considered)) = self.best_node(key, place.lane, looks) else { return };
+            let Some((node, considered)) = self.best_node(key, place.lane, looks) else {
+                if *looks == 0 {
+                    self.placing.arrivals.push_front(id);
+                }
+                return;
+            };
             self.offer(node, looks, Some((key, considered)));
             if *looks == 0 {
                 return;
@@ -245,6 +266,7 @@ impl Coordinator {
                     let by = if asked.is_some() { PlacedBy::Job } else { PlacedBy::Node };
                     let considered = asked.unwrap_or(Considered { candidates: 1, losers: Vec::new() });
                     self.reserve(key, node, charged, by, considered.candidates, considered.losers);
+                    *looks = looks.saturating_sub(PLACEMENT_LOOKS);
                     offered = Offered::Took;
                 }
                 _ if expired > 0 => {}
@@ -278,7 +300,7 @@ impl Coordinator {
         let look = Look { fleet, subclouds, models, placing, counts, limits, now: *now };
         let node = fleet.node(key);
         backlog.select(&node.lanes, from, *now, |job_key, charged| {
-            *looks = looks.saturating_sub(1);
+            *looks = looks.saturating_sub(ASK_LOOKS);
             let (suit, finding) = look.suits(node, key, &jobs[job_key], job_key, charged);
             findings.extend(finding);
             suit

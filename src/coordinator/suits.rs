@@ -4,7 +4,7 @@ use super::Counts;
 use super::backlog::Suit;
 use super::eligibility::lack;
 use super::event::Tier;
-use super::fleet::{Fleet, Node};
+use super::fleet::{Fleet, Node, Picky};
 use super::job::{Job, Waits};
 use super::limits::{BYTES_PER_TOKEN_MAX, FIT_WAIT, Limits};
 use super::mutant::mutant;
@@ -101,6 +101,9 @@ impl Look<'_> {
 
     /// Whether a node may run a job at all, its own lists of nodes included.
     pub(super) fn may_run(&self, node: &Node, job: &Job) -> bool {
+        if self.is_in_its_lane(node, job) {
+            return true;
+        }
         let lists = &job.row.spec.constraints;
         let listed = lists.allow.is_empty() || lists.allow.contains(node.id());
         // A blind job on the operator's own machine would find out nothing.
@@ -110,6 +113,12 @@ impl Look<'_> {
             && !blind_on_own
             && !lists.deny.contains(node.id())
             && lack(node, &job.need, &self.models[job.need.model], self.subclouds, self.now).is_none()
+    }
+
+    /// Whether a job waits in a lane that the node is in because it may run whatever waits there.
+    fn is_in_its_lane(&self, node: &Node, job: &Job) -> bool {
+        let Waits::ForNode(place) = job.waits else { return false };
+        node.lanes.binary_search(&place.lane).is_ok() && self.fleet.lanes.of(place.lane).picky == Picky::No
     }
 
     /// Whether a node failed this job while another could do it: then it waits for that one.

@@ -8,7 +8,7 @@ mod node;
 mod reservation;
 mod speed;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::effect::Why;
 use super::eligibility::{self, FallsBack, Shape};
@@ -28,6 +28,8 @@ pub(super) use speed::{ModelMeans, Sample};
 
 /// Shapes of needs that can be told apart; jobs of others are looked at one by one.
 const SHAPES_MAX: usize = 65_536;
+/// Nodes that one step looks at for lanes that have just begun.
+const FILL_NODES_MAX: usize = 1_024;
 
 /// All nodes and reservations.
 #[derive(Debug)]
@@ -49,6 +51,11 @@ pub(super) struct Fleet {
     here: u64,
     /// Nodes whose room changed in this step.
     touched: Vec<NodeKey>,
+    /// Lanes that have begun and don't have all their nodes yet, each with the node that it looks at next. At most
+    /// one entry for each lane.
+    filling: VecDeque<(LaneKey, NodeKey)>,
+    /// Nodes that this step may still look at for them.
+    fill_left: usize,
 }
 
 impl Fleet {
@@ -68,6 +75,8 @@ impl Fleet {
             slots_total: 0,
             here: 0,
             touched: Vec::new(),
+            filling: VecDeque::new(),
+            fill_left: FILL_NODES_MAX,
         }
     }
 
@@ -290,7 +299,7 @@ impl Fleet {
     }
 
     /// What a node lacks for a lane.
-    fn lacks(
+    pub(super) fn lacks(
         &self,
         key: NodeKey,
         lane: LaneKey,
@@ -305,21 +314,47 @@ impl Fleet {
         }
     }
 
-    /// A lane has begun: gives it its nodes.
+    /// A lane has begun: gives it its nodes, as far as this step goes; the rest come with the next steps.
     pub(super) fn fill_lane(&mut self, lane: LaneKey, name: &ModelName, subclouds: &Subclouds, now: Time) {
-        let model = self.lanes.of(lane).need.model;
-        let nodes: Vec<NodeKey> = self.serving(model).collect();
+        self.filling.push_front((lane, NodeKey::at(0)));
+        self.fill(lane, name, subclouds, now);
+    }
+
+    /// The lane that gets more nodes next, while this step may look at any.
+    pub(super) fn fills_next(&self) -> Option<LaneKey> {
+        self.filling.front().filter(|_| self.fill_left > 0).map(|(lane, _)| *lane)
+    }
+
+    /// The next step may look at as many nodes for new lanes as any.
+    pub(super) fn restart_filling(&mut self) {
+        self.fill_left = FILL_NODES_MAX;
+    }
+
+    /// Gives the lane that is next more of its nodes.
+    pub(super) fn fill(&mut self, lane: LaneKey, name: &ModelName, subclouds: &Subclouds, now: Time) {
+        let Some((next, from)) = self.filling.pop_front() else { return };
+        assert!(next == lane, "{next:?} gets its nodes before {lane:?}");
+        let of_model = self.by_model.get(self.lanes.of(lane).need.model.index());
+        let mut rest = of_model.into_iter().flat_map(|nodes| nodes.range(from..));
+        let nodes: Vec<NodeKey> = rest.by_ref().take(self.fill_left).copied().collect();
+        let goes_on_at = rest.next().copied();
+        self.fill_left -= nodes.len();
         for key in nodes {
-            if self.lacks(key, lane, name, subclouds, now).is_none() {
+            let is_there = self.node(key).lanes.binary_search(&lane).is_ok();
+            if !is_there && self.lacks(key, lane, name, subclouds, now).is_none() {
                 self.join(key, lane);
                 self.touched.push(key);
             }
+        }
+        if let Some(at) = goes_on_at {
+            self.filling.push_front((lane, at));
         }
     }
 
     /// A lane ended: its nodes don't look there any more.
     pub(super) fn drop_lane(&mut self, lane: LaneKey) {
         let Some(nodes) = self.lanes.end(lane) else { return };
+        self.filling.retain(|(filling, _)| *filling != lane);
         for key in nodes.eligible {
             let node = &mut self.nodes[key.index()];
             if let Some(at) = node.lanes.iter().position(|l| *l == lane) {
