@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use switchbox_bench::sim;
 
 /// Errors end the run with one line.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -32,6 +33,8 @@ enum Command {
     Http(http::HttpArgs),
     /// Prefill and decode of a model through the server, and its peak memory.
     Model(model::ModelArgs),
+    /// Simulated worlds around the coordinator, judged by an oracle.
+    Sim(SimArgs),
     /// The bare echo server; ends when its standard input does.
     #[command(hide = true)]
     Floor,
@@ -54,6 +57,46 @@ pub(crate) struct CommonArgs {
     out: Option<PathBuf>,
 }
 
+/// Which worlds to run.
+#[derive(Args)]
+struct SimArgs {
+    /// Seeds to run.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Plants a bug, by name, and looks whether it is found; `all` plants each in turn.
+    #[arg(long)]
+    mutant: Option<String>,
+    /// Runs this seed alone and tells all about it.
+    #[arg(long)]
+    replay: Option<u64>,
+    /// Feeds so many arbitrary events instead.
+    #[arg(long)]
+    fuzz: Option<u64>,
+    /// Threads to run seeds on.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+impl SimArgs {
+    fn run(&self) -> std::result::Result<(), String> {
+        let seeds = sim::Seeds { from: self.from, count: self.seeds, threads: self.threads };
+        if let Some(events) = self.fuzz {
+            return sim::fuzz(events, self.from);
+        }
+        let mutant = match self.mutant.as_deref() {
+            Some("all") => return sim::run_all(seeds),
+            named => named.map(sim::named).transpose()?,
+        };
+        match self.replay {
+            Some(seed) => sim::replay(seed, mutant),
+            None => sim::run(seeds, mutant),
+        }
+    }
+}
+
 impl CommonArgs {
     fn switchbox(&self) -> Result<PathBuf> {
         let path = match &self.switchbox {
@@ -71,6 +114,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Http(args) => child::end_on_signal().and_then(|()| http::run(&args)),
         Command::Model(args) => child::end_on_signal().and_then(|()| model::run(&args)),
+        Command::Sim(args) => args.run().map_err(Into::into),
         Command::Floor => floor::serve(),
     };
     match done {

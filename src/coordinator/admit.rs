@@ -97,7 +97,7 @@ impl Coordinator {
         if let Some(model) = known {
             return Ok(model);
         }
-        if !self.snapshots.model(spec.environment, &spec.model).is_some() {
+        if self.snapshots.model(spec.environment, &spec.model).is_none() {
             return Err(RefusalKind::ModelUnknown);
         }
         self.models.intern(&spec.model).ok_or(RefusalKind::NamesFull)
@@ -105,7 +105,7 @@ impl Coordinator {
 
     fn check_subcloud(&self, spec: &JobSpec) -> Result<(), RefusalKind> {
         let Some(name) = &spec.constraints.subcloud else { return Ok(()) };
-        if !self.subclouds.named(spec.environment, name).is_some() {
+        if self.subclouds.named(spec.environment, name).is_none() {
             return Err(RefusalKind::SubcloudUnknown);
         }
         let models = std::iter::once(&spec.model).chain(&spec.fallbacks.models);

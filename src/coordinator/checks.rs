@@ -185,7 +185,7 @@ impl Coordinator {
         if let Ok(job) = self.accept(Submission { spec, body }, Origin::Validation { of: id }, None) {
             self.counts.validations += 1;
             let validation = self.jobs[job].row.id;
-            self.validating.insert(validation, Validating { first: node, facts: facts.clone(), sampling });
+            self.validating.insert(validation, Validating { first: node, facts: *facts, sampling });
         }
     }
 

@@ -129,7 +129,8 @@ pub struct Cancel {
     pub job: JobId,
 }
 
-/// What a client thinks of an answer: kept and shown, moves nothing.
+/// What a client thinks of an answer: kept and shown, moves nothing. Who sends it has found the job in the store, and
+/// that it is the namespace's (the core knows live jobs only, and checks those).
 #[derive(Debug, Clone)]
 pub struct Feedback {
     /// Where to answer.

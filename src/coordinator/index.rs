@@ -120,6 +120,7 @@ impl<V: Copy> IdIndex<V> {
         shard.position(id).and_then(|at| shard.slots[at]).map(|slot| slot.value)
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.len
     }

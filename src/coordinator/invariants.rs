@@ -224,7 +224,7 @@ impl Coordinator {
             let (slots, kv) = (held().count() as u32, held().map(|r| r.kv_tokens).sum::<u64>());
             audit.check(
                 "a node's capacity is what its reservations take",
-                { (node.taken, node.kv_taken) == (slots, kv) },
+                (node.taken, node.kv_taken) == (slots, kv),
                 || {
                     format!(
                         "{}: {} slots and {} tokens taken, counted {slots} and {kv}",

@@ -108,6 +108,7 @@ impl Keys {
     }
 
     /// Takes a key that is unknown.
+    #[cfg(test)]
     pub(super) fn claim(&mut self, key: IdempotencyKey, entry: KeyEntry) -> Result<(), KeysFull> {
         self.room(&entry.namespace)?;
         self.restore(key, entry);
@@ -173,6 +174,7 @@ impl Keys {
     }
 
     /// Everything kept, in order of the keys.
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&IdempotencyKey, &KeyEntry)> {
         self.entries.iter()
     }

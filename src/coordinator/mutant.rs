@@ -89,6 +89,10 @@ mod planted {
 #[cfg(any(test, feature = "mutants"))]
 pub use planted::{is_planted, plant};
 
+/// What `mutant!` is outside tests and simulations.
+#[cfg(not(any(test, feature = "mutants")))]
+pub(in crate::coordinator) const NOT_PLANTED: bool = false;
+
 /// Whether a bug is planted: a constant `false` outside tests and simulations.
 #[cfg(any(test, feature = "mutants"))]
 macro_rules! mutant {
@@ -98,8 +102,10 @@ macro_rules! mutant {
 }
 #[cfg(not(any(test, feature = "mutants")))]
 macro_rules! mutant {
-    ($name:ident) => {
-        false
-    };
+    ($name:ident) => {{
+        // Literally `false`, under a name, for the name must exist.
+        const _: $crate::coordinator::mutant::Mutant = $crate::coordinator::mutant::Mutant::$name;
+        $crate::coordinator::mutant::NOT_PLANTED
+    }};
 }
-pub(super) use mutant;
+pub(in crate::coordinator) use mutant;

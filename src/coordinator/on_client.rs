@@ -145,6 +145,10 @@ impl Coordinator {
     /// Attended jobs are acknowledged by their answer; the others, and keyed ones, only once they are on disk.
     fn acknowledge_submit(&mut self, key: Key, client: ClientId) {
         let runnable = self.runnable_shown(key);
+        if let Runnable::No(why) = runnable {
+            let now = self.now;
+            self.jobs[key].note(now, TraceEvent::NotRunnable { why });
+        }
         let Job { row, submit_lsn, .. } = &self.jobs[key];
         let reply = Reply::Accepted { job: row.id, lsn: *submit_lsn, runnable };
         if row.spec.is_tied_to_client() {
@@ -233,6 +237,9 @@ impl Coordinator {
 
     pub(super) fn on_feedback(&mut self, feedback: Feedback) {
         let Feedback { client, namespace, job, opinion, note } = feedback;
+        if self.job_keys.find(job).is_some_and(|key| !Self::is_of(&self.jobs[key].row, Some(&namespace))) {
+            return self.answer_durable(client, Answer::Rejected(Rejection::JobUnknown));
+        }
         let row = FeedbackRow { job, namespace, opinion, note, at: self.now };
         self.counts.feedback += 1;
         self.keep(Row::Feedback(row));

@@ -63,7 +63,7 @@ impl Coordinator {
     }
 
     /// The node has begun: an assigned reservation runs.
-    fn run(&mut self, id: ReservationId) {
+    pub(super) fn run(&mut self, id: ReservationId) {
         let now = self.now;
         let reservation = self.fleet.reservation_mut(id).expect("the caller found it");
         reservation.state = ReservationState::Running;
@@ -113,7 +113,11 @@ impl Coordinator {
     pub(super) fn on_undeliverable(&mut self, id: ReservationId) {
         let Some(reservation) = self.fleet.reservation(id) else { return };
         match (&reservation.state, reservation.job) {
-            (ReservationState::Assigned, Some(key)) => {
+            (
+                ReservationState::Assigned
+                | ReservationState::Stopping(Ending::Overdue(_) | Ending::Withdrawn),
+                Some(key),
+            ) => {
                 self.drop_reservation(id);
                 let now = self.now;
                 self.jobs[key].note(now, TraceEvent::TakenBack);
@@ -246,9 +250,13 @@ impl Coordinator {
         }
     }
 
-    /// A reservation missed a deadline: its output is closed, then its job is decided.
+    /// A reservation missed a deadline: its output is closed, then its job is decided. It is taken back first: what
+    /// the node never saw, it can't have missed.
     pub(super) fn overdue(&mut self, id: ReservationId, deadline: Deadline) {
-        self.revoke(id, Ending::Overdue(deadline));
+        let Some(reservation) = self.fleet.reservation_mut(id) else { return };
+        reservation.state = ReservationState::Stopping(Ending::Overdue(deadline));
+        self.stop(id);
+        self.effects.push(Effect::CloseOutput(id));
     }
 
     /// Takes a reservation back from its node, which still has to stop.

@@ -71,16 +71,17 @@ impl Placing {
 
     /// A job no longer waits: what was kept for it is free.
     pub(super) fn forget(&mut self, key: Key, unfit: Option<Time>) {
-        if unfit.is_some() {
+        let before = self.starved.len();
+        if before > 0 {
+            self.starved.retain(|_, starved| starved.job != key);
+        }
+        let was_starved = self.starved.len() < before;
+        if was_starved {
+            self.budget_freed();
+        }
+        if was_starved || unfit.is_some() {
             for node in std::mem::take(&mut self.blocked) {
                 self.offer(node);
-            }
-        }
-        if !self.starved.is_empty() {
-            let before = self.starved.len();
-            self.starved.retain(|_, starved| starved.job != key);
-            if self.starved.len() < before {
-                self.budget_freed();
             }
         }
     }
@@ -149,6 +150,7 @@ impl Coordinator {
     }
 
     fn place_arrival(&mut self, id: JobId, looks: &mut u32) {
+        *looks = looks.saturating_sub(1);
         let Some(key) = self.job_keys.find(id) else { return };
         for _ in 0..ARRIVAL_TRIES_MAX {
             let Waits::ForNode(place) = self.jobs[key].waits else { return };

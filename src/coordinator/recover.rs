@@ -66,6 +66,8 @@ impl Coordinator {
         // A configuration that was in force passed its checks then; one that doesn't any more isn't.
         core.snapshots = Snapshots::recover(snapshots).0;
         jobs.sort_by_key(|job| job.id);
+        // Before any of them waits again: places are never given twice.
+        core.sequences_given = jobs.iter().map(|job| job.sequence).max().unwrap_or(0);
         for job in jobs {
             core.restore(job);
         }
@@ -143,7 +145,6 @@ impl Coordinator {
         let id = row.id;
         // A job that had a node goes before those that never had one: virtual time begins again at zero.
         let stamp = (row.attempts > 0).then_some(Stamp { tier: row.spec.tier, start: 0 });
-        self.sequences_given = self.sequences_given.max(row.sequence);
         row.state = JobState::Queued;
         let job = Job {
             need: Need::of(&row.spec, model, row.model_index),

@@ -15,7 +15,7 @@ use super::{Coordinator, Timer};
 use crate::ids::{NodeId, ReservationId, Session};
 
 /// Reservations and results that a node may list; what is beyond counts as not listed.
-pub const HOLDS_MAX: usize = 1_024;
+pub(super) const HOLDS_MAX: usize = 1_024;
 
 impl Coordinator {
     pub(super) fn on_node_connected(&mut self, hello: NodeHello) {
@@ -95,9 +95,14 @@ impl Coordinator {
             match self.fleet.reservation_mut(id) {
                 Some(reservation) if reservation.node == key => {
                     reservation.session = session;
-                    if matches!(reservation.state, ReservationState::Stopping(_)) {
-                        let node = self.fleet.node(key).id().clone();
-                        self.effects.push(Effect::Stop { node, reservation: id });
+                    match reservation.state {
+                        // Who runs it has begun, whatever became of its word.
+                        ReservationState::Assigned => self.run(id),
+                        ReservationState::Running => {}
+                        ReservationState::Stopping(_) => {
+                            let node = self.fleet.node(key).id().clone();
+                            self.effects.push(Effect::Stop { node, reservation: id });
+                        }
                     }
                 }
                 Some(_) => {

@@ -117,10 +117,14 @@ impl Look<'_> {
             !job.failed_on.contains(&key) && node.kv_tokens >= job.kv_tokens() && self.may_run(node, job)
         };
         let allow = &job.row.spec.constraints.allow;
-        if allow.is_empty() {
-            return self.fleet.serving(job.need.model).any(could);
+        if !allow.is_empty() {
+            return allow.iter().filter_map(|node| self.fleet.find(node)).any(could);
         }
-        allow.iter().filter_map(|node| self.fleet.find(node)).any(could)
+        // It came from the lane of its need, and that knows who could: few, where most nodes can't.
+        match self.fleet.lanes.with_need(&job.need) {
+            Some(nodes) => nodes.eligible.iter().copied().any(could),
+            None => self.fleet.serving(job.need.model).any(could),
+        }
     }
 }
 

@@ -61,7 +61,7 @@ impl Coordinator {
             return;
         }
         node.record.on_settled(&rules);
-        if node.record.row().conduct.settled_jobs % SETTLED_BETWEEN_ROWS == 0 {
+        if node.record.row().conduct.settled_jobs.is_multiple_of(SETTLED_BETWEEN_ROWS) {
             self.keep_node(key);
         }
     }
@@ -78,6 +78,7 @@ impl Coordinator {
         let now = self.now;
         self.leave_lanes(key);
         self.join_lanes(key);
+        self.wake_picky(key);
         let node = self.fleet.node_mut(key);
         let standing = node.record.standing(now);
         let before = std::mem::replace(&mut node.stood, standing);
@@ -106,6 +107,19 @@ impl Coordinator {
             }
         }
         self.placing.offer(key);
+    }
+
+    /// Jobs that avoided other nodes for this one's sake are looked at again: it may be gone.
+    fn wake_picky(&mut self, key: NodeKey) {
+        for serving in &self.fleet.node(key).models {
+            for environment in Environment::ALL {
+                let home = super::backlog::Home { environment, model: serving.model };
+                if let Some(lane) = self.backlog.picky_lane(home).filter(|lane| !self.backlog.is_empty(*lane))
+                {
+                    self.placing.wake(lane);
+                }
+            }
+        }
     }
 
     /// Takes back everything that a node works on.

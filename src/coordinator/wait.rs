@@ -82,7 +82,9 @@ impl Coordinator {
         let lists = &job.row.spec.constraints;
         let listed = !lists.allow.is_empty() || !lists.deny.is_empty();
         let alone = job.row.box_cuts > 0;
-        let ordinary = !listed && !alone && job.failed_on.is_empty();
+        // What may be too large for a node mustn't stand in the way of what isn't.
+        let large = self.fleet.may_be_too_large(need.model, job.kv_tokens());
+        let ordinary = !listed && !alone && !large && job.failed_on.is_empty();
         let shape = if ordinary { self.fleet.shapes.intern(&need.shape) } else { None };
         let home = Home { environment: need.environment, model: need.model };
         match self.backlog.lane(home, shape, self.now) {

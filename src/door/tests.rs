@@ -7,9 +7,7 @@ use switchbox_storage::{Committer, CommitterOptions};
 use super::*;
 use crate::clock::Clock;
 use crate::coordinator::effect::End;
-use crate::coordinator::event::{
-    Durability, Endpoint, FinishReason, JobSpec, Mode, ModelOffer, NodeHello, Status,
-};
+use crate::coordinator::event::{Durability, Endpoint, FinishReason, JobSpec, ModelOffer, NodeHello, Status};
 use crate::coordinator::limits::Limits;
 use crate::coordinator::{Boot, Coordinator};
 use crate::driver::{Driver, NodeLink};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::event::Tier;
 use super::super::names::{LaneKey, ModelKey, NamespaceKey};
 use super::clock::{Listing, Member};
+use super::flow::Offer;
 use super::lane::Lane;
 use super::order::{LaneSet, Offers};
 use super::{Backlog, Flow, FlowKey, clock_index};
@@ -22,6 +23,8 @@ impl Offers for Lanes<'_> {
     }
 }
 
+type Heads = BTreeSet<(u64, LaneKey, FlowKey)>;
+
 /// What the flows come to.
 #[derive(Default)]
 struct Recount {
@@ -31,9 +34,9 @@ struct Recount {
     by_namespace: BTreeMap<NamespaceKey, u64>,
     by_stock: BTreeMap<(usize, Tier), BTreeMap<NamespaceKey, u64>>,
     open: BTreeMap<(usize, NamespaceKey), u64>,
-    heads: BTreeMap<(usize, NamespaceKey), BTreeSet<(u64, LaneKey, FlowKey)>>,
+    heads: BTreeMap<(usize, NamespaceKey), Heads>,
     flows: BTreeMap<(usize, NamespaceKey), BTreeMap<LaneKey, FlowKey>>,
-    returned: BTreeMap<(LaneKey, Tier), BTreeMap<(u64, u64), FlowKey>>,
+    returned: BTreeMap<(LaneKey, Tier), BTreeSet<(u64, Offer)>>,
     ages: BTreeMap<LaneKey, BTreeSet<(u64, FlowKey)>>,
     batch: BTreeMap<LaneKey, BTreeSet<u64>>,
 }
@@ -46,6 +49,7 @@ impl Backlog {
             self.recount(&mut recount, key, flow);
         }
         let mut faults = self.check_counts(&recount);
+        faults.extend(self.flows.iter().flat_map(|(_, flow)| flow.queued.faults()));
         self.lanes.iter().enumerate().for_each(|(at, lane)| {
             faults.extend(self.check_lane(&recount, LaneKey::from(at as u32), lane));
         });
@@ -71,18 +75,30 @@ impl Backlog {
         }
         recount.flows.entry((clock, namespace)).or_default().insert(lane, key);
         let head = flow.head();
-        recount.heads.entry((clock, namespace)).or_default().extend(head.map(|head| (head, lane, key)));
+        recount
+            .heads
+            .entry((clock, namespace))
+            .or_default()
+            .extend(head.map(|head| (head.sequence, lane, key)));
         if tier == Tier::Batch {
-            recount.batch.entry(lane).or_default().extend(flow.queued.keys().chain(flow.returned.keys()));
+            recount
+                .batch
+                .entry(lane)
+                .or_default()
+                .extend(flow.queued.iter().map(|offer| offer.sequence).chain(flow.returned.keys().copied()));
         }
         if self.namespaces[namespace.index()].listing == Listing::Paused {
             *recount.held.entry((lane, tier)).or_default() += jobs;
             return;
         }
-        let returned = flow.returned.iter().map(|(sequence, (start, _))| ((*start, *sequence), key));
-        recount.returned.entry((lane, tier)).or_default().extend(returned);
+        recount.returned.entry((lane, tier)).or_default().extend(flow.returned_offers());
         if tier == Tier::Batch {
-            let ages = flow.returned.keys().copied().chain(head).map(|sequence| (sequence, key));
+            let ages = flow
+                .returned
+                .keys()
+                .copied()
+                .chain(head.map(|head| head.sequence))
+                .map(|sequence| (sequence, key));
             recount.ages.entry(lane).or_default().extend(ages);
         }
     }

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use super::super::mutant::mutant;
 use super::super::names::{LaneKey, NamespaceKey};
-use super::FlowKey;
+use super::flow::FlowKey;
 use super::order::{LaneSet, Order, Rank};
 
 /// Virtual time of one token at weight 1. Divisible by every weight up to 10; a token at weight 1,000 is still 5.
@@ -65,10 +66,16 @@ impl TierClock {
         let tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
         let due = tokens.saturating_add(member.carry);
         member.carry = due.min(0);
-        // mutant: WeightIgnored
+        let weight = if mutant!(WeightIgnored) { 1 } else { weight };
         let cost = (due.max(0) as u64).saturating_mul(TOKEN_SCALE) / u64::from(weight);
         member.start = member.start.max(start).saturating_add(cost);
         self.dispatched = self.dispatched.max(start);
+    }
+
+    /// Whether a namespace has something to place and starts before what was last dispatched.
+    pub(super) fn is_behind(&self, namespace: NamespaceKey) -> bool {
+        let member = &self.members[namespace.index()];
+        member.open > 0 && member.start < self.dispatched
     }
 
     /// A namespace that had nothing to offer, and so no claim, begins where the tier is.
@@ -97,20 +104,35 @@ impl TierClock {
 }
 
 impl Member {
-    /// A flow of it has this head now, in place of the one before.
+    /// A flow of it has this head now, in place of the one before. Only what is between the two is moved: a
+    /// namespace may wait in hundreds of lanes.
     pub(super) fn rehead(&mut self, lane: LaneKey, flow: FlowKey, before: Option<u64>, head: Option<u64>) {
-        if let Some(sequence) = before {
-            let place = self.heads.partition_point(|head| head.sequence < sequence);
-            let place = place + self.heads[place..].iter().take_while(|head| head.flow != flow).count();
-            self.heads.remove(place);
+        let place = |heads: &[Head], sequence| heads.partition_point(|head| head.sequence < sequence);
+        let from = before.map_or(self.heads.len(), |before| place(&self.heads, before));
+        match (before, head) {
+            (None, None) => return,
+            (None, Some(sequence)) => {
+                self.heads.push(Head { sequence, lane, flow });
+                self.lanes.insert(lane);
+            }
+            (Some(before), _) => {
+                let found = self.heads.get(from).copied();
+                assert_eq!(found, Some(Head { sequence: before, lane, flow }), "the head of a flow");
+            }
         }
-        if let Some(sequence) = head {
-            let place = self.heads.partition_point(|head| head.sequence < sequence);
-            self.heads.insert(place, Head { sequence, lane, flow });
-            self.lanes.insert(lane);
-        } else {
+        let Some(sequence) = head else {
+            self.heads.remove(from);
             self.lanes = LaneSet::default();
             self.heads.iter().for_each(|head| self.lanes.insert(head.lane));
+            return;
+        };
+        let below = place(&self.heads[..from], sequence);
+        self.heads[from].sequence = sequence;
+        if below < from {
+            self.heads[below..=from].rotate_right(1);
+        } else {
+            let above = from + 1 + place(&self.heads[from + 1..], sequence);
+            self.heads[from..above].rotate_left(1);
         }
     }
 }

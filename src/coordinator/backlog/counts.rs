@@ -1,9 +1,12 @@
 //! How many jobs wait, for whom and where. Kept with every change; nothing here is counted by walking jobs.
 
 use super::super::event::{Environment, Tier};
-use super::super::names::{LaneKey, NamespaceKey};
+use super::super::names::LaneKey;
+#[cfg(test)]
+use super::super::names::NamespaceKey;
 use super::super::slab::Key;
 use super::clock::Listing;
+use super::flow::Offer;
 use super::lane::{Home, Lane};
 use super::{Backlog, ModelKey, Place};
 use crate::time::Time;
@@ -23,6 +26,7 @@ impl Backlog {
     }
 
     /// Jobs of a namespace that wait.
+    #[cfg(test)]
     pub(in crate::coordinator) fn waiting_of(&self, namespace: NamespaceKey) -> u64 {
         self.namespaces.get(namespace.index()).map_or(0, |standing| standing.waiting)
     }
@@ -39,6 +43,7 @@ impl Backlog {
     }
 
     /// Jobs that wait in a lane's tier.
+    #[cfg(test)]
     pub(in crate::coordinator) fn waiting_in_lane(&self, lane: LaneKey, tier: Tier) -> u64 {
         self.lanes[lane.index()].tiers[tier as usize].waiting
     }
@@ -56,6 +61,7 @@ impl Backlog {
     }
 
     /// Whether a job in one of these lanes could be placed that is of this tier or above it.
+    #[cfg(test)]
     pub(in crate::coordinator) fn runnable_at_or_above(&self, lanes: &[LaneKey], tier: Tier) -> bool {
         let upper = &Tier::ALL[..=tier as usize];
         lanes.iter().any(|lane| upper.iter().any(|tier| self.runnable_in_lane(*lane, *tier) > 0))
@@ -84,11 +90,11 @@ impl Backlog {
         let flows = flows.filter(|(lane, _)| self.lanes[lane.index()].home == home);
         let first = flows.filter_map(|(_, flow)| {
             let flow = &self.flows[*flow];
-            let returned =
-                flow.returned.first_key_value().map(|(sequence, (_, waiting))| (sequence, waiting));
-            returned.into_iter().chain(flow.queued.first_key_value()).min_by_key(|(sequence, _)| **sequence)
+            let returned = flow.returned.first_key_value();
+            let returned = returned.map(|(sequence, (_, job))| Offer { sequence: *sequence, key: job.key });
+            returned.into_iter().chain(flow.head()).min()
         });
-        first.min_by_key(|(sequence, _)| **sequence).map(|(_, waiting)| waiting.key)
+        first.min().map(|offer| offer.key)
     }
 
     /// Whether nothing waits in a lane.
@@ -100,7 +106,8 @@ impl Backlog {
     pub(in crate::coordinator) fn jobs_in(&self, lane: LaneKey, most: usize) -> Vec<Key> {
         let flows = self.flows.iter().map(|(_, flow)| flow).filter(|flow| flow.lane == lane);
         let jobs = flows.flat_map(|flow| {
-            flow.queued.values().chain(flow.returned.values().map(|(_, job)| job)).map(|job| job.key)
+            let returned = flow.returned.values().map(|(_, job)| job.key);
+            flow.queued.iter().map(|offer| offer.key).chain(returned)
         });
         jobs.take(most).collect()
     }
@@ -109,7 +116,8 @@ impl Backlog {
     pub(in crate::coordinator) fn keys(&self) -> impl Iterator<Item = Key> {
         let flows = self.flows.iter().map(|(_, flow)| flow);
         flows.flat_map(|flow| {
-            flow.queued.values().chain(flow.returned.values().map(|(_, job)| job)).map(|job| job.key)
+            let returned = flow.returned.values().map(|(_, job)| job.key);
+            flow.queued.iter().map(|offer| offer.key).chain(returned)
         })
     }
 

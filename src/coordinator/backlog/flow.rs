@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::super::event::Tier;
 use super::super::names::{LaneKey, NamespaceKey};
 use super::super::slab::Key;
+use super::fifo::{Fifo, Waiting};
 use crate::time::Span;
 
 /// A job that begins to wait, or waits again.
@@ -47,12 +48,11 @@ pub(in crate::coordinator) struct Place {
 /// The key of a flow.
 pub(super) type FlowKey = Key;
 
-/// A job that waits.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Waiting {
+/// A job that may be proposed, with its sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Offer {
+    pub(super) sequence: u64,
     pub(super) key: Key,
-    /// The flow's clock when it began to wait, in microseconds.
-    pub(super) since: u64,
 }
 
 /// The jobs of one namespace in one lane and tier.
@@ -64,7 +64,7 @@ pub(super) struct Flow {
     /// The count of its environment, model, tier and namespace.
     pub(super) strand: Key,
     /// Jobs that take their namespace's virtual start, by sequence.
-    pub(super) queued: BTreeMap<u64, Waiting>,
+    pub(super) queued: Fifo,
     /// Jobs that came back from a dispatch and keep the start it gave them, by sequence.
     pub(super) returned: BTreeMap<u64, (u64, Waiting)>,
     /// Microseconds of the model's clock in which the namespace was paused.
@@ -74,8 +74,9 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn head(&self) -> Option<u64> {
-        self.queued.first_key_value().map(|(sequence, _)| *sequence)
+    /// Its oldest unstamped job.
+    pub(super) fn head(&self) -> Option<Offer> {
+        self.queued.first()
     }
 
     pub(super) fn jobs(&self) -> u64 {
@@ -83,7 +84,7 @@ impl Flow {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queued.is_empty() && self.returned.is_empty()
+        self.jobs() == 0
     }
 
     /// The flow's clock, in microseconds, when the model's clock shows `model_clock`.
@@ -98,15 +99,22 @@ impl Flow {
         }
     }
 
+    /// Its jobs that came back, with their starts.
+    pub(super) fn returned_offers(&self) -> Vec<(u64, Offer)> {
+        let offer = |(sequence, (start, job)): (&u64, &(u64, Waiting))| {
+            (*start, Offer { sequence: *sequence, key: job.key })
+        };
+        self.returned.iter().map(offer).collect()
+    }
+
     /// A job of it, by sequence.
     pub(super) fn job(&self, sequence: u64) -> Option<Waiting> {
         let returned = || self.returned.get(&sequence).map(|(_, waiting)| *waiting);
-        self.queued.get(&sequence).copied().or_else(returned)
+        self.queued.get(sequence).or_else(returned)
     }
 
-    /// Its first job after that sequence, returned ones left out.
-    pub(super) fn queued_after(&self, sequence: u64) -> Option<u64> {
-        let after = (std::ops::Bound::Excluded(sequence), std::ops::Bound::Unbounded);
-        self.queued.range(after).next().map(|(sequence, _)| *sequence)
+    /// Its oldest unstamped job after that sequence.
+    pub(super) fn queued_after(&self, sequence: u64) -> Option<Offer> {
+        self.queued.after(sequence)
     }
 }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::event::{Environment, Tier};
 use super::super::names::{LaneKey, ModelKey, NamespaceKey, ShapeKey};
 use super::super::slab::Key;
-use super::{Backlog, FlowKey};
+use super::Backlog;
+use super::flow::{FlowKey, Offer};
 use crate::time::{Span, Time};
 
 /// Lanes of one environment and model, the picky one not counted.
@@ -58,7 +59,7 @@ pub(super) struct LaneTier {
     /// Those of them whose namespace is paused.
     pub(super) held: u64,
     /// Jobs that came back with a start, by that and sequence; those of paused namespaces left out.
-    pub(super) returned: BTreeMap<(u64, u64), FlowKey>,
+    pub(super) returned: BTreeSet<(u64, Offer)>,
     /// The count of changes when a job last came to be offered here.
     pub(super) changed: u64,
 }
@@ -210,12 +211,18 @@ impl Backlog {
         stock.into_iter().flat_map(|stock| stock.shapes.values().copied().chain(stock.picky))
     }
 
+    /// The lane of an environment and model whose jobs are looked at one by one, if there is one.
+    pub(in crate::coordinator) fn picky_lane(&self, home: Home) -> Option<LaneKey> {
+        self.stocks.get(home.index())?.picky
+    }
+
     /// A lane's shape; `None` for a picky one.
     pub(in crate::coordinator) fn shape_of(&self, lane: LaneKey) -> Option<ShapeKey> {
         self.lanes[lane.index()].shape
     }
 
     /// A lane's environment and model.
+    #[cfg(test)]
     pub(in crate::coordinator) fn home_of(&self, lane: LaneKey) -> Home {
         self.lanes[lane.index()].home
     }

@@ -7,6 +7,7 @@
 mod check;
 mod clock;
 mod counts;
+mod fifo;
 mod flow;
 mod lane;
 mod order;
@@ -22,15 +23,20 @@ use super::names::{LaneKey, ModelKey, NamespaceKey};
 use super::slab::{Key, Slab};
 use crate::time::{Span, Time};
 
-use clock::{Listing, TierClock, WEIGHT_MAX};
-use flow::{Flow, FlowKey, Waiting};
-use lane::{AgedStart, Lane, Stock};
+use self::clock::{Listing, TierClock, WEIGHT_MAX};
+use self::fifo::Waiting;
+use self::flow::{Flow, FlowKey, Offer};
+use self::lane::{AgedStart, Lane, Stock};
 
-pub(super) use counts::View;
-pub(super) use flow::{Arrival, Place, Stamp};
-pub(super) use lane::{Home, LANES_MAX, LaneOf};
-pub(super) use pause::Scope;
-pub(super) use select::{Cursor, SKIPS_MAX, Selection, Suit};
+pub(super) use self::counts::View;
+pub(super) use self::flow::{Arrival, Place, Stamp};
+#[cfg(test)]
+use self::lane::LANES_MAX;
+pub(super) use self::lane::{Home, LaneOf};
+pub(super) use self::pause::Scope;
+#[cfg(test)]
+use self::select::SKIPS_MAX;
+pub(super) use self::select::{Cursor, Selection, Suit};
 
 /// Every waiting job.
 #[derive(Debug)]
@@ -82,11 +88,6 @@ impl Backlog {
             jobs: 0,
             changes: 0,
         }
-    }
-
-    /// From now on, batch jobs age at this.
-    pub(super) fn set_batch_age(&mut self, batch_age: Span) {
-        self.batch_age = batch_age;
     }
 
     /// A namespace's share against others while both wait, 1 to `WEIGHT_MAX`; from its next dispatch on.
@@ -199,8 +200,7 @@ impl Backlog {
     fn file_queued(&mut self, place: &Place, key: Key) {
         let flow = &mut self.flows[place.flow];
         let before = flow.head();
-        let waits = flow.queued.insert(place.sequence, Waiting { key, since: place.since });
-        assert!(waits.is_none(), "sequence {} waits twice in {:?}", place.sequence, place.lane);
+        flow.queued.insert(place.sequence, Waiting { key, since: place.since });
         self.rehead(place, before);
         if self.lanes[place.lane.index()].is_picky() {
             self.note_change(place);
@@ -212,7 +212,7 @@ impl Backlog {
         let waits = flow.returned.insert(place.sequence, (start, Waiting { key, since: place.since }));
         assert!(waits.is_none(), "sequence {} waits twice in {:?}", place.sequence, place.lane);
         if flow.held_at.is_none() {
-            self.offer_returned(place.flow, place.sequence, start);
+            self.offer_returned(place.flow, start, Offer { sequence: place.sequence, key });
         }
         self.note_change(place);
     }
@@ -224,10 +224,10 @@ impl Backlog {
         let before = flow.head();
         match place.returned {
             Some(start) => {
-                flow.returned.remove(&sequence).expect("a returned job waits in its flow");
-                self.withdraw_returned(flow_key, sequence, start);
+                let (_, job) = flow.returned.remove(&sequence).expect("a returned job waits in its flow");
+                self.withdraw_returned(flow_key, start, Offer { sequence, key: job.key });
             }
-            None => drop(flow.queued.remove(&sequence).expect("a queued job waits in its flow")),
+            None => drop(flow.queued.remove(sequence).expect("a queued job waits in its flow")),
         }
         self.rehead(place, before);
         if place.tier == Tier::Batch {
@@ -237,7 +237,7 @@ impl Backlog {
     }
 
     /// Follows a change of a flow's first job in what is kept of it.
-    fn rehead(&mut self, place: &Place, before: Option<u64>) {
+    fn rehead(&mut self, place: &Place, before: Option<Offer>) {
         let flow = &self.flows[place.flow];
         let (head, is_open) = (flow.head(), flow.held_at.is_none());
         if head == before {
@@ -245,27 +245,28 @@ impl Backlog {
         }
         let clock = place.clock(self);
         let member = &mut self.clocks[clock].members[place.namespace.index()];
-        member.rehead(place.lane, place.flow, before, head);
+        let sequence = |offer: Offer| offer.sequence;
+        member.rehead(place.lane, place.flow, before.map(sequence), head.map(sequence));
         if place.tier == Tier::Batch && is_open {
-            before.inspect(|sequence| self.withdraw_age(place.flow, *sequence));
-            head.inspect(|sequence| self.offer_age(place.flow, *sequence));
+            before.inspect(|before| self.withdraw_age(place.flow, before.sequence));
+            head.inspect(|head| self.offer_age(place.flow, head.sequence));
         }
         self.note_change(place);
     }
 
-    fn offer_returned(&mut self, flow_key: FlowKey, sequence: u64, start: u64) {
+    fn offer_returned(&mut self, flow_key: FlowKey, start: u64, offer: Offer) {
         let Flow { lane, tier, .. } = self.flows[flow_key];
-        self.lanes[lane.index()].tiers[tier as usize].returned.insert((start, sequence), flow_key);
+        self.lanes[lane.index()].tiers[tier as usize].returned.insert((start, offer));
         if tier == Tier::Batch {
-            self.offer_age(flow_key, sequence);
+            self.offer_age(flow_key, offer.sequence);
         }
     }
 
-    fn withdraw_returned(&mut self, flow_key: FlowKey, sequence: u64, start: u64) {
+    fn withdraw_returned(&mut self, flow_key: FlowKey, start: u64, offer: Offer) {
         let Flow { lane, tier, .. } = self.flows[flow_key];
-        self.lanes[lane.index()].tiers[tier as usize].returned.remove(&(start, sequence));
+        self.lanes[lane.index()].tiers[tier as usize].returned.remove(&(start, offer));
         if tier == Tier::Batch {
-            self.withdraw_age(flow_key, sequence);
+            self.withdraw_age(flow_key, offer.sequence);
         }
     }
 

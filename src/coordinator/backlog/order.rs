@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::super::names::{LaneKey, NamespaceKey};
+use super::flow::FlowKey;
 
 const WORDS: usize = 8;
 /// Lanes that a set tells apart; beyond them, lanes share places.
@@ -61,15 +62,18 @@ struct Entry {
     lanes: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Block {
+    /// The rank of the last entry, here so that a search for a block stays within the blocks.
+    last: Rank,
     entries: Vec<Entry>,
     lanes: LaneSet,
 }
 
 impl Block {
-    fn last(&self) -> Rank {
-        self.entries.last().expect("a block without entries is dropped").rank
+    fn new(entries: Vec<Entry>, lanes: LaneSet) -> Self {
+        let last = entries.last().expect("a block has entries").rank;
+        Self { last, entries, lanes }
     }
 
     fn place(&self, rank: Rank) -> usize {
@@ -87,18 +91,21 @@ pub(super) struct Order {
 pub(super) trait Offers {
     /// The lanes in which it waits.
     fn lanes(&self, namespace: NamespaceKey) -> &LaneSet;
-    /// The oldest job that the search may have of it: its sequence, and where it is.
-    fn first(&self, namespace: NamespaceKey) -> Option<(u64, super::FlowKey)>;
+    /// The oldest job that the search may have of it: its sequence, and the flow it is in.
+    fn first(&self, namespace: NamespaceKey) -> Option<(u64, FlowKey)>;
 }
 
 impl Order {
     pub(super) fn insert(&mut self, rank: Rank, lanes: &LaneSet) {
+        let entry = Entry { rank, lanes: lanes.folded() };
         if self.blocks.is_empty() {
-            self.blocks.push(Block::default());
+            self.blocks.push(Block::new(vec![entry], *lanes));
+            return;
         }
         let at = self.block_of(rank).min(self.blocks.len() - 1);
         let block = &mut self.blocks[at];
-        block.entries.insert(block.place(rank), Entry { rank, lanes: lanes.folded() });
+        block.entries.insert(block.place(rank), entry);
+        block.last = block.last.max(rank);
         block.lanes.unite(lanes);
         if block.entries.len() > BLOCK_ENTRIES_MAX {
             self.split(at);
@@ -107,8 +114,15 @@ impl Order {
 
     pub(super) fn remove(&mut self, rank: Rank) {
         let (at, place) = self.find(rank);
-        self.blocks[at].entries.remove(place);
-        self.join(at);
+        let block = &mut self.blocks[at];
+        block.entries.remove(place);
+        match block.entries.last() {
+            None => drop(self.blocks.remove(at)),
+            Some(last) => {
+                block.last = last.rank;
+                self.join(at);
+            }
+        }
     }
 
     /// Tells that the lanes of a namespace are these now.
@@ -119,7 +133,7 @@ impl Order {
     }
 
     fn block_of(&self, rank: Rank) -> usize {
-        self.blocks.partition_point(|block| !block.entries.is_empty() && block.last() < rank)
+        self.blocks.partition_point(|block| block.last < rank)
     }
 
     fn find(&self, rank: Rank) -> (usize, usize) {
@@ -132,21 +146,21 @@ impl Order {
 
     fn split(&mut self, at: usize) {
         let block = &mut self.blocks[at];
-        let upper = Block { entries: block.entries.split_off(BLOCK_ENTRIES_MAX / 2), lanes: block.lanes };
-        self.blocks.insert(at + 1, upper);
+        let (mut lower, lanes) = (std::mem::take(&mut block.entries), block.lanes);
+        let upper = lower.split_off(BLOCK_ENTRIES_MAX / 2);
+        self.blocks[at] = Block::new(lower, lanes);
+        self.blocks.insert(at + 1, Block::new(upper, lanes));
     }
 
-    /// Drops a block that became empty, and joins it with the next where both are nearly so.
+    /// Joins a block with the next where both are nearly empty.
     fn join(&mut self, at: usize) {
-        if self.blocks[at].entries.is_empty() {
-            self.blocks.remove(at);
-            return;
-        }
         let next = self.blocks.get(at + 1).map_or(BLOCK_ENTRIES_MAX, |next| next.entries.len());
         if self.blocks[at].entries.len() + next <= BLOCK_ENTRIES_MAX / 2 {
             let next = self.blocks.remove(at + 1);
-            self.blocks[at].entries.extend(next.entries);
-            self.blocks[at].lanes.unite(&next.lanes);
+            let block = &mut self.blocks[at];
+            block.last = next.last;
+            block.entries.extend(next.entries);
+            block.lanes.unite(&next.lanes);
         }
     }
 
@@ -156,7 +170,7 @@ impl Order {
     /// goes on for as long as that could still be smaller than what was found.
     pub(super) fn first(&mut self, reach: &LaneSet, from: u64, offers: &impl Offers) -> Option<Found> {
         let mut best = None;
-        let begin = self.blocks.partition_point(|block| block.last().start < from);
+        let begin = self.blocks.partition_point(|block| block.last.start < from);
         for at in begin..self.blocks.len() {
             let block = &self.blocks[at];
             if is_past(&block.entries[0], best) {
@@ -190,6 +204,9 @@ impl Order {
             if !sizes.contains(&block.entries.len()) {
                 faults.push(format!("a block of the order has {} entries", block.entries.len()));
             }
+            if block.entries.last().map(|entry| entry.rank) != Some(block.last) {
+                faults.push(format!("a block of the order ends elsewhere than at {:?}", block.last));
+            }
             for entry in &block.entries {
                 let lanes = offers.lanes(entry.rank.namespace);
                 let mut all = block.lanes;
@@ -203,8 +220,8 @@ impl Order {
     }
 }
 
-/// What a search found: the virtual start, the job's sequence, and where it is.
-pub(super) type Found = (u64, u64, super::FlowKey);
+/// What a search found: the virtual start, the job's sequence, and the flow it is in.
+pub(super) type Found = (u64, u64, FlowKey);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Met {

@@ -101,7 +101,6 @@ impl Backlog {
                 let strands = std::mem::take(&mut stock.strands);
                 for (namespace, strand) in &strands {
                     self.open(clock_index(environment, tier), *namespace, self.strands[*strand]);
-                    self.relist(clock_index(environment, tier), *namespace);
                 }
                 self.stocks[home.index()].tiers[tier as usize].strands = strands;
             }
@@ -118,7 +117,6 @@ impl Backlog {
         for clock in ENVIRONMENTS.map(|environment| clock_index(environment, tier)) {
             for namespace in (0..self.namespaces.len() as u32).map(NamespaceKey::from) {
                 self.catch_up(clock, namespace);
-                self.relist(clock, namespace);
             }
         }
     }
@@ -152,14 +150,13 @@ impl Backlog {
     fn hold(&mut self, flow_key: FlowKey, now: Time) {
         let flow = &self.flows[flow_key];
         let (lane, tier, jobs, head) = (flow.lane, flow.tier, flow.jobs(), flow.head());
-        let returned: Vec<_> =
-            flow.returned.iter().map(|(sequence, (start, _))| (*sequence, *start)).collect();
+        let returned = flow.returned_offers();
         self.lanes[lane.index()].tiers[tier as usize].held += jobs;
-        for (sequence, start) in returned {
-            self.withdraw_returned(flow_key, sequence, start);
+        for (start, offer) in returned {
+            self.withdraw_returned(flow_key, start, offer);
         }
         if let Some(head) = head.filter(|_| tier == Tier::Batch) {
-            self.withdraw_age(flow_key, head);
+            self.withdraw_age(flow_key, head.sequence);
         }
         self.flows[flow_key].held_at = Some(self.model_clock(lane, tier, now));
     }
@@ -167,18 +164,17 @@ impl Backlog {
     fn release(&mut self, flow_key: FlowKey, now: Time) {
         let flow = &self.flows[flow_key];
         let (lane, tier, jobs, head) = (flow.lane, flow.tier, flow.jobs(), flow.head());
-        let returned: Vec<_> =
-            flow.returned.iter().map(|(sequence, (start, _))| (*sequence, *start)).collect();
+        let returned = flow.returned_offers();
         let model_clock = self.model_clock(lane, tier, now);
         self.flows[flow_key].release(model_clock);
         let counts = &mut self.lanes[lane.index()].tiers[tier as usize];
         counts.held -= jobs;
         counts.changed = self.changes;
-        for (sequence, start) in returned {
-            self.offer_returned(flow_key, sequence, start);
+        for (start, offer) in returned {
+            self.offer_returned(flow_key, start, offer);
         }
         if let Some(head) = head.filter(|_| tier == Tier::Batch) {
-            self.offer_age(flow_key, head);
+            self.offer_age(flow_key, head.sequence);
         }
     }
 
@@ -196,8 +192,9 @@ impl Backlog {
     fn catch_up(&mut self, clock: usize, namespace: NamespaceKey) {
         let is_open = self.namespaces[namespace.index()].listing == Listing::Open;
         let is_held = self.paused_tiers.contains(&Tier::ALL[clock % Tier::ALL.len()]);
-        if is_open && !is_held && self.clocks[clock].members[namespace.index()].open > 0 {
+        if is_open && !is_held && self.clocks[clock].is_behind(namespace) {
             self.clocks[clock].catch_up(namespace);
+            self.relist(clock, namespace);
         }
     }
 }

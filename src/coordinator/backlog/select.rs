@@ -6,12 +6,14 @@
 use std::ops::Bound;
 
 use super::super::event::{Environment, Tier};
+use super::super::mutant::mutant;
 use super::super::names::{LaneKey, NamespaceKey};
 use super::super::slab::{Key, Slab};
 use super::clock::{Member, TierClock};
+use super::flow::{FlowKey, Offer};
 use super::lane::{AgedStart, Lane};
 use super::order::{LANES_EXACT_MAX, LaneSet, Offers};
-use super::{Backlog, Flow, FlowKey, Stock, clock_index};
+use super::{Backlog, Flow, Stock, clock_index};
 use crate::time::Time;
 
 /// Jobs that one offer may ask about, and be refused.
@@ -43,8 +45,8 @@ pub(in crate::coordinator) enum Selection {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::coordinator) struct Cursor {
     tier: usize,
-    /// The last start and sequence that were refused in that tier, aged batch jobs left out.
-    after: Option<(u64, u64)>,
+    /// The last start and job that were refused in that tier, aged batch jobs left out.
+    after: Option<(u64, Offer)>,
     /// The last aged batch job that was refused, by lane.
     refused: Vec<(LaneKey, u64)>,
     /// The count of changes when the walk began: what came later may be before the cursor.
@@ -55,8 +57,7 @@ pub(in crate::coordinator) struct Cursor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     start: u64,
-    sequence: u64,
-    flow: FlowKey,
+    offer: Offer,
 }
 
 /// The lanes of an offer that have something to place in a tier.
@@ -75,14 +76,33 @@ impl Backlog {
         now: Time,
         mut suits: impl FnMut(Key, Tier) -> Suit,
     ) -> Selection {
+        let lower: &[Tier] = match (mutant!(TierIgnored), mutant!(BatchTakesSlot)) {
+            (true, _) => &[Tier::Background, Tier::Batch, Tier::Standard],
+            (false, true) => &[Tier::Batch],
+            (false, false) => &[],
+        };
+        for tier in lower {
+            let cursor = Cursor { tier: *tier as usize, ..self.top() };
+            if let job @ Selection::Job { .. } = self.walk(lanes, Some(cursor), now, &mut suits) {
+                return job;
+            }
+        }
+        self.walk(lanes, from, now, suits)
+    }
+
+    fn walk(
+        &mut self,
+        lanes: &[LaneKey],
+        from: Option<Cursor>,
+        now: Time,
+        mut suits: impl FnMut(Key, Tier) -> Suit,
+    ) -> Selection {
         let resumes = from.is_some();
         let mut cursor = match from {
             Some(cursor) if !self.has_changed(lanes, cursor.tier, cursor.began) => cursor,
             _ => self.top(),
         };
         let mut looks = 0;
-        // mutant: TierIgnored
-        // mutant: BatchTakesSlot
         while cursor.tier < Tier::ALL.len() {
             let tier = Tier::ALL[cursor.tier];
             let reach = self.reach(lanes, tier);
@@ -91,7 +111,7 @@ impl Backlog {
                     return Selection::Later(cursor);
                 }
                 looks += 1;
-                let key = self.key_of(candidate);
+                let key = candidate.offer.key;
                 match suits(key, tier) {
                     Suit::Yes => return Selection::Job { key, charged: tier },
                     Suit::Block => return Selection::Blocked(key),
@@ -118,11 +138,6 @@ impl Backlog {
             (0..tier.min(tiers.len())).any(|at| tiers[at].changed.max(stock.tiers[at].changed) > began)
         };
         lanes.iter().any(changed)
-    }
-
-    fn key_of(&self, candidate: Candidate) -> Key {
-        let job = self.flows[candidate.flow].job(candidate.sequence);
-        job.expect("the heads name jobs that wait").key
     }
 
     fn reach(&self, lanes: &[LaneKey], tier: Tier) -> Reach {
@@ -169,18 +184,20 @@ impl Backlog {
         let search = Search { members, asked, reach, cursor, lanes, stocks, flows };
         let from = cursor.after.map_or(0, |(start, _)| start);
         let (start, sequence, flow) = order.first(reach, from, &search)?;
-        Some(Candidate { start, sequence, flow })
+        let key = flows[flow].queued.get(sequence).expect("a head waits in its flow").key;
+        Some(Candidate { start, offer: Offer { sequence, key } })
     }
 
     fn first_returned(&self, lanes: &[LaneKey], cursor: &Cursor) -> Option<Candidate> {
-        let after = (cursor.after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         let first = |lane: &LaneKey| {
             let returned = &self.lanes[lane.index()].tiers[cursor.tier].returned;
             if returned.is_empty() || self.runnable_in_lane(*lane, Tier::ALL[cursor.tier]) == 0 {
                 return None;
             }
-            let ((start, sequence), flow) = returned.range(after).next()?;
-            Some(Candidate { start: *start, sequence: *sequence, flow: *flow })
+            let after =
+                cursor.after.map_or(Bound::Unbounded, |(start, offer)| Bound::Excluded((start, offer)));
+            let (start, offer) = returned.range((after, Bound::Unbounded)).next()?;
+            Some(Candidate { start: *start, offer: *offer })
         };
         lanes.iter().filter_map(first).min()
     }
@@ -196,13 +213,15 @@ impl Backlog {
             Some(_) => return None,
         };
         let Flow { namespace, excluded, .. } = self.flows[flow];
-        if self.flows[flow].job(sequence)?.since.saturating_add(excluded) >= clock {
+        let job = self.flows[flow].job(sequence)?;
+        if job.since.saturating_add(excluded) >= clock {
             return None;
         }
         let dispatched = self.clocks[clock_index(lane.home.environment, Tier::Standard)].dispatched;
         let starts = &mut self.lanes[lane_key.index()].ages.starts;
         starts.entry(sequence).or_insert(AgedStart::FirstSeen(dispatched));
-        Some(Candidate { start: self.aged_start(lane_key, namespace, sequence), sequence, flow })
+        let start = self.aged_start(lane_key, namespace, sequence);
+        Some(Candidate { start, offer: Offer { sequence, key: job.key } })
     }
 
     /// What a batch job of this lane must have begun before to be aged, if there may be one.
@@ -222,7 +241,7 @@ impl Backlog {
             if *sequence > refused {
                 return best.into_iter().chain([(*sequence, *flow)]).min();
             }
-            let next = self.flows[*flow].queued_after(refused).map(|sequence| (sequence, *flow));
+            let next = self.flows[*flow].queued_after(refused).map(|offer| (offer.sequence, *flow));
             best = best.into_iter().chain(next).min();
         }
         best
@@ -232,10 +251,10 @@ impl Backlog {
 impl Cursor {
     fn refuse(&mut self, candidate: Candidate, aged: Option<LaneKey>) {
         match aged {
-            None => self.after = Some((candidate.start, candidate.sequence)),
+            None => self.after = Some((candidate.start, candidate.offer)),
             Some(lane) => {
                 self.refused.retain(|(refused, _)| *refused != lane);
-                self.refused.push((lane, candidate.sequence));
+                self.refused.push((lane, candidate.offer.sequence));
             }
         }
     }
@@ -276,16 +295,15 @@ impl Offers for Search<'_> {
 
     fn first(&self, namespace: NamespaceKey) -> Option<(u64, FlowKey)> {
         let member = &self.members[namespace.index()];
-        let after =
-            self.cursor.after.filter(|(start, _)| *start == member.start).map(|(_, sequence)| sequence);
+        let after = self.cursor.after.filter(|(start, _)| *start == member.start);
         let mut best: Option<(u64, FlowKey)> = None;
         for head in member.heads.iter().filter(|head| self.reaches(head.lane)) {
-            if after.is_none_or(|after| head.sequence > after) {
+            let Some((_, refused)) = after.filter(|(_, refused)| head.sequence <= refused.sequence) else {
                 return best.into_iter().chain([(head.sequence, head.flow)]).min();
-            }
+            };
             if self.lanes[head.lane.index()].is_picky() {
-                let next = self.flows[head.flow].queued_after(after.unwrap_or(0));
-                best = best.into_iter().chain(next.map(|sequence| (sequence, head.flow))).min();
+                let next = self.flows[head.flow].queued_after(refused.sequence);
+                best = best.into_iter().chain(next.map(|next| (next.sequence, head.flow))).min();
             }
         }
         best

@@ -2,7 +2,7 @@
 //!
 //! Kept up to date when a node or the set of lanes changes, so that nobody ever scans all nodes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::eligibility::Need;
 use super::super::names::{LaneKey, NodeKey};
@@ -11,6 +11,8 @@ use super::super::names::{LaneKey, NodeKey};
 #[derive(Debug, Default)]
 pub(in crate::coordinator) struct LaneNodes {
     lanes: Vec<Option<Nodes>>,
+    /// Lanes whose jobs all have one need, by that.
+    by_need: BTreeMap<Need, LaneKey>,
 }
 
 /// The nodes of one lane.
@@ -38,13 +40,25 @@ impl LaneNodes {
         if self.lanes.len() <= lane.index() {
             self.lanes.resize_with(lane.index() + 1, || None);
         }
+        if picky == Picky::No {
+            self.by_need.insert(need.clone(), lane);
+        }
         let nodes = Nodes { need, picky, eligible: BTreeSet::new(), ready: BTreeSet::new() };
         self.lanes[lane.index()] = Some(nodes);
     }
 
     /// A lane ends; its nodes are given back.
     pub(in crate::coordinator) fn end(&mut self, lane: LaneKey) -> Option<Nodes> {
-        self.lanes.get_mut(lane.index())?.take()
+        let nodes = self.lanes.get_mut(lane.index())?.take()?;
+        if nodes.picky == Picky::No {
+            self.by_need.remove(&nodes.need);
+        }
+        Some(nodes)
+    }
+
+    /// The lane whose jobs all have that need.
+    pub(in crate::coordinator) fn with_need(&self, need: &Need) -> Option<&Nodes> {
+        self.by_need.get(need).map(|lane| self.of(*lane))
     }
 
     /// A lane's nodes.

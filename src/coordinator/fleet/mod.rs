@@ -40,6 +40,8 @@ pub(super) struct Fleet {
     pub(super) shapes: Names<Shape, ShapeKey>,
     /// Nodes that serve a model, by model.
     by_model: Vec<BTreeSet<NodeKey>>,
+    /// The smallest cache that a node brought for a model, by model, in tokens.
+    kv_min: Vec<u64>,
     /// What was measured, by model.
     means: Vec<ModelMeans>,
     slots_taken: u64,
@@ -60,6 +62,7 @@ impl Fleet {
             lanes: LaneNodes::default(),
             shapes: Names::new(SHAPES_MAX),
             by_model: Vec::new(),
+            kv_min: Vec::new(),
             means: Vec::new(),
             slots_taken: 0,
             slots_total: 0,
@@ -110,8 +113,10 @@ impl Fleet {
             let at = serving.model.index();
             if self.by_model.len() <= at {
                 self.by_model.resize_with(at + 1, BTreeSet::new);
+                self.kv_min.resize(at + 1, u64::MAX);
             }
             self.by_model[at].insert(key);
+            self.kv_min[at] = self.kv_min[at].min(node.kv_tokens);
         }
         self.touched.push(key);
     }
@@ -133,6 +138,11 @@ impl Fleet {
     /// Whether any node that was here since the start serves a model.
     pub(super) fn serves(&self, model: ModelKey) -> bool {
         self.by_model.get(model.index()).is_some_and(|nodes| !nodes.is_empty())
+    }
+
+    /// Whether a job of so many tokens may be too large for some node that serves its model.
+    pub(super) fn may_be_too_large(&self, model: ModelKey, kv_tokens: u64) -> bool {
+        self.kv_min.get(model.index()).is_some_and(|min| kv_tokens > *min)
     }
 
     /// What was measured of a model.

@@ -267,16 +267,19 @@ impl Ledger {
     }
 
     /// An account's balance.
+    #[cfg(test)]
     pub(super) fn balance(&self, account: &Account) -> Credits {
         self.statement(account).balance
     }
 
     /// What is held from an account.
+    #[cfg(test)]
     pub(super) fn held(&self, account: &Account) -> Credits {
         self.statement(account).held
     }
 
     /// An account's figures.
+    #[cfg(test)]
     pub(super) fn statement(&self, account: &Account) -> Statement {
         self.book(account.environment).statement(&account.owner)
     }
@@ -289,11 +292,6 @@ impl Ledger {
                 (Account { environment, owner }, statement)
             })
         })
-    }
-
-    /// Every account with its balance, in order of opening.
-    pub(super) fn balances(&self) -> impl Iterator<Item = Balance> + '_ {
-        self.statements().map(|(account, statement)| Balance { account, balance: statement.balance })
     }
 
     /// Every broken invariant in a sentence.

@@ -6,7 +6,7 @@ use super::super::job::JobState;
 use super::super::limits::Limits;
 use super::world::{World, local_again};
 use crate::credits::Credits;
-use crate::ids::{Namespace, NodeId};
+use crate::ids::Namespace;
 use crate::time::Span;
 
 fn world(slots: u32) -> World {

@@ -346,7 +346,7 @@ fn recovery_goes_on_with_what_can_and_ends_what_nobody_waits_for() {
     let counts = core.counts();
     assert_eq!((counts.jobs_queued, counts.holds, counts.cancelled), (2, 2, 1));
     assert!(core.job_keys.find(ids[1]).is_some() && core.job_keys.find(ids[2]).is_some());
-    assert!(!core.job_keys.find(ids[3]).is_some(), "its stream died with the process");
+    assert!(core.job_keys.find(ids[3]).is_none(), "its stream died with the process");
     assert_eq!(core.lsn(), Lsn(51));
 }
 

@@ -18,7 +18,7 @@ const LANES: [(Environment, u32, Option<u32>); 7] = [
 ];
 const BATCH_AGE: Span = Span(1_000);
 /// One job in so many suits the node whose offers go on.
-const OFFER_RARITY: u64 = 60;
+const OFFER_RARITY: u64 = 25;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -78,6 +78,19 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..11_usize).prop_map(Op::Resume),
         2 => (0..700_u64).prop_map(Op::Advance),
         1 => (0..5_u32, 1..=8_u32).prop_map(|(namespace, weight)| Op::Weight(namespace, weight)),
+    ]
+}
+
+/// Long walks: many picky jobs, few of which suit, and always something new between two offers.
+fn walk_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        20 => (0..2_usize, 0..4_usize, 0..5_u32)
+            .prop_map(|(lane, tier, namespace)| Op::Insert { lane: [2, 4][lane], tier, namespace, late: None }),
+        5 => (0..300_u64).prop_map(|cost| Op::Offer { cost }),
+        1 => (0..100_usize).prop_map(Op::Remove),
+        1 => (0..100_usize).prop_map(Op::Return),
+        1 => (0..11_usize).prop_map(Op::Pause),
+        2 => (0..11_usize).prop_map(Op::Resume),
     ]
 }
 
@@ -174,8 +187,8 @@ impl World {
         let asked: Vec<usize> = (0..LANES.len()).filter(|lane| mask & 1 << lane != 0).collect();
         let lanes: Vec<LaneKey> = asked.iter().map(|lane| self.lanes[*lane]).collect();
         let suits = |number: u64| match number {
-            _ if number % rarity == 0 => Suit::Yes,
-            _ if number % blocking == 0 => Suit::Block,
+            _ if number.is_multiple_of(rarity) => Suit::Yes,
+            _ if number.is_multiple_of(blocking) => Suit::Block,
             _ => Suit::No,
         };
         let numbers = &self.jobs.0;
@@ -213,7 +226,7 @@ impl World {
     /// An offer that goes on where the last one stopped. Whatever came between, nobody is passed over for a lower
     /// tier; a batch job may have become aged behind the cursor, and still counts as one.
     fn offer(&mut self, cost: u64) {
-        let suits = |number: u64| if number % OFFER_RARITY == 0 { Suit::Yes } else { Suit::No };
+        let suits = |number: u64| if number.is_multiple_of(OFFER_RARITY) { Suit::Yes } else { Suit::No };
         let cursor = self.cursor.take();
         let numbers = &self.jobs.0;
         let found = self.backlog.select(&self.lanes, cursor, self.now, |key, _| suits(numbers[key]));
@@ -309,5 +322,14 @@ proptest! {
             world.step(op);
             world.compare();
         }
+    }
+
+    #[test]
+    fn long_walks_pass_nobody_over(ops in proptest::collection::vec(walk_op(), 100..500)) {
+        let mut world = World::new();
+        for op in ops {
+            world.step(op);
+        }
+        world.compare();
     }
 }

@@ -66,7 +66,7 @@ impl Filled {
         let arrival = Arrival {
             key: self.jobs.make(number),
             lane: LaneKey::from(lane as u32),
-            tier: if self.made % 4 == 0 { Tier::Batch } else { Tier::Standard },
+            tier: if self.made.is_multiple_of(4) { Tier::Batch } else { Tier::Standard },
             namespace: namespace(of as u32),
             sequence: self.made,
             stamp: None,
@@ -132,7 +132,9 @@ fn what_a_decision_costs() {
         let mut filled = Filled::new(size);
         let clock = {
             let begin = Instant::now();
-            (0..100_000).for_each(|_| drop(std::hint::black_box(Instant::now())));
+            for _ in 0..100_000 {
+                std::hint::black_box(Instant::now());
+            }
             begin.elapsed().as_nanos() as u64 / 100_000
         };
         let first = filled.measure(2_000);
@@ -141,4 +143,29 @@ fn what_a_decision_costs() {
             filled.measure(200_000)
         );
     }
+}
+
+/// What an operator's pause costs in lanes and namespaces; no job is walked.
+#[test]
+#[ignore = "a report, for release builds"]
+fn what_a_pause_costs() {
+    let spread = Size {
+        jobs: 1_000_000,
+        lanes: 500,
+        namespaces: 1_000,
+        lanes_of_node: 4,
+        cost_max: 4_000,
+        spread: 500,
+    };
+    let mut backlog = Filled::new(spread).backlog;
+    let scopes =
+        [Scope::Model(ModelKey::from(1)), Scope::Namespace(namespace(1)), Scope::Tier(Tier::Standard)];
+    for scope in scopes {
+        let begin = Instant::now();
+        backlog.pause(scope, Time(2_000_000));
+        let paused = begin.elapsed();
+        backlog.resume(scope, Time(2_000_001));
+        eprintln!("{scope:?}: pause {paused:?}, resume {:?}", begin.elapsed() - paused);
+    }
+    assert_eq!(backlog.check(), Vec::<String>::new());
 }

@@ -1,0 +1,27 @@
+//! The simulator: a seeded world around the pure core, an oracle that judges every step, and the reports of both.
+//!
+//! Everything derives from a seed; nothing here reads a clock that a run depends on, and nothing here is the product.
+
+mod action;
+mod attempt;
+mod clients;
+mod coverage;
+mod demands;
+mod fair;
+mod fuzz;
+mod generate;
+mod hash;
+mod mutants;
+mod nodes;
+mod operator;
+mod oracle;
+mod rng;
+mod run;
+mod scene;
+mod shrink;
+mod store;
+mod world;
+
+pub use fuzz::fuzz;
+pub use mutants::{named, run_all};
+pub use run::{Seeds, replay, run};
