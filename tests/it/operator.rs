@@ -129,7 +129,7 @@ fn a_dead_letter_is_listed_and_tried_again_once() {
     for words in [
         "on node_local: ",
         " us expected (wait 0, load 0, prefill ",
-        "the only node with room",
+        "the only node that could run it and had room",
         "deadline passed",
     ] {
         assert!(trace.contains(words), "{words:?} in\n{trace}");
