@@ -108,7 +108,6 @@ impl Keys {
     }
 
     /// Takes a key that is unknown.
-    #[cfg(test)]
     pub(super) fn claim(&mut self, key: IdempotencyKey, entry: KeyEntry) -> Result<(), KeysFull> {
         self.room(&entry.namespace)?;
         self.restore(key, entry);

@@ -94,7 +94,8 @@ impl Coordinator {
             namespace: row.spec.namespace.clone(),
             expires_at: self.now + KEY_LIFE,
         };
-        self.keys.replace(name, entry.clone());
+        // A key whose job ended without an answer was given free then; and there is room, or the job was refused.
+        self.keys.claim(name, entry.clone()).expect("there is room for the key");
         self.keep(Row::Key(KeyRow { key: name, entry }));
     }
 

@@ -145,7 +145,10 @@ impl World<'_> {
         (node.outbox, node.wire) = (Outbox::default(), BTreeMap::new());
         (node.to_node_at, node.to_box_at) = (now, now);
         let hello = self.hello(index, session);
+        let running = hello.running.clone();
         self.step(Event::NodeConnected(Box::new(hello)));
+        let known = |reservation: &ReservationId| self.oracle.book.live.contains_key(reservation);
+        self.ghosts.extend(running.into_iter().filter(|reservation| !known(reservation)));
         self.resend_outputs(index);
         let beat = self.nodes[index].rng.ms(100, 400);
         self.schedule(beat, Happening::Beat(index, session));
@@ -205,9 +208,8 @@ impl World<'_> {
         if node.link == session {
             let left = std::mem::take(&mut node.outbox);
             let mails = left.now.into_iter().chain(left.by_lsn.into_iter().map(|(_, mail)| mail));
-            undelivered = mails
-                .filter_map(|mail| if let Mail::Assign(a) = mail { Some(a.reservation) } else { None })
-                .collect();
+            undelivered =
+                mails.filter_map(|mail| if let Mail::Assign(a) = mail { Some(a.reservation) } else { None }).collect();
         }
         let gone = NodeGone { node: node.id.clone(), session: Session(session), undelivered };
         self.step(Event::NodeGone(gone));
@@ -312,21 +314,18 @@ impl World<'_> {
         let need = |a: &Assignment| u64::from(a.input_tokens) + u64::from(a.output_tokens_max);
         let node = &self.nodes[index];
         let taken: Vec<&Assignment> = node.really_takes(&self.stops, self.now).collect();
-        let of_model = taken.iter().filter(|a| a.model == new.model).count() as u32;
-        let tokens: u64 = taken.iter().map(|a| need(a)).sum();
+        // Of what it has forgotten and a node still runs, the box knows that it runs, and no more.
+        let known = || taken.iter().filter(|a| !self.ghosts.contains(&a.reservation));
+        let of_model = known().filter(|a| a.model == new.model).count() as u32;
+        let tokens: u64 = known().map(|a| need(a)).sum();
         let slots = node.offers.iter().find(|offer| offer.model == new.model).map_or(0, |offer| offer.slots);
         let fits = (taken.len() as u32) < node.slots
             && of_model < slots.max(1)
             && tokens + need(new) <= node.kv_tokens.max(need(new));
         let detail = format!(
             "{} got {} ({} tokens) beside {:?}: {of_model} of {slots} slots of {}, {} slots in all, {tokens} of {} tokens",
-            node.id,
-            new.reservation,
-            need(new),
-            taken.iter().map(|a| a.reservation.to_string()).collect::<Vec<_>>(),
-            new.model,
-            node.slots,
-            node.kv_tokens
+            node.id, new.reservation, need(new), taken.iter().map(|a| a.reservation.to_string()).collect::<Vec<_>>(),
+            new.model, node.slots, node.kv_tokens
         );
         self.oracle.judge.check(Line::CapacityKept, fits, || detail);
     }

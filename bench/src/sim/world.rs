@@ -3,7 +3,7 @@
 //! It imitates the driver to the letter (effects in order, local events at once, messages by LSN) and decides nothing
 //! that is the core's to decide.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use switchbox::coordinator::effect::{Effect, NodeMessage, Reply, Row, When};
 use switchbox::coordinator::event::{Event, Progress, Revoked, Seen};
@@ -131,6 +131,8 @@ pub(crate) struct World<'a> {
     pub(crate) outputs: BTreeMap<ReservationId, Output>,
     /// Jobs in the order in which they were accepted.
     pub(crate) jobs: Vec<(JobId, Namespace)>,
+    /// Attempts that nodes listed and that the box had forgotten.
+    pub(crate) ghosts: BTreeSet<ReservationId>,
     /// Until when a told stop may go unheard.
     pub(crate) stops: BTreeMap<ReservationId, Time>,
     local: VecDeque<Event>,
@@ -146,7 +148,7 @@ pub(crate) struct World<'a> {
 /// Characters of an effect that a diary holds.
 const DIARY_CHARS: usize = 300;
 /// Steps that a diary holds.
-const DIARY_STEPS: usize = 60;
+const DIARY_STEPS: usize = 1_000_000;
 
 /// What a run showed.
 pub(crate) struct Outcome {
@@ -168,8 +170,7 @@ const FIRST_EPOCH: u32 = 1_000_000_000;
 impl<'a> World<'a> {
     /// A world in which nothing has happened yet.
     pub(crate) fn new(scene: &'a Scene, actions: &'a [Timed]) -> Self {
-        let core =
-            Coordinator::new(boot(scene, FIRST_EPOCH, Lsn(0), START), scene.limits.clone(), scene.durability);
+        let core = Coordinator::new(boot(scene, FIRST_EPOCH, Lsn(0), START), scene.limits.clone(), scene.durability);
         Self {
             scene,
             actions,
@@ -185,15 +186,11 @@ impl<'a> World<'a> {
             clients: BTreeMap::new(),
             clients_made: 0,
             mail: BTreeMap::new(),
-            nodes: scene
-                .nodes
-                .iter()
-                .enumerate()
-                .map(|(n, node)| NodeState::new(n, node, scene.seed))
-                .collect(),
+            nodes: scene.nodes.iter().enumerate().map(|(n, node)| NodeState::new(n, node, scene.seed)).collect(),
             sessions: 0,
             outputs: BTreeMap::new(),
             jobs: Vec::new(),
+            ghosts: BTreeSet::new(),
             stops: BTreeMap::new(),
             local: VecDeque::new(),
             oracle: Oracle::new(scene.limits.clone(), scene.durability, FIRST_EPOCH),
@@ -258,11 +255,7 @@ impl<'a> World<'a> {
         }
         let short = |effect: &Effect| format!("{effect:?}").chars().take(DIARY_CHARS).collect::<String>();
         let effects: Vec<String> = effects.iter().map(short).collect();
-        diary.push_back(format!(
-            "{} {event}\n        -> {}",
-            since_start(self.now),
-            effects.join("\n        -> ")
-        ));
+        diary.push_back(format!("{} {event}\n        -> {}", since_start(self.now), effects.join("\n        -> ")));
     }
 
     fn has_wound_down(&self) -> bool {
@@ -290,9 +283,7 @@ impl<'a> World<'a> {
             ("clients", counts.clients),
         ];
         let live = self.oracle.book.jobs.iter().filter(|(_, job)| job.state.is_live());
-        let live: Vec<String> = live
-            .map(|(id, job)| format!("{id} {:?} {:?} {}", job.origin, job.state, since_start(job.expires_at)))
-            .collect();
+        let live: Vec<String> = live.map(|(id, job)| format!("{id} {:?} {:?} {}", job.origin, job.state, since_start(job.expires_at))).collect();
         for (name, value) in gauges {
             let detail = || format!("{name} is {value} at {}; live: {live:?}", since_start(self.now));
             self.oracle.judge.check(Line::IdleZero, value == 0, detail);
@@ -452,12 +443,7 @@ impl<'a> World<'a> {
 
     fn close_output(&mut self, reservation: ReservationId) {
         let Some(output) = self.outputs.get_mut(&reservation) else {
-            return self.local(Event::Revoked(Revoked {
-                reservation,
-                delivered: 0,
-                written: 0,
-                written_tokens: 0,
-            }));
+            return self.local(Event::Revoked(Revoked { reservation, delivered: 0, written: 0, written_tokens: 0 }));
         };
         output.closed = true;
         let bytes = u64::from(output.tokens) * TOKEN_BYTES;
@@ -474,10 +460,7 @@ impl<'a> World<'a> {
 
     /// Starts a group commit of all that is written, unless one is under way: that one's end starts the next.
     pub(crate) fn sync(&mut self) {
-        if self.store.syncing.is_some()
-            || self.store.written <= self.store.durable
-            || self.power == Power::Off
-        {
+        if self.store.syncing.is_some() || self.store.written <= self.store.durable || self.power == Power::Off {
             return;
         }
         self.store.syncing = Some(self.store.written);
@@ -539,13 +522,7 @@ impl<'a> World<'a> {
         );
         let note = super::oracle::Note { word: "Recover", ..Default::default() };
         let after = self.core.lsn();
-        self.oracle.after(&Step {
-            now: self.now,
-            note: &note,
-            lsn_before: lsn,
-            lsn: after,
-            effects: &effects,
-        });
+        self.oracle.after(&Step { now: self.now, note: &note, lsn_before: lsn, lsn: after, effects: &effects });
         self.publish(after, effects);
         while let Some(event) = self.local.pop_front() {
             self.step(event);

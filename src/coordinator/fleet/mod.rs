@@ -118,7 +118,27 @@ impl Fleet {
             self.by_model[at].insert(key);
             self.kv_min[at] = self.kv_min[at].min(node.kv_tokens);
         }
+        self.recount_models(key);
         self.touched.push(key);
+    }
+
+    /// Slots by model as its reservations take them: some may be older than what the node brought now.
+    fn recount_models(&mut self, key: NodeKey) {
+        let Self { nodes, reservations, .. } = self;
+        let node = &mut nodes[key.index()];
+        node.models.iter_mut().for_each(|serving| serving.taken = 0);
+        let held: Vec<ModelKey> = node
+            .holds
+            .iter()
+            .map(|held| &reservations[*held])
+            .filter(|reservation| reservation.capacity == Capacity::Taken)
+            .filter_map(|reservation| reservation.model)
+            .collect();
+        for model in held {
+            if let Some(serving) = node.serving_mut(model) {
+                serving.taken += 1;
+            }
+        }
     }
 
     /// A node's connection is gone.

@@ -112,7 +112,9 @@ impl Oracle {
             // What became due between two ticks is looked at with the next one.
             let since = step.now - TICKS;
             let due = rival.not_before <= since && rival.submitted_at <= since;
-            let higher = rival.tier_at(since, age) < tier && rival.spec.environment == job.spec.environment;
+            // Nothing ages while it is paused, so a pause leaves the age of what waits unknown.
+            let aged = if self.was_paused { rival.spec.tier } else { rival.tier_at(since, age) };
+            let higher = aged < tier && rival.spec.environment == job.spec.environment;
             if !higher || !due || !takes_no_more(rival, job) {
                 continue;
             }
@@ -127,9 +129,7 @@ impl Oracle {
         let line = if fills { Line::BatchIdleOnly } else { Line::TierOrder };
         if rivals > 0 || !self.book.waiting.is_empty() {
             self.judge.check(line, passed_over.is_none(), || {
-                format!(
-                    "{id} ({tier:?}) went to {node}, though {passed_over:?} of a higher tier waits for it"
-                )
+                format!("{id} ({tier:?}) went to {node}, though {passed_over:?} of a higher tier waits for it")
             });
         }
     }

@@ -75,6 +75,8 @@ pub(crate) struct Oracle {
     revoked: BTreeMap<ReservationId, (u32, u32)>,
     /// Attempts whose node said that they failed, or something that can't be.
     spoken: BTreeSet<ReservationId>,
+    /// Whether anything was ever paused.
+    was_paused: bool,
     /// Jobs whose client took output of an attempt that was closed.
     delivered: BTreeSet<JobId>,
     /// The step that ended a job.
@@ -98,6 +100,7 @@ impl Oracle {
             issued: BTreeMap::new(),
             revoked: BTreeMap::new(),
             spoken: BTreeSet::new(),
+            was_paused: false,
             delivered: BTreeSet::new(),
             ended_lsn: BTreeMap::new(),
             accepted_lsn: BTreeMap::new(),
@@ -110,9 +113,7 @@ impl Oracle {
         self.coverage.count("events", note.word);
         match event {
             Event::Submit(client, submission) => note.submit = Some((*client, submission.spec.clone())),
-            Event::Operate(operation) => {
-                note.command = Some((operation.by.clone(), operation.command.clone()))
-            }
+            Event::Operate(operation) => note.command = Some((operation.by.clone(), operation.command.clone())),
             Event::NodeConnected(hello) => {
                 note.node = Some(hello.node.clone());
                 note.results = hello.results.iter().map(|result| result.clone().into_inner()).collect();
@@ -195,6 +196,7 @@ impl Oracle {
         let key_job = step.note.submit.as_ref().and_then(|(_, spec)| self.book.key_job(spec.key?.key));
         let faults_before = self.faults_of(step.note.node.as_ref());
         self.on_rows(step);
+        self.was_paused |= !self.book.paused.is_empty();
         self.check_listed(&listed);
         self.check_dead(step, &dead, faults_before);
         self.check_submit(step, key_job);
