@@ -8,8 +8,10 @@ use std::task::{Context, Poll};
 
 use switchbox_storage::MemoryStore;
 
+use crate::coordinator::command::{Command, Operation};
 use crate::coordinator::effect::{Answer, Finished, Refusal, RefusalKind, Row};
-use crate::coordinator::event::{Ask, ClientGone, Departure, Event, Question, Submission};
+use crate::coordinator::event::{Ask, Cancel, ClientGone, Departure, Event, Question, Requeue, Submission};
+use crate::coordinator::job::JobRow;
 use crate::driver::{Attach, DriverGauges, Envelope};
 use crate::ids::{ClientId, JobId, Lsn};
 use crate::outbox::{Commits, Outbox};
@@ -201,6 +203,31 @@ impl ClientSession {
     /// When the event queue has no room for it.
     pub fn ask(&mut self, question: Question) -> Result<(), Refusal> {
         self.push(Event::Ask(Ask { client: self.id, question }))
+    }
+
+    /// Changes something as the operator; the answer comes as a message, once the change is durable.
+    ///
+    /// # Errors
+    /// When the event queue has no room for it.
+    pub fn operate(&mut self, command: Command) -> Result<(), Refusal> {
+        let operation = Operation { client: self.id, by: None, command };
+        self.push(Event::Operate(Box::new(operation)))
+    }
+
+    /// Ends a job as the operator; the answer comes as a message.
+    ///
+    /// # Errors
+    /// When the event queue has no room for it.
+    pub fn cancel(&mut self, job: JobId) -> Result<(), Refusal> {
+        self.push(Event::Cancel(Cancel { client: self.id, namespace: None, job }))
+    }
+
+    /// Makes a new job of a dead letter, whose row a question gave; the answer comes as a message.
+    ///
+    /// # Errors
+    /// When the event queue has no room for it.
+    pub fn requeue(&mut self, row: Box<JobRow>) -> Result<(), Refusal> {
+        self.push(Event::Requeue(Requeue { client: self.id, row }))
     }
 
     /// The next message.

@@ -211,6 +211,20 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value", message).about("id")
     }
 
+    /// An operator's command that isn't one.
+    pub(super) fn command_malformed(param: &str, message: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value", message).about(param)
+    }
+
+    /// An operator's command that changed nothing.
+    pub(super) fn command_rejected(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self::new(status, INVALID, code, message).retry(Retry::Never)
+    }
+
     /// What the core wouldn't accept.
     pub(super) fn refused(refusal: &Refusal, model: &str) -> Self {
         let after = retry_after_span(refusal.retry_after);

@@ -156,7 +156,17 @@ impl Client {
 
     /// A JSON answer, read whole.
     pub(super) async fn fetch<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let mut exchange = self.send(Method::GET, path, Bytes::new()).await?;
+        self.call(Method::GET, path, Vec::new()).await
+    }
+
+    /// The JSON answer to whatever is sent, read whole.
+    pub(super) async fn call<T: serde::de::DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        json: Vec<u8>,
+    ) -> Result<T, ClientError> {
+        let mut exchange = self.send(method, path, json.into()).await?;
         let body = self.whole(exchange.response.body_mut()).await?;
         serde_json::from_slice(&body).map_err(|error| self.unreadable(&error.to_string()))
     }

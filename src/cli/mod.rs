@@ -7,6 +7,7 @@ mod chat;
 mod client;
 mod inspect;
 mod logging;
+mod operate;
 mod serve;
 mod sse;
 mod terminal;
@@ -43,9 +44,22 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Talk to a model in the terminal
     Chat(chat::ChatArgs),
-    /// Ask about jobs
+    /// Ask about jobs, end them, or try failed ones again
     #[command(subcommand)]
     Jobs(JobsCommand),
+    /// Look at nodes, and decide who gets work
+    #[command(subcommand)]
+    Nodes(operate::NodesCommand),
+    /// Hold back waiting jobs of a model, a namespace or a tier
+    Pause(operate::ScopeArgs),
+    /// Let them go on
+    Resume(operate::ScopeArgs),
+    /// Show every account's balance
+    Balances(operate::BoxArgs),
+    /// Give a namespace credits
+    Deposit(operate::DepositArgs),
+    /// Set a price
+    Price(operate::PriceArgs),
     /// Look at model files
     #[command(subcommand)]
     Model(ModelCommand),
@@ -55,6 +69,14 @@ enum Command {
 enum JobsCommand {
     /// Show every decision on one job, with times and reasons
     Trace(trace::TraceArgs),
+    /// Show where a job stands, and what came of its attempts
+    Show(operate::JobArgs),
+    /// End a job
+    Cancel(operate::JobArgs),
+    /// List jobs that failed, the newest first
+    DeadLetters(operate::BoxArgs),
+    /// Try a job that failed again, as a new job
+    Requeue(operate::JobArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -128,7 +150,13 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(*args),
         Command::Chat(args) => chat::run(args),
-        Command::Jobs(JobsCommand::Trace(args)) => trace::run(&args),
+        Command::Jobs(command) => jobs(&command),
+        Command::Nodes(command) => operate::nodes(&command),
+        Command::Pause(args) => operate::pause(&args),
+        Command::Resume(args) => operate::resume(&args),
+        Command::Balances(args) => operate::balances(&args),
+        Command::Deposit(args) => operate::deposit(&args),
+        Command::Price(args) => operate::price(&args),
         Command::Model(ModelCommand::Inspect(args)) => inspect::run(&args),
     };
     match result {
@@ -138,6 +166,16 @@ pub fn main() -> ExitCode {
             eprintln!("switchbox: {}", terminal::one_line(&error.to_string()));
             error.exit_code()
         }
+    }
+}
+
+fn jobs(command: &JobsCommand) -> Result<(), CliError> {
+    match command {
+        JobsCommand::Trace(args) => trace::run(args),
+        JobsCommand::Show(args) => operate::job(args),
+        JobsCommand::Cancel(args) => operate::cancel(args),
+        JobsCommand::DeadLetters(args) => operate::dead_letters(args),
+        JobsCommand::Requeue(args) => operate::requeue(args),
     }
 }
 

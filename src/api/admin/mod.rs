@@ -1,32 +1,46 @@
 //! The operator's listener: metrics, views of the core, and draining. On loopback or a Unix socket of its own,
-//! behind a token, and closed to web pages. It asks the core and shows what it says; it changes nothing else.
+//! behind a token, and closed to web pages. A request is one question to the core, or one command; it shows what the
+//! core says and decides nothing.
 
+mod commands;
+mod rejection;
 mod route;
 mod views;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
+use hyper::http::request::Parts;
 use hyper::{Request, Response};
 use subtle::ConstantTimeEq;
 
+use super::body::{self, BodyBudget};
 use super::error::ApiError;
 use super::limits::Limits;
 use super::response::{self, Body};
 use super::server::{self, Listener, Peer};
 use super::{Context, RequestIds, auth, metrics, origin};
-use crate::coordinator::effect::Answer;
+use crate::coordinator::command::Command;
+use crate::coordinator::effect::{Answer, Refusal};
 use crate::coordinator::event::Question;
-use crate::door::ClientMessage;
-use crate::ids::JobId;
+use crate::door::{ClientMessage, ClientSession};
+use crate::ids::{JobId, NodeId};
 use crate::secrets::AdminToken;
+use crate::time::Time;
 use route::Route;
 
 /// How long the core may take to answer before the operator is told that it doesn't.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a command's body.
+const COMMAND_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of all commands' bodies that are being read: traffic doesn't take the operator's room.
+const COMMANDS_BYTES_MAX: u64 = 1 << 20;
+/// Dead letters that are listed, the newest.
+const DEAD_LETTERS_SHOWN_MAX: u32 = 1_000;
 
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -35,13 +49,16 @@ pub struct AdminContext {
     inference: Arc<Context>,
     token: AdminToken,
     limits: Limits,
+    bodies: Arc<BodyBudget>,
     request_ids: RequestIds,
 }
 
 impl AdminContext {
     /// An operator's view of what `inference` serves, for whoever knows `token`.
     pub fn new(inference: Arc<Context>, token: AdminToken, limits: Limits) -> Arc<Self> {
-        Arc::new(Self { inference, token, limits, request_ids: RequestIds::new() })
+        let limits = Limits { body_bytes_max: COMMAND_BYTES_MAX, ..limits };
+        let bodies = Arc::new(BodyBudget::new(COMMANDS_BYTES_MAX));
+        Arc::new(Self { inference, token, limits, bodies, request_ids: RequestIds::new() })
     }
 }
 
@@ -57,7 +74,7 @@ async fn answer(context: Arc<AdminContext>, peer: Peer, request: Request<Incomin
     let begun = Instant::now();
     let request_id = context.request_ids.next();
     let mut response =
-        dispatch(&context, peer, &request).await.unwrap_or_else(|error| response::error(&error));
+        dispatch(&context, peer, request).await.unwrap_or_else(|error| response::error(&error));
     response::finish(response.headers_mut(), &request_id, begun.elapsed().as_millis() as u64);
     response
 }
@@ -65,24 +82,55 @@ async fn answer(context: Arc<AdminContext>, peer: Peer, request: Request<Incomin
 async fn dispatch(
     context: &AdminContext,
     peer: Peer,
-    request: &Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
-    check_origin(request, peer)?;
+    check_origin(&request, peer)?;
     check_token(context, request.headers())?;
-    let route = Route::of(request.method(), request.uri().path());
-    match route {
-        Route::Metrics => metrics_text(context).await,
-        Route::Nodes => shown(context, Question::Nodes).await,
-        Route::Queue => shown(context, Question::Queue).await,
-        Route::Invariants => shown(context, Question::Invariants).await,
-        Route::Drain => shown(context, Question::Drain).await,
-        Route::Trace(id) => {
-            let job = id.parse::<JobId>().map_err(|error| ApiError::id_malformed(error.to_string()))?;
-            shown(context, Question::Trace(job)).await
+    let (head, body) = request.into_parts();
+    let told = match Route::of(&head.method, head.uri.path()) {
+        Route::Metrics => return metrics_text(context).await,
+        Route::WrongMethod(allow) => return Ok(response::method_not_allowed(allow)),
+        Route::Unknown => return Err(ApiError::route_unknown(&head.method, head.uri.path())),
+        Route::Nodes => ask(context, Question::Nodes).await?,
+        Route::Queue => ask(context, Question::Queue).await?,
+        Route::Invariants => ask(context, Question::Invariants).await?,
+        Route::Balances => ask(context, Question::Balances).await?,
+        Route::DeadLetters => ask(context, Question::DeadLetters(DEAD_LETTERS_SHOWN_MAX)).await?,
+        Route::Drain => ask(context, Question::Drain).await?,
+        Route::Trace(id) => ask(context, Question::Trace(job_of(id)?)).await?,
+        Route::Job(id) => return job(context, job_of(id)?).await,
+        Route::Cancel(id) => {
+            let job = job_of(id)?;
+            converse(context, |session| session.cancel(job)).await?
         }
-        Route::WrongMethod(allow) => Ok(response::method_not_allowed(allow)),
-        Route::Unknown => Err(ApiError::route_unknown(request.method(), request.uri().path())),
-    }
+        Route::Requeue(id) => requeue(context, job_of(id)?).await?,
+        Route::Node(node, command) => operate(context, Command::Node(NodeId::named(node), command)).await?,
+        Route::Pause => {
+            operate(context, Command::Pause(commands::scope(&read(context, &head, body).await?)?)).await?
+        }
+        Route::Resume => {
+            operate(context, Command::Resume(commands::scope(&read(context, &head, body).await?)?)).await?
+        }
+        Route::Deposit => operate(context, commands::deposit(&read(context, &head, body).await?)?).await?,
+        Route::Price => operate(context, commands::price(&read(context, &head, body).await?, now())?).await?,
+    };
+    shown(context, &told)
+}
+
+fn job_of(id: &str) -> Result<JobId, ApiError> {
+    id.parse().map_err(|error: crate::ids::IdError| ApiError::id_malformed(error.to_string()))
+}
+
+/// A command's body.
+async fn read(context: &AdminContext, head: &Parts, body: Incoming) -> Result<Vec<u8>, ApiError> {
+    body::check_type(&head.headers)?;
+    Ok(body::read(body, &context.limits, &context.bodies).await?.bytes)
+}
+
+/// When a command that doesn't say takes effect.
+fn now() -> Time {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    Time(now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX)))
 }
 
 /// No web page has business here: one that isn't this listener's own is refused, and so is a name that could
@@ -112,11 +160,22 @@ fn check_token(context: &AdminContext, headers: &HeaderMap) -> Result<(), ApiErr
     Err(ApiError::invalid_key(message))
 }
 
-/// Asks the core and waits for what it says.
 async fn ask(context: &AdminContext, question: Question) -> Result<Answer, ApiError> {
+    converse(context, |session| session.ask(question)).await
+}
+
+async fn operate(context: &AdminContext, command: Command) -> Result<Answer, ApiError> {
+    converse(context, |session| session.operate(command)).await
+}
+
+/// Says one thing to the core and waits for what it answers.
+async fn converse(
+    context: &AdminContext,
+    say: impl FnOnce(&mut ClientSession) -> Result<(), Refusal>,
+) -> Result<Answer, ApiError> {
     let refused = |refusal| ApiError::refused(&refusal, "");
     let mut session = context.inference.door.open().map_err(refused)?;
-    session.ask(question).map_err(refused)?;
+    say(&mut session).map_err(refused)?;
     let answered = async {
         loop {
             match session.next().await {
@@ -128,7 +187,29 @@ async fn ask(context: &AdminContext, question: Question) -> Result<Answer, ApiEr
     };
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
     session.served();
-    answer.unwrap_or_else(|_| Err(ApiError::internal("The core did not answer in time.")))
+    match answer.unwrap_or_else(|_| Err(ApiError::internal("The core did not answer in time.")))? {
+        Answer::Refused(kind, _) => Err(views::refused(kind)),
+        Answer::Rejected(rejection) => Err(rejection::error(&rejection)),
+        answer => Ok(answer),
+    }
+}
+
+/// Where a job stands, or how it ended.
+async fn job(context: &AdminContext, job: JobId) -> Result<Response<Body>, ApiError> {
+    let view = match ask(context, Question::Job(job, None)).await? {
+        Answer::Job(view) => views::live_job(&view),
+        Answer::Trace(row) => views::ended_job(&row),
+        _ => return Err(unexpected()),
+    };
+    Ok(response::json(view.to_string()))
+}
+
+/// A dead letter is read from the store first: the core keeps only its id.
+async fn requeue(context: &AdminContext, job: JobId) -> Result<Answer, ApiError> {
+    let Answer::Trace(row) = ask(context, Question::Trace(job)).await? else {
+        return Err(unexpected());
+    };
+    converse(context, |session| session.requeue(row)).await
 }
 
 async fn metrics_text(context: &AdminContext) -> Result<Response<Body>, ApiError> {
@@ -145,18 +226,23 @@ async fn metrics_text(context: &AdminContext) -> Result<Response<Body>, ApiError
     Ok(response::whole(hyper::StatusCode::OK, METRICS_TYPE, text))
 }
 
-/// Asks, and shows the answer as JSON.
-async fn shown(context: &AdminContext, question: Question) -> Result<Response<Body>, ApiError> {
-    let view = match ask(context, question).await? {
-        Answer::Nodes(nodes) => views::nodes(&nodes),
-        Answer::Queue(queue) => views::queue(&queue),
-        Answer::Trace(row) => views::trace(&row),
-        Answer::Invariants { recount, violations } => views::invariants(&recount, &violations),
+/// An answer as JSON.
+fn shown(context: &AdminContext, answer: &Answer) -> Result<Response<Body>, ApiError> {
+    let view = match answer {
+        Answer::Nodes(nodes) => views::nodes(nodes),
+        Answer::Queue(queue) => views::queue(queue),
+        Answer::Trace(row) => views::trace(row),
+        Answer::Invariants { recount, violations } => views::invariants(recount, violations),
+        Answer::Balances(balances) => views::balances(balances),
+        Answer::DeadLetters(letters) => views::dead_letters(letters),
+        Answer::Cancelled { job, state } => views::cancelled(*job, *state),
+        Answer::Requeued { job } => serde_json::json!({"job": job.to_string()}),
+        Answer::Paused { waiting, expiring } => views::paused(*waiting, *expiring),
+        Answer::Done => serde_json::json!({"done": true}),
         Answer::Draining { live } => {
             context.inference.drain.raise();
-            views::draining(live)
+            views::draining(*live)
         }
-        Answer::Refused(kind, _) => return Err(views::refused(kind)),
         _ => return Err(unexpected()),
     };
     Ok(response::json(view.to_string()))

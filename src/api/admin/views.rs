@@ -1,27 +1,97 @@
 //! What the core says, as JSON for operators. Shows ids, times, states and reasons; never a prompt or an answer.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
 
 use super::super::error::ApiError;
 use super::super::metrics::counts_json;
 use crate::coordinator::Counts;
-use crate::coordinator::effect::{CancelCause, End, NodeView, QueueView, RefusalKind};
-use crate::coordinator::event::{ErrorClass, FinishReason, JobError, Mode};
-use crate::coordinator::job::JobRow;
+use crate::coordinator::effect::{
+    CancelCause, CancelState, DeadLetterView, End, JobView, NodeView, QueueView, RefusalKind, Runnable,
+};
+use crate::coordinator::event::{Environment, ErrorClass, FinishReason, JobError, Mode, Origin};
+use crate::coordinator::job::{AttemptOutcome, AttemptRow, JobRow};
+use crate::coordinator::ledger::{Account, Owner};
 use crate::coordinator::score::Score;
-use crate::coordinator::standing::Standing;
+use crate::coordinator::standing::{Exclusion, Order, Party, Standing, Trust};
 use crate::coordinator::trace::{Loss, PlacedBy, TraceEntry, TraceEvent};
+use crate::credits::Credits;
+use crate::ids::{JobId, ModelName, NodeId};
 use crate::time::Time;
 
-/// The nodes with capacity and load.
+/// The nodes with capacity, load, standing and its causes.
 pub(super) fn nodes(nodes: &[NodeView]) -> Value {
-    let node = |node: &NodeView| {
-        let model = |(model, slots, taken): &(crate::ids::ModelName, u32, u32)| json!({"model": **model, "slots": slots, "slots_taken": taken});
-        let models: Vec<_> = node.models.iter().map(model).collect();
-        json!({"node": node.row.node.to_string(), "standing": standing(node.standing),
-            "connected_at": node.connected_at.map(seconds), "models": models})
-    };
     json!({"nodes": nodes.iter().map(node).collect::<Vec<_>>()})
+}
+
+fn node(view: &NodeView) -> Value {
+    let row = &view.row;
+    let model = |(model, slots, taken): &(ModelName, u32, u32)| json!({"model": **model, "slots": slots, "slots_taken": taken});
+    let order = |order: &Order| json!({"since": seconds(order.since), "cause": *order.cause});
+    let exclusion = |exclusion: &Exclusion| {
+        let Exclusion { order, until } = exclusion;
+        json!({"since": seconds(order.since), "cause": *order.cause, "until": seconds(*until)})
+    };
+    let parties = |parties: &BTreeMap<Party, Time>| parties.keys().map(|by| party(*by)).collect::<Vec<_>>();
+    let environments =
+        Environment::ALL.into_iter().filter(|environment| row.environments.contains(*environment));
+    json!({
+        "node": row.node.to_string(),
+        "standing": standing(view.standing),
+        "connected_at": view.connected_at.map(seconds),
+        "models": view.models.iter().map(model).collect::<Vec<_>>(),
+        "trust": trust(row.trust),
+        "environments": environments.map(Environment::word).collect::<Vec<_>>(),
+        "owner": row.owner.as_ref().map(ToString::to_string),
+        "region": row.region.as_ref().map(ToString::to_string),
+        "paused_by": parties(&row.paused),
+        "drained_by": parties(&row.draining),
+        "frozen": row.frozen.as_ref().map(order),
+        "banned": row.banned.as_ref().map(order),
+        "exclusion": row.exclusion.as_ref().map(exclusion),
+        "exclusions_over": row.exclusions.iter().map(exclusion).collect::<Vec<_>>(),
+        "faults": row.conduct.faults.iter().map(|(fault, count)| (fault.to_string(), Value::from(*count)))
+            .collect::<Map<_, _>>(),
+        "settled_jobs": row.conduct.settled_jobs,
+        "quality": row.quality.score(),
+    })
+}
+
+/// Every account that has or owes something, or had.
+pub(super) fn balances(balances: &[(Account, Credits, Credits)]) -> Value {
+    let line = |(account, balance, held): &(Account, Credits, Credits)| {
+        let (kind, name) = match &account.owner {
+            Owner::Namespace(namespace) => ("namespace", Some(namespace.to_string())),
+            Owner::Node(node) => ("node", Some(node.to_string())),
+            Owner::Fee => ("fee", None),
+            Owner::Integrity => ("integrity", None),
+            Owner::Issuance => ("issuance", None),
+        };
+        json!({"environment": account.environment.word(), "account": kind, "name": name,
+            "balance": balance.to_string(), "held": held.to_string()})
+    };
+    json!({"balances": balances.iter().map(line).collect::<Vec<_>>()})
+}
+
+/// Jobs that failed, newest first.
+pub(super) fn dead_letters(letters: &[DeadLetterView]) -> Value {
+    let letter = |view: &DeadLetterView| json!({"job": view.job.to_string(), "requeued_as": view.requeued_as.map(|job| job.to_string())});
+    json!({"dead_letters": letters.iter().map(letter).collect::<Vec<_>>()})
+}
+
+/// What a pause holds back.
+pub(super) fn paused(waiting: u64, expiring: u64) -> Value {
+    json!({"waiting": waiting, "expiring_within_the_hour": expiring})
+}
+
+/// What became of a cancel.
+pub(super) fn cancelled(job: JobId, state: CancelState) -> Value {
+    let state = match state {
+        CancelState::Cancelled => "cancelled",
+        CancelState::Cancelling => "cancelling",
+    };
+    json!({"job": job.to_string(), "state": state})
 }
 
 /// What waits.
@@ -51,12 +121,68 @@ pub(super) fn refused(kind: RefusalKind) -> ApiError {
 
 /// A job with every decision on it.
 pub(super) fn trace(row: &JobRow) -> Value {
+    let mut value = facts(row);
+    value["trace"] = row.trace.iter().map(entry).collect();
+    value["trace_dropped"] = row.trace_dropped.into();
+    value
+}
+
+/// A live job: where it stands, and what came of its attempts.
+pub(super) fn live_job(view: &JobView) -> Value {
+    let mut value = ended_job(&view.row);
+    value["position"] = view.position.into();
+    value["starts_at"] = view.starts_at.map(seconds).into();
+    let (runnable, why) = match view.runnable {
+        Runnable::Yes => (true, None),
+        Runnable::No(why) => (false, Some(why.sentence())),
+    };
+    value["runnable"] = runnable.into();
+    value["not_runnable_why"] = why.into();
+    value
+}
+
+/// A job that has ended, with what came of its attempts.
+pub(super) fn ended_job(row: &JobRow) -> Value {
+    let mut value = facts(row);
+    value["history"] = row.history.iter().map(attempt).collect();
+    value
+}
+
+fn attempt(attempt: &AttemptRow) -> Value {
+    let outcome = match &attempt.outcome {
+        AttemptOutcome::Succeeded => json!("succeeded"),
+        AttemptOutcome::Failed(failure) => json!({"failed": error(failure)}),
+        AttemptOutcome::TimedOut(deadline) => json!({"timed_out": deadline}),
+        AttemptOutcome::Declined => json!("declined"),
+        AttemptOutcome::Lost => json!("lost"),
+        AttemptOutcome::TakenBack => json!("taken_back"),
+        AttemptOutcome::Stopped => json!("stopped"),
+        AttemptOutcome::Cut => json!("cut_by_a_restart"),
+    };
+    json!({"reservation": attempt.reservation.to_string(), "node": attempt.node.to_string(),
+        "model": *attempt.model, "assigned_at": seconds(attempt.assigned_at),
+        "ended_at": seconds(attempt.ended_at), "outcome": outcome})
+}
+
+fn origin(origin: &Origin) -> Value {
+    match origin {
+        Origin::Client => json!("client"),
+        Origin::Requeued { from } => json!({"requeued": from.to_string()}),
+        Origin::Test { node } => json!({"test_of": node.to_string()}),
+        Origin::Blind { template } => json!({"blind": **template}),
+        Origin::Validation { of } => json!({"validation_of": of.to_string()}),
+    }
+}
+
+fn facts(row: &JobRow) -> Value {
     json!({
         "job": row.id.to_string(),
         "namespace": row.spec.namespace.to_string(),
         "environment": row.spec.environment.word(),
         "endpoint": row.spec.endpoint.path(),
+        "origin": origin(&row.origin),
         "model": *row.model,
+        "model_asked_for": *row.spec.model,
         "mode": mode(row.spec.mode),
         "tier": row.spec.tier.word(),
         "state": match row.cancel_requested {
@@ -71,14 +197,15 @@ pub(super) fn trace(row: &JobRow) -> Value {
         "expires_at": seconds(row.expires_at),
         "attempts": row.attempts,
         "failed_attempts": row.failed_attempts,
+        "lost_attempts": row.lost_attempts,
+        "declines": row.declines,
         "node": row.node.as_ref().map(ToString::to_string),
         "error": row.error.as_ref().map(error),
         "end": row.end.as_ref().map(end),
-        "usage": {"input_tokens": row.usage.input_tokens, "output_tokens": row.usage.output_tokens},
+        "usage": {"input_tokens": row.usage.input_tokens, "cached_tokens": row.usage.cached_tokens,
+            "output_tokens": row.usage.output_tokens},
         "held": row.hold.to_string(),
         "charged": row.charged.to_string(),
-        "trace": row.trace.iter().map(entry).collect::<Vec<_>>(),
-        "trace_dropped": row.trace_dropped,
     })
 }
 
@@ -132,11 +259,26 @@ fn terms(score: &Score) -> Value {
     Value::Object(terms)
 }
 
-fn loser((node, loss): &(crate::ids::NodeId, Loss)) -> Value {
+fn loser((node, loss): &(NodeId, Loss)) -> Value {
     match loss {
         Loss::Slower(score) => json!({"node": node.to_string(), "why": "slower", "score_us": terms(score)}),
         Loss::FailedBefore => json!({"node": node.to_string(), "why": "failed_before"}),
         Loss::NoRoom => json!({"node": node.to_string(), "why": "no_room"}),
+    }
+}
+
+fn trust(trust: Trust) -> &'static str {
+    match trust {
+        Trust::Open => "open",
+        Trust::Approved => "approved",
+        Trust::Own => "own",
+    }
+}
+
+fn party(party: Party) -> &'static str {
+    match party {
+        Party::Owner => "owner",
+        Party::Operator => "operator",
     }
 }
 

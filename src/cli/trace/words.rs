@@ -65,7 +65,7 @@ fn placed(step: &Step) -> Option<Words> {
     let node = one_line(step.get("node")?.as_str()?);
     let looked_at = step.get("candidates")?.as_u64()?;
     let how = match (step.get("by")?.as_str()?, looked_at) {
-        ("job", 0 | 1) => "the only node with room that could".to_owned(),
+        ("job", 0 | 1) => "the only node that could run it and had room".to_owned(),
         ("job", looked_at) => format!("best of {looked_at} looked at"),
         ("node", _) => "it had room, and this job was next for it".to_owned(),
         _ => return None,
@@ -168,7 +168,7 @@ fn grouped(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut out = if number < 0 { "-".to_owned() } else { String::new() };
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -216,7 +216,7 @@ mod tests {
                     "node_w had no room".into(),
                 ],
             ),
-            ("job", 1, &json!([]), vec![format!("{chosen}, the only node with room that could")]),
+            ("job", 1, &json!([]), vec![format!("{chosen}, the only node that could run it and had room")]),
             ("node", 1, &json!([]), vec![format!("{chosen}, it had room, and this job was next for it")]),
         ] {
             assert_eq!(placed(by, candidates, losers), expected);
