@@ -203,8 +203,7 @@ impl Coordinator {
     fn remember_failures(&mut self, key: Key) {
         let row = &self.jobs[key].row;
         let failed = row.history.iter().filter(|attempt| {
-            attempt.model == row.model
-                && matches!(attempt.outcome, AttemptOutcome::Failed(_) | AttemptOutcome::TimedOut(_))
+            matches!(attempt.outcome, AttemptOutcome::Failed(_) | AttemptOutcome::TimedOut(_))
         });
         let mut nodes: Vec<NodeKey> = failed.filter_map(|attempt| self.fleet.find(&attempt.node)).collect();
         nodes.sort_unstable();

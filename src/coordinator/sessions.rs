@@ -208,8 +208,10 @@ impl Coordinator {
         let now = self.now;
         if !self.fleet.node(key).is_here() {
             self.fleet.came_back(key);
+            self.fleet.node_mut(key).heard_at = now;
             self.restand(key);
             self.room_on(key);
+            self.arm_node(key);
         }
         if self.fleet.node_mut(key).heard(beat, &warm, now) {
             self.fleet.touch(key);

@@ -143,7 +143,6 @@ impl Coordinator {
         job.row.model_index = index;
         job.row.failed_on_model = 0;
         job.need.model = model;
-        job.failed_on.clear();
         job.note(now, TraceEvent::FellBack { model: name });
         self.counts.fell_back += 1;
     }
