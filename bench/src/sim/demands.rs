@@ -46,11 +46,11 @@ const REFUSALS: [&str; 18] = [
     "JobUnknown",
 ];
 
-const FAULTS: [&str; 8] = [
+/// (A result that contradicts itself counts as a failed attempt; no event counts as a failed check.)
+const FAULTS: [&str; 7] = [
     "AttemptFailed",
     "TimedOut",
     "Died",
-    "FailedCheck",
     "FailedTest",
     "BadSignature",
     "ForeignReservation",

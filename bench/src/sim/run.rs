@@ -174,12 +174,12 @@ pub fn run(seeds: Seeds, mutant: Option<Mutant>) -> Result<(), String> {
     for failure in tally.failures.iter().take(told) {
         tell(failure).iter().try_for_each(|line| say(line))?;
     }
-    if !tally.failures.is_empty() {
-        return Err(format!("{} of {} seeds broke a promise", tally.failures.len(), tally.seeds));
-    }
     let mut missing = tally.coverage.missing(&demands());
     missing.extend(tally.coverage.rare("invariants"));
     missing.iter().try_for_each(|line| say(&format!("not covered: {line}")))?;
+    if !tally.failures.is_empty() {
+        return Err(format!("{} of {} seeds broke a promise", tally.failures.len(), tally.seeds));
+    }
     // A handful of seeds is a look, not a proof.
     if seeds.count >= COVERING_SEEDS && !missing.is_empty() {
         return Err(format!("{} things were covered too little", missing.len()));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use switchbox::coordinator::effect::{Effect, End, NodeMessage, Reply, Row, When};
+use switchbox::coordinator::effect::{Answer, Effect, End, NodeMessage, RefusalKind, Reply, Row, When};
 use switchbox::coordinator::event::Durability;
 use switchbox::coordinator::standing::Standing;
 use switchbox::ids::{JobId, Lsn, ReservationId};
@@ -119,7 +119,10 @@ impl Oracle {
                 self.waits(when, rests_on, tied, &format!("the acceptance of {job}"));
             }
             Reply::Refused(_) => {}
-            Reply::Answer(_) => {
+            Reply::Answer(answer) => {
+                if let Answer::Refused(RefusalKind::JobUnknown, _) = **answer {
+                    self.coverage.count("refusal", "JobUnknown");
+                }
                 let own = step.effects.iter().any(is_own_row);
                 let rests_on = if own { step.lsn } else { Lsn(0) };
                 self.waits(when, rests_on, !own, step.note.word);
