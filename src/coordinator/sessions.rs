@@ -10,8 +10,8 @@ use super::event::{Completion, Heartbeat, ModelOffer, NodeGone, NodeHello, NodeW
 use super::fleet::{Began, Capacity, Deadline, Ending, Reservation, ReservationState, Serving};
 use super::mutant::mutant;
 use super::names::{ModelKey, NodeKey};
-use super::standing::{Environments, Fault, MODELS_PER_NODE_MAX, NodeRow, Party, Trust};
-use super::{Coordinator, Timer};
+use super::standing::{Environments, Fault, MODELS_PER_NODE_MAX, NodeRow, Party, Standing, Trust};
+use super::{Coordinator, Timer, index};
 use crate::ids::{NodeId, ReservationId, Session};
 
 /// Reservations and results that a node may list; what is beyond counts as not listed.
@@ -38,6 +38,8 @@ impl Coordinator {
         self.take_results(results);
         self.take_running(key, session, running);
         self.lose_unlisted(key, session);
+        // A new connection hasn't heard where it stands, though that may be where it stood.
+        self.fleet.node_mut(key).stood = Standing::Away;
         self.restand(key);
         self.offer_configurations(key, &configurations);
         self.room_on(key);
@@ -111,10 +113,12 @@ impl Coordinator {
                 }
                 None => {
                     self.counts.late_messages += 1;
+                    // What was never issued takes nothing: it may be issued yet, and then be somebody else's.
                     if self.was_never_issued(id) {
                         self.fault(key, Fault::UnissuedReservation);
+                    } else if index::is_countable(id) {
+                        self.readmit(key, session, id);
                     }
-                    self.readmit(key, session, id);
                 }
             }
         }
@@ -209,8 +213,11 @@ impl Coordinator {
         let now = self.now;
         if !self.fleet.node(key).is_here() {
             self.fleet.came_back(key);
+            self.fleet.node_mut(key).heard_at = now;
             self.restand(key);
             self.room_on(key);
+            // While it was away and idle, nothing was due.
+            self.arm_node(key);
         }
         if self.fleet.node_mut(key).heard(beat, &warm, now) {
             self.fleet.touch(key);
