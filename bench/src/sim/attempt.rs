@@ -1,9 +1,7 @@
 //! How a node runs an attempt: as its kind would, with a fixed answer to each body. It never sees the core.
 
 use switchbox::coordinator::effect::Assignment;
-use switchbox::coordinator::event::{
-    Completion, ErrorClass, FinishReason, JobError, Seen, Status, Stopped,
-};
+use switchbox::coordinator::event::{Completion, ErrorClass, FinishReason, JobError, Seen, Status, Stopped};
 use switchbox::coordinator::integrity::OutputDigest;
 use switchbox::ids::{ModelName, ReservationId};
 use switchbox::time::{Span, Time};
@@ -51,7 +49,8 @@ const CHUNKS: u32 = 4;
 
 /// The answer's length is the body's affair, so that two honest nodes agree.
 fn answer_tokens(assignment: &Assignment) -> u32 {
-    1 + (fingerprint(&assignment.model, &assignment.body) % u64::from(assignment.output_tokens_max.max(1))) as u32
+    1 + (fingerprint(&assignment.model, &assignment.body) % u64::from(assignment.output_tokens_max.max(1)))
+        as u32
 }
 
 fn fingerprint(model: &ModelName, body: &[u8]) -> u64 {
@@ -104,7 +103,8 @@ impl World<'_> {
         let total = answer_tokens(&assignment);
         let ignores_stop = node.kind == Kind::Flaky && node.rng.chance(25);
         let cold = !node.warm.contains(&assignment.model);
-        let load = node.offers.iter().find(|offer| offer.model == assignment.model).map_or(Span(0), |o| o.load);
+        let load =
+            node.offers.iter().find(|offer| offer.model == assignment.model).map_or(Span(0), |o| o.load);
         let prefill = Span(u64::from(assignment.input_tokens) * 200);
         node.warm.insert(assignment.model.clone());
         let run = Run { assignment, plan, began: false, ignores_stop, tokens: 0, chunks: 0, total };

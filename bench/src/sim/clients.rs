@@ -124,7 +124,9 @@ impl World<'_> {
         let state = self.clients.get_mut(&client).expect("a client that hears is known");
         state.last_words += 1;
         let words = state.last_words;
-        self.oracle.judge.check(Line::OneLastWord, words == 1, || format!("{client:?} heard {words} last words"));
+        self.oracle
+            .judge
+            .check(Line::OneLastWord, words == 1, || format!("{client:?} heard {words} last words"));
         self.schedule(GOODBYE, Happening::Leave(client));
     }
 
@@ -147,16 +149,21 @@ impl World<'_> {
                 !output.closed && output.attempt == finished.attempt && output.chunks >= finished.chunks
             });
             self.oracle.judge.check(Line::AnswerWhole, whole, || {
-                format!("{client:?} is to take {} chunks of attempt {} of {output:?}", finished.chunks, finished.attempt)
+                format!(
+                    "{client:?} is to take {} chunks of attempt {} of {output:?}",
+                    finished.chunks, finished.attempt
+                )
             });
             self.take(client, finished.chunks);
         }
-        self.clients.get_mut(&client).expect("it is known").succeeded = matches!(finished.end, End::Succeeded(_));
+        self.clients.get_mut(&client).expect("it is known").succeeded =
+            matches!(finished.end, End::Succeeded(_));
         self.last_word(client);
     }
 
     pub(crate) fn open_output(&mut self, open: OpenOutput) {
-        let model = self.oracle.book.live.get(&open.reservation).map(|job| self.oracle.book.jobs[job].model.clone());
+        let model =
+            self.oracle.book.live.get(&open.reservation).map(|job| self.oracle.book.jobs[job].model.clone());
         let output = Output {
             attempt: open.attempt,
             tokens: 0,
@@ -217,7 +224,8 @@ impl World<'_> {
     /// A stream's client takes what there is; a strict one nothing before its job is durable.
     fn client_takes(&mut self, client: ClientId) {
         let state = &self.clients[&client];
-        let may_begin = self.scene.durability == Durability::Relaxed || state.submit_lsn <= self.store.durable;
+        let may_begin =
+            self.scene.durability == Durability::Relaxed || state.submit_lsn <= self.store.durable;
         if state.mode == Mode::Stream && !state.left && may_begin {
             self.take(client, u32::MAX);
         } else if state.mode == Mode::Stream && !may_begin {
@@ -260,7 +268,10 @@ impl World<'_> {
             let gave_up = self.winding && client.last_words == 0;
             if stayed && !gave_up {
                 self.oracle.judge.check(Line::OneLastWord, heard, || {
-                    format!("{id:?} ({:?}, keyed {}) heard {} last words", client.mode, client.keyed, client.last_words)
+                    format!(
+                        "{id:?} ({:?}, keyed {}) heard {} last words",
+                        client.mode, client.keyed, client.last_words
+                    )
                 });
             }
         }

@@ -68,7 +68,8 @@ impl Coverage {
     pub(crate) fn rare(&self, group: &str) -> Vec<String> {
         let counts = self.groups.get(group).into_iter().flatten();
         let rare = counts.filter(|(_, count)| **count < CHECKS_MIN);
-        rare.map(|(name, count)| format!("{group} / {name}: {count}, at least {CHECKS_MIN} are wanted")).collect()
+        rare.map(|(name, count)| format!("{group} / {name}: {count}, at least {CHECKS_MIN} are wanted"))
+            .collect()
     }
 
     /// Every group with its counts, as lines of a table.

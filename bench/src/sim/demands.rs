@@ -91,7 +91,10 @@ pub(crate) fn demands() -> Vec<Demand> {
     ask("placed", &["by the job", "by the node"]);
     ask("commands", &["done", "rejected"]);
     ask("node messages", &["result accepted", "result unknown", "standing", "drained", "banned"]);
-    ask("dead reservations", &["of an earlier epoch", "its own, late or repeated", "another node's", "never issued"]);
+    ask(
+        "dead reservations",
+        &["of an earlier epoch", "its own, late or repeated", "another node's", "never issued"],
+    );
     demands.extend(Line::ALL.iter().map(|line| {
         let least = if SELDOM.contains(line) { 1 } else { CHECKS_MIN };
         Demand { group: "oracle", name: line.word().to_owned(), least }

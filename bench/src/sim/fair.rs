@@ -254,7 +254,10 @@ impl Fair {
         if row.origin != Origin::Client || row.attempts > 1 || self.waiting.contains_key(&row.id) {
             return;
         }
-        if row.state.is_live() && row.dispatched_at.is_none_or(|at| at == row.submitted_at) && row.submitted_at == self.now {
+        if row.state.is_live()
+            && row.dispatched_at.is_none_or(|at| at == row.submitted_at)
+            && row.submitted_at == self.now
+        {
             let number = (0..NAMESPACES).find(|n| namespace(*n) == row.spec.namespace);
             let number = number.expect("only these namespaces submit");
             let cost = row.tokens_max();
@@ -308,7 +311,11 @@ impl Fair {
         let waited = self.now.since(job.since);
         let bound = bound(&job);
         self.judge.check(Line::WaitBounded, waited <= bound || self.now < START + WARM_UP, || {
-            format!("{} of {} waited {waited:?}, its bound is {bound:?}", assignment.job, namespace(job.namespace))
+            format!(
+                "{} of {} waited {waited:?}, its bound is {bound:?}",
+                assignment.job,
+                namespace(job.namespace)
+            )
         });
         let share = waited.0 * 10 / bound.0.max(1);
         self.coverage.count("waits as a part of their bound", &format!("{}0 % and more", share.min(10)));

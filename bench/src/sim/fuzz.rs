@@ -11,21 +11,21 @@ use switchbox::coordinator::command::{
 use switchbox::coordinator::effect::{Effect, Row};
 use switchbox::coordinator::event::{
     Ask, Cancel, ClientGone, Completion, Constraints, Declined, Departure, Determinism, Durability, Endpoint,
-    Environment, ErrorClass, Event, Fallbacks, Feedback, FinishReason, Heartbeat, JobError, JobSpec, Keyed, Mode,
-    ModelOffer, NodeGone, NodeHello, NodeWish, Progress, Question, Requeue, Revoked, Seen, Status, Stopped,
-    Submission, Tier, Verified, Warmth, Wish,
+    Environment, ErrorClass, Event, Fallbacks, Feedback, FinishReason, Heartbeat, JobError, JobSpec, Keyed,
+    Mode, ModelOffer, NodeGone, NodeHello, NodeWish, Progress, Question, Requeue, Revoked, Seen, Status,
+    Stopped, Submission, Tier, Verified, Warmth, Wish,
 };
 use switchbox::coordinator::integrity::{Expect, Note, Opinion, OutputDigest, Template};
 use switchbox::coordinator::job::JobRow;
 use switchbox::coordinator::ledger::{Owner, PriceRule};
-use switchbox::coordinator::snapshot::Participation;
 use switchbox::coordinator::limits::Limits;
+use switchbox::coordinator::snapshot::Participation;
 use switchbox::coordinator::standing::Trust;
 use switchbox::coordinator::{Boot, Coordinator};
 use switchbox::credits::{Credits, Price};
 use switchbox::ids::{
-    ClientId, Digest, GpuClass, IdempotencyKey, JobId, Lsn, ModelName, Namespace, NodeId, OperationId, Region,
-    ReservationId, Session, SubcloudName,
+    ClientId, Digest, GpuClass, IdempotencyKey, JobId, Lsn, ModelName, Namespace, NodeId, OperationId,
+    Region, ReservationId, Session, SubcloudName,
 };
 use switchbox::time::{Span, Time};
 
@@ -61,7 +61,8 @@ pub fn fuzz(events: u64, from: u64) -> Result<(), String> {
     let mut seed = from;
     while done < events {
         let run = catch_unwind(AssertUnwindSafe(|| Fuzz::new(seed).run()));
-        let found = run.unwrap_or_else(|panic| panicked(panic.as_ref()).violations.into_iter().next().map(|v| v.detail));
+        let found = run
+            .unwrap_or_else(|panic| panicked(panic.as_ref()).violations.into_iter().next().map(|v| v.detail));
         if let Some(found) = found {
             return Err(format!("fuzz seed {seed}: {found}\n  replay: sim --fuzz 1 --from {seed}"));
         }
@@ -82,7 +83,11 @@ impl Fuzz {
             accept_timeout: rng.ms(1, 3_000),
             attempt_timeout: rng.ms(1, 30_000),
             away_timeout: rng.ms(1, 3_000),
-            participation: Participation { blind_rate_ppm: 200_000, check_rate_ppm: 200_000, ..Default::default() },
+            participation: Participation {
+                blind_rate_ppm: 200_000,
+                check_rate_ppm: 200_000,
+                ..Default::default()
+            },
             names_max: rng.range(5, 500) as usize,
             trust: Trust::Open,
             ..Limits::default()
@@ -90,7 +95,15 @@ impl Fuzz {
         let boot = Boot { epoch: 3, secret: bytes32(8, seed), lsn: Lsn(0), at: START };
         let durability = *rng.pick(&[Durability::Strict, Durability::Relaxed]);
         let core = Coordinator::new(boot, limits, durability);
-        Self { rng, core, now: START, clients: 0, rows: Vec::new(), reservations: Vec::new(), local: Vec::new() }
+        Self {
+            rng,
+            core,
+            now: START,
+            clients: 0,
+            rows: Vec::new(),
+            reservations: Vec::new(),
+            local: Vec::new(),
+        }
     }
 
     /// What was found, if anything.
@@ -98,9 +111,13 @@ impl Fuzz {
         for number in 0..EVENTS_PER_CORE {
             let event = self.event();
             let shown = format!("{event:?}");
-            let found = self.step(event).or_else(|| number.is_multiple_of(AUDIT_EVENTS).then(|| self.audit())?);
+            let found =
+                self.step(event).or_else(|| number.is_multiple_of(AUDIT_EVENTS).then(|| self.audit())?);
             if let Some(found) = found {
-                return Some(format!("event {number}: {found}; after {}", shown.chars().take(400).collect::<String>()));
+                return Some(format!(
+                    "event {number}: {found}; after {}",
+                    shown.chars().take(400).collect::<String>()
+                ));
             }
         }
         self.audit()
@@ -112,7 +129,9 @@ impl Fuzz {
 
     fn step(&mut self, event: Event) -> Option<String> {
         let mut next = Some(event);
-        while let Some(event) = next.take().or_else(|| if self.local.is_empty() { None } else { Some(self.local.remove(0)) }) {
+        while let Some(event) =
+            next.take().or_else(|| if self.local.is_empty() { None } else { Some(self.local.remove(0)) })
+        {
             let mut effects = Vec::new();
             self.core.step(self.now, event, &mut effects);
             effects.into_iter().for_each(|effect| self.take(effect));
@@ -129,7 +148,12 @@ impl Fuzz {
             Effect::Assign { assignment, .. } => self.reservations.push(assignment.reservation),
             Effect::CloseOutput(reservation) => {
                 let delivered = self.rng.below(3) as u32;
-                self.local.push(Event::Revoked(Revoked { reservation, delivered, written: 3, written_tokens: 3 }));
+                self.local.push(Event::Revoked(Revoked {
+                    reservation,
+                    delivered,
+                    written: 3,
+                    written_tokens: 3,
+                }));
             }
             _ => {}
         }
@@ -207,7 +231,9 @@ impl Fuzz {
 
     fn reservation(&mut self) -> ReservationId {
         match self.reservations.is_empty() || self.rng.chance(15) {
-            true => ReservationId { epoch: self.rng.below(5) as u32, counter: self.number() & ((1 << 40) - 1) },
+            true => {
+                ReservationId { epoch: self.rng.below(5) as u32, counter: self.number() & ((1 << 40) - 1) }
+            }
             false => {
                 let recent = self.rng.below(self.reservations.len().min(12) as u64) as usize;
                 self.reservations[self.reservations.len() - 1 - recent]
@@ -311,7 +337,8 @@ impl Fuzz {
         spec.not_before = self.rng.chance(10).then(|| self.time());
         (spec.input_tokens, spec.output_tokens_max) = (self.rng.below(50) as u32, self.rng.below(50) as u32);
         if self.rng.chance(10) {
-            (spec.input_tokens, spec.output_tokens_max, spec.messages) = (self.small(), self.small(), self.small());
+            (spec.input_tokens, spec.output_tokens_max, spec.messages) =
+                (self.small(), self.small(), self.small());
         }
         if self.rng.chance(20) {
             spec.constraints = self.constraints();
@@ -330,7 +357,10 @@ impl Fuzz {
             let pair = |_: &mut Self| ("k".repeat(200), "v".repeat(200));
             spec.metadata = Arc::from(self.list(pair));
         }
-        Submission { spec, body: if self.rng.chance(97) { body(self.rng.below(9)) } else { Arc::from(&b""[..]) } }
+        Submission {
+            spec,
+            body: if self.rng.chance(97) { body(self.rng.below(9)) } else { Arc::from(&b""[..]) },
+        }
     }
 
     fn constraints(&mut self) -> Constraints {

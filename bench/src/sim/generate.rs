@@ -15,7 +15,8 @@ use switchbox::time::{Span, Time};
 use super::action::{Action, Canceller, Change, Joins, Reader, SubmitPlan, Trouble};
 use super::rng::{Rng, bytes32};
 use super::scene::{
-    GPUS, Kind, MODELS, NAMESPACES, NODES, REGIONS, SUBCLOUDS, Scene, body, has_tokenizer, model, name, namespace,
+    GPUS, Kind, MODELS, NAMESPACES, NODES, REGIONS, SUBCLOUDS, Scene, body, has_tokenizer, model, name,
+    namespace,
 };
 
 /// When every run begins.
@@ -72,7 +73,8 @@ fn burst(scene: &Scene, rng: &mut Rng, list: &mut Vec<Timed>) {
         let mut plan = submit(scene, at, rng);
         if rng.chance(75) {
             plan.spec.model = only.clone();
-            plan.spec.constraints = Constraints { trust: plan.spec.constraints.trust, ..Constraints::default() };
+            plan.spec.constraints =
+                Constraints { trust: plan.spec.constraints.trust, ..Constraints::default() };
         }
         list.push((at, Action::Submit(Box::new(plan))));
     }
@@ -80,7 +82,10 @@ fn burst(scene: &Scene, rng: &mut Rng, list: &mut Vec<Timed>) {
 
 fn client_action(rng: &mut Rng) -> Action {
     match rng.below(10) {
-        0..=4 => Action::Cancel { back: rng.below(30) as usize, by: *rng.pick(&[Canceller::Client, Canceller::Client, Canceller::Operator, Canceller::Stranger]) },
+        0..=4 => Action::Cancel {
+            back: rng.below(30) as usize,
+            by: *rng.pick(&[Canceller::Client, Canceller::Client, Canceller::Operator, Canceller::Stranger]),
+        },
         5 => Action::Feedback { back: rng.below(40) as usize },
         6 => Action::Requeue { pick: rng.draw() },
         _ => Action::Ask(rng.draw()),
@@ -212,10 +217,7 @@ fn of_body(before: JobSpec, body_number: u64) -> JobSpec {
 fn key_of(namespace: usize, key: u64, body_number: &mut u64, rng: &mut Rng) -> Keyed {
     let identity = namespace as u64 * 1_000 + key;
     *body_number = if rng.chance(85) { identity } else { identity + 500_000 };
-    Keyed {
-        key: IdempotencyKey(bytes32(71, identity)),
-        body: Digest(bytes32(72, *body_number)),
-    }
+    Keyed { key: IdempotencyKey(bytes32(71, identity)), body: Digest(bytes32(72, *body_number)) }
 }
 
 /// Something that must be refused, or never runs.
@@ -264,7 +266,11 @@ fn trouble(kind: Kind, rng: &mut Rng) -> Option<Trouble> {
         }
         Kind::Dying => Trouble::Dies(long),
         Kind::Partitioned => {
-            if rng.chance(80) { cut } else { Trouble::Repeats }
+            if rng.chance(80) {
+                cut
+            } else {
+                Trouble::Repeats
+            }
         }
         Kind::Wishing => Trouble::Wishes(wish(rng)),
         Kind::Lying => {
@@ -294,8 +300,14 @@ fn change(rng: &mut Rng) -> Change {
             environment,
             credits: *rng.pick(&[500, 500, 1_000, 0, -3]),
         },
-        17 => Change::Adjust { operation: 100 + rng.below(6), namespace: namespace_number, credits: *rng.pick(&[100, -50, 0]) },
-        18 | 19 => Change::Transfer { operation: 200 + rng.below(20), node, credits: rng.range(1, 200) as i64 },
+        17 => Change::Adjust {
+            operation: 100 + rng.below(6),
+            namespace: namespace_number,
+            credits: *rng.pick(&[100, -50, 0]),
+        },
+        18 | 19 => {
+            Change::Transfer { operation: 200 + rng.below(20), node, credits: rng.range(1, 200) as i64 }
+        }
         20 | 21 => Change::Price(rng.draw()),
         22 | 23 => Change::Namespace(namespace_number, rng.draw()),
         24..=26 => Change::Member { subcloud: rng.below(SUBCLOUDS.len() as u64) as usize, node, joins },

@@ -25,7 +25,8 @@ impl Write for EffectHash {
         for chunk in text.as_bytes().chunks(8) {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
-            self.0 = (self.0 ^ u64::from_le_bytes(word) ^ chunk.len() as u64).wrapping_mul(PRIME).rotate_left(23);
+            self.0 =
+                (self.0 ^ u64::from_le_bytes(word) ^ chunk.len() as u64).wrapping_mul(PRIME).rotate_left(23);
         }
         Ok(())
     }

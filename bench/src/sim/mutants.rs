@@ -16,7 +16,10 @@ pub fn run_all(seeds: Seeds) -> Result<(), String> {
     for mutant in Mutant::ALL {
         let tally = sweep(seeds, Some(mutant), AtFailure::Stop);
         let line = match tally.failures.first() {
-            Some(failure) => format!("{mutant:?}: seed {}, {}: {}", failure.seed, failure.violation.line, failure.violation.detail),
+            Some(failure) => format!(
+                "{mutant:?}: seed {}, {}: {}",
+                failure.seed, failure.violation.line, failure.violation.detail
+            ),
             None => {
                 missed.push(format!("{mutant:?}"));
                 format!("{mutant:?}: not found in {} seeds", seeds.count)

@@ -205,8 +205,9 @@ impl World<'_> {
         if node.link == session {
             let left = std::mem::take(&mut node.outbox);
             let mails = left.now.into_iter().chain(left.by_lsn.into_iter().map(|(_, mail)| mail));
-            undelivered =
-                mails.filter_map(|mail| if let Mail::Assign(a) = mail { Some(a.reservation) } else { None }).collect();
+            undelivered = mails
+                .filter_map(|mail| if let Mail::Assign(a) = mail { Some(a.reservation) } else { None })
+                .collect();
         }
         let gone = NodeGone { node: node.id.clone(), session: Session(session), undelivered };
         self.step(Event::NodeGone(gone));
@@ -319,8 +320,13 @@ impl World<'_> {
             && tokens + need(new) <= node.kv_tokens.max(need(new));
         let detail = format!(
             "{} got {} ({} tokens) beside {:?}: {of_model} of {slots} slots of {}, {} slots in all, {tokens} of {} tokens",
-            node.id, new.reservation, need(new), taken.iter().map(|a| a.reservation.to_string()).collect::<Vec<_>>(),
-            new.model, node.slots, node.kv_tokens
+            node.id,
+            new.reservation,
+            need(new),
+            taken.iter().map(|a| a.reservation.to_string()).collect::<Vec<_>>(),
+            new.model,
+            node.slots,
+            node.kv_tokens
         );
         self.oracle.judge.check(Line::CapacityKept, fits, || detail);
     }

@@ -74,7 +74,11 @@ impl World<'_> {
             for node in &self.scene.nodes {
                 let mainnet = subcloud.environment == Environment::Mainnet;
                 if rng.chance(if mainnet { 20 } else { 30 }) && node.kind != Kind::Local {
-                    self.operate(Command::JoinSubcloud(subcloud.environment, subcloud.name.clone(), node.id.clone()));
+                    self.operate(Command::JoinSubcloud(
+                        subcloud.environment,
+                        subcloud.name.clone(),
+                        node.id.clone(),
+                    ));
                 }
             }
         }
@@ -162,7 +166,9 @@ impl World<'_> {
         match *change {
             Change::Pause(ref scope) => self.operate(Command::Pause(scope.clone())),
             Change::Resume(ref scope) => self.operate(Command::Resume(scope.clone())),
-            Change::Node(node, command) => self.operate(Command::Node(self.scene.nodes[node].id.clone(), command)),
+            Change::Node(node, command) => {
+                self.operate(Command::Node(self.scene.nodes[node].id.clone(), command))
+            }
             Change::Admit(node, choice) => {
                 let trust = [Trust::Own, Trust::Approved, Trust::Open][(choice % 3) as usize];
                 self.admit(node, trust);
@@ -173,7 +179,11 @@ impl World<'_> {
             }
             Change::Adjust { operation, namespace: number, credits } => {
                 let amount = amount(operation, environment_of(operation), credits);
-                self.operate(Command::Adjust(amount, Owner::Namespace(namespace(number)), "to set it right".into()));
+                self.operate(Command::Adjust(
+                    amount,
+                    Owner::Namespace(namespace(number)),
+                    "to set it right".into(),
+                ));
             }
             Change::Transfer { operation, node, credits } => {
                 let amount = amount(operation, environment_of(operation), credits);
@@ -223,10 +233,13 @@ impl World<'_> {
         let owner = scene.owners.first().cloned();
         let by = if self.rng.chance(50) { owner } else { None };
         let by = if self.rng.chance(20) { Some(namespace(NAMESPACES - 1)) } else { by };
-        self.operate_as(by, match joins {
-            Joins::In => Command::JoinSubcloud(environment, name, node),
-            Joins::Out => Command::LeaveSubcloud(environment, name, node),
-        });
+        self.operate_as(
+            by,
+            match joins {
+                Joins::In => Command::JoinSubcloud(environment, name, node),
+                Joins::Out => Command::LeaveSubcloud(environment, name, node),
+            },
+        );
     }
 
     fn change_subcloud(&mut self, index: usize, joins: Joins) {
@@ -269,7 +282,8 @@ impl World<'_> {
     }
 
     fn name(&mut self, index: usize, reservation: Option<ReservationId>) {
-        let (Some(reservation), Some(mut result)) = (reservation, self.nodes[index].said.last().cloned()) else {
+        let (Some(reservation), Some(mut result)) = (reservation, self.nodes[index].said.last().cloned())
+        else {
             return;
         };
         result.reservation = reservation;

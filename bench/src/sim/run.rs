@@ -83,7 +83,9 @@ fn run_seed(seed: u64) -> Outcome {
         outcome.coverage.count("world", "seeds run twice");
         if again.hash != outcome.hash {
             let detail = format!("{:x} and {:x}", outcome.hash.0, again.hash.0);
-            outcome.violations.push(Violation { line: "the same seed gives the same effects".to_owned(), detail });
+            outcome
+                .violations
+                .push(Violation { line: "the same seed gives the same effects".to_owned(), detail });
         }
     }
     if seed.is_multiple_of(FAIR_SEEDS) && outcome.violations.is_empty() {
@@ -194,13 +196,16 @@ fn tell(failure: &Failure) -> Vec<String> {
     let scene = Scene::new(*seed);
     let list = actions(&scene);
     let shown = shrink(&scene, list, &violation.line);
-    let detail = trial(&scene, &shown).violations.into_iter().next().unwrap_or_else(|| violation.clone()).detail;
+    let detail =
+        trial(&scene, &shown).violations.into_iter().next().unwrap_or_else(|| violation.clone()).detail;
     let mut lines = vec![
         format!("seed {seed} broke: {}", violation.line),
         format!("  {}", violation.detail),
         format!("  shrunk to {} actions: {detail}", shown.len()),
     ];
-    lines.extend(shown.iter().take(40).map(|(at, action)| format!("    {:>6} ms  {action:?}", since_start(*at))));
+    lines.extend(
+        shown.iter().take(40).map(|(at, action)| format!("    {:>6} ms  {action:?}", since_start(*at))),
+    );
     lines.push(format!("  replay: cargo run -p switchbox-bench --release -- sim --replay {seed}"));
     lines
 }

@@ -22,7 +22,8 @@ pub(crate) fn shrink(scene: &Scene, actions: Vec<Timed>, line: &str) -> Vec<Time
             [&list[..from.min(list.len())], &list[to..]].concat()
         };
         let in_time = |_: &usize| started.elapsed() < SHRINK_TIME_MAX;
-        let shorter = (0..list.len().div_ceil(size)).take_while(in_time).map(without).find(|list| fails(list));
+        let shorter =
+            (0..list.len().div_ceil(size)).take_while(in_time).map(without).find(|list| fails(list));
         match shorter {
             Some(shorter) => (list, parts) = (shorter, parts.max(3) - 1),
             None if size == 1 => break,

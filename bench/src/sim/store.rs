@@ -62,7 +62,10 @@ impl Store {
 
     /// A job's newest row.
     pub(crate) fn job(&self, id: JobId) -> Option<&JobRow> {
-        self.rows().filter_map(|row| if let Row::Job(job) = row { Some(&**job) } else { None }).filter(|job| job.id == id).last()
+        self.rows()
+            .filter_map(|row| if let Row::Job(job) = row { Some(&**job) } else { None })
+            .filter(|job| job.id == id)
+            .last()
     }
 }
 
@@ -86,7 +89,9 @@ fn key_of(row: &Row) -> Key {
         Row::DeadLetterForgotten(job) => Ends(format!("dead {job}")),
         Row::Paused(scope) => Holds(format!("paused {scope:?}")),
         Row::Resumed(scope) => Ends(format!("paused {scope:?}")),
-        Row::Price(rule) => Holds(format!("price {:?} {:?} {:?} {:?}", rule.environment, rule.model, rule.tier, rule.from)),
+        Row::Price(rule) => {
+            Holds(format!("price {:?} {:?} {:?} {:?}", rule.environment, rule.model, rule.tier, rule.from))
+        }
         Row::Template(template) => Holds(format!("template {} {}", template.model, template.name)),
         Row::TemplateForgotten(model, name) => Ends(format!("template {model} {name}")),
         Row::Subcloud(subcloud) => Holds(format!("subcloud {:?} {}", subcloud.environment, subcloud.name)),

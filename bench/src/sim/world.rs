@@ -168,7 +168,8 @@ const FIRST_EPOCH: u32 = 1_000_000_000;
 impl<'a> World<'a> {
     /// A world in which nothing has happened yet.
     pub(crate) fn new(scene: &'a Scene, actions: &'a [Timed]) -> Self {
-        let core = Coordinator::new(boot(scene, FIRST_EPOCH, Lsn(0), START), scene.limits.clone(), scene.durability);
+        let core =
+            Coordinator::new(boot(scene, FIRST_EPOCH, Lsn(0), START), scene.limits.clone(), scene.durability);
         Self {
             scene,
             actions,
@@ -184,7 +185,12 @@ impl<'a> World<'a> {
             clients: BTreeMap::new(),
             clients_made: 0,
             mail: BTreeMap::new(),
-            nodes: scene.nodes.iter().enumerate().map(|(n, node)| NodeState::new(n, node, scene.seed)).collect(),
+            nodes: scene
+                .nodes
+                .iter()
+                .enumerate()
+                .map(|(n, node)| NodeState::new(n, node, scene.seed))
+                .collect(),
             sessions: 0,
             outputs: BTreeMap::new(),
             jobs: Vec::new(),
@@ -252,7 +258,11 @@ impl<'a> World<'a> {
         }
         let short = |effect: &Effect| format!("{effect:?}").chars().take(DIARY_CHARS).collect::<String>();
         let effects: Vec<String> = effects.iter().map(short).collect();
-        diary.push_back(format!("{} {event}\n        -> {}", since_start(self.now), effects.join("\n        -> ")));
+        diary.push_back(format!(
+            "{} {event}\n        -> {}",
+            since_start(self.now),
+            effects.join("\n        -> ")
+        ));
     }
 
     fn has_wound_down(&self) -> bool {
@@ -280,7 +290,9 @@ impl<'a> World<'a> {
             ("clients", counts.clients),
         ];
         let live = self.oracle.book.jobs.iter().filter(|(_, job)| job.state.is_live());
-        let live: Vec<String> = live.map(|(id, job)| format!("{id} {:?} {:?} {}", job.origin, job.state, since_start(job.expires_at))).collect();
+        let live: Vec<String> = live
+            .map(|(id, job)| format!("{id} {:?} {:?} {}", job.origin, job.state, since_start(job.expires_at)))
+            .collect();
         for (name, value) in gauges {
             let detail = || format!("{name} is {value} at {}; live: {live:?}", since_start(self.now));
             self.oracle.judge.check(Line::IdleZero, value == 0, detail);
@@ -440,7 +452,12 @@ impl<'a> World<'a> {
 
     fn close_output(&mut self, reservation: ReservationId) {
         let Some(output) = self.outputs.get_mut(&reservation) else {
-            return self.local(Event::Revoked(Revoked { reservation, delivered: 0, written: 0, written_tokens: 0 }));
+            return self.local(Event::Revoked(Revoked {
+                reservation,
+                delivered: 0,
+                written: 0,
+                written_tokens: 0,
+            }));
         };
         output.closed = true;
         let bytes = u64::from(output.tokens) * TOKEN_BYTES;
@@ -457,7 +474,10 @@ impl<'a> World<'a> {
 
     /// Starts a group commit of all that is written, unless one is under way: that one's end starts the next.
     pub(crate) fn sync(&mut self) {
-        if self.store.syncing.is_some() || self.store.written <= self.store.durable || self.power == Power::Off {
+        if self.store.syncing.is_some()
+            || self.store.written <= self.store.durable
+            || self.power == Power::Off
+        {
             return;
         }
         self.store.syncing = Some(self.store.written);
@@ -519,7 +539,13 @@ impl<'a> World<'a> {
         );
         let note = super::oracle::Note { word: "Recover", ..Default::default() };
         let after = self.core.lsn();
-        self.oracle.after(&Step { now: self.now, note: &note, lsn_before: lsn, lsn: after, effects: &effects });
+        self.oracle.after(&Step {
+            now: self.now,
+            note: &note,
+            lsn_before: lsn,
+            lsn: after,
+            effects: &effects,
+        });
         self.publish(after, effects);
         while let Some(event) = self.local.pop_front() {
             self.step(event);

@@ -190,6 +190,7 @@ fn the_price_in_force_at_acceptance_is_the_jobs() {
     assert_eq!(w.row(before).charged.0, 20 + 5 * 10);
     let mut w = w.restarted();
     assert!(w.now >= after(Span::from_secs(10)));
+    w.connect(remote("a", 1));
     // The price is in the job's row, and survives; so do the rules.
     let new = w.submit(|_| {});
     assert_eq!(w.row(new).hold.0, 20 + 100 * 99);
@@ -210,7 +211,8 @@ fn line(credit: i64) -> Command {
 fn what_exceeds_the_balance_is_refused_and_concurrency_cannot_overspend() {
     let mut w = world();
     w.operate(line(0));
-    let refused = |w: &World, job: ClientId| w.clients[&job].refused.as_ref().map(|r| (r.kind, r.retry_after));
+    let refused =
+        |w: &World, job: ClientId| w.clients[&job].refused.as_ref().map(|r| (r.kind, r.retry_after));
     let job = w.submit(|_| {});
     assert_eq!(refused(&w, job), Some((RefusalKind::InsufficientCredits, None)));
     assert_eq!((w.counts().holds, w.counts().jobs_queued), (0, 0));
@@ -239,7 +241,8 @@ fn an_operation_happens_once_and_its_id_means_one_thing() {
     let of = |w: &World| w.balance(Owner::Namespace(owner()));
     w.operate(Command::Deposit(w.amount(1, 100), owner()));
     let answer = w.operate(Command::Deposit(w.amount(1, 101), owner()));
-    let differs = |answer| matches!(answer, Answer::Rejected(Rejection::Ledger(LedgerRefusal::OperationDiffers)));
+    let differs =
+        |answer| matches!(answer, Answer::Rejected(Rejection::Ledger(LedgerRefusal::OperationDiffers)));
     assert!(differs(answer));
     let adjust = Command::Adjust(w.amount(2, -30), Owner::Namespace(owner()), "a mistake".into());
     w.operate(adjust.clone());
@@ -261,7 +264,8 @@ fn earnings_go_to_the_nodes_owner_only() {
     let (_, reservation) = running(&mut w);
     w.succeed(reservation);
     let earned = w.earned("a");
-    let transfer = |w: &World, operation, credits| Command::Transfer(w.amount(operation, credits), NodeId::named("a"));
+    let transfer =
+        |w: &World, operation, credits| Command::Transfer(w.amount(operation, credits), NodeId::named("a"));
     let answer = w.operate(transfer(&w, 1, 10));
     assert!(matches!(answer, Answer::Rejected(Rejection::NodeHasNoOwner)));
     w.admit("a", |settings| settings.owner = Some(Namespace::named("owner")));

@@ -102,7 +102,10 @@ fn declines_wait_but_use_no_attempt_and_lost_waits_for_nothing() {
     let reservation = w.next_of("a").expect("assigned");
     w.decline(reservation);
     let row = w.row(job);
-    assert_eq!((row.state, row.failed_attempts, row.lost_attempts, row.declines), (JobState::Queued, 0, 0, 1));
+    assert_eq!(
+        (row.state, row.failed_attempts, row.lost_attempts, row.declines),
+        (JobState::Queued, 0, 0, 1)
+    );
     assert!(row.not_before > w.now);
     w.pass(Span::from_secs(1));
     w.begin_on("a");
@@ -158,7 +161,9 @@ fn a_dead_letter_is_requeued_once_as_a_new_job() {
     let id = row.id;
     let client = w.asker();
     w.step(Event::Requeue(Requeue { client, row: Box::new(row) }));
-    let Some(Answer::Requeued { job: new }) = w.clients[&client].answers.last().cloned() else { panic!("requeued") };
+    let Some(Answer::Requeued { job: new }) = w.clients[&client].answers.last().cloned() else {
+        panic!("requeued")
+    };
     let row = w.rows[&new].clone();
     assert_eq!(row.origin, Origin::Requeued { from: id });
     assert_eq!((row.hold.0, row.expires_at), (330, w.now + Span::from_secs(30)), "a new hold, price and TTL");
@@ -167,7 +172,9 @@ fn a_dead_letter_is_requeued_once_as_a_new_job() {
     let client = w.asker();
     w.step(Event::Requeue(Requeue { client, row: Box::new(old) }));
     let again = w.clients[&client].answers.last().cloned();
-    assert!(matches!(again, Some(Answer::Rejected(Rejection::NotADeadLetter(Some(as_job)))) if as_job == new));
+    assert!(
+        matches!(again, Some(Answer::Rejected(Rejection::NotADeadLetter(Some(as_job)))) if as_job == new)
+    );
     let Some(Answer::DeadLetters(letters)) = w.ask(Question::DeadLetters(1)) else { panic!("a list") };
     assert_eq!(letters[0].requeued_as, Some(new));
     assert_eq!(job, ClientId(1));

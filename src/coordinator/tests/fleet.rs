@@ -247,13 +247,8 @@ impl World {
         let epoch = self.epoch + 1;
         let boot = Boot { epoch, secret: [4; 32], lsn, at: self.now };
         let mut effects = Vec::new();
-        let core = Coordinator::recover(
-            boot,
-            self.limits.clone(),
-            Durability::Strict,
-            rows.clone(),
-            &mut effects,
-        );
+        let core =
+            Coordinator::recover(boot, self.limits.clone(), Durability::Strict, rows.clone(), &mut effects);
         let mut world = World::around(core, self.limits.clone(), epoch, self.now);
         world.assigned = self.assigned.clone();
         world.kept_at = vec![lsn; rows.len()];

@@ -38,7 +38,10 @@ fn a_repeat_attaches_to_the_live_job_and_its_output() {
         assert_eq!((finished.chunks, finished.charged.0), (2, 12));
     }
     let reservation = w.accept();
-    assert_eq!((&w.clients[&queued].opened, &w.clients[&waits].opened), (&vec![reservation], &vec![reservation]));
+    assert_eq!(
+        (&w.clients[&queued].opened, &w.clients[&waits].opened),
+        (&vec![reservation], &vec![reservation])
+    );
 }
 
 #[test]
@@ -160,7 +163,11 @@ fn after_a_restart_keys_stand_for_what_they_stood_for() {
     }
     // A keyed stream that had been reserved was interrupted; its key starts a new job.
     let row = &w2.rows[&w.job(reserved)];
-    assert_eq!((row.state, row.end.clone()), (JobState::Cancelled, Some(End::Cancelled(CancelCause::Interrupted))));
+    assert_eq!(
+        (row.state, row.end.clone()),
+        (JobState::Cancelled, Some(End::Cancelled(CancelCause::Interrupted)))
+    );
+    w2.connect(NodeHello::local(vec![ModelOffer::warm("m".into(), 2)]));
     let again = keyed(&mut w2, 3, 1, Mode::Stream);
     assert_ne!(w2.job(again), w.job(reserved));
     let conflict = keyed(&mut w2, 2, 9, Mode::Sync);

@@ -41,7 +41,10 @@ fn an_older_or_forked_configuration_is_refused_and_nodes_are_told_of_the_newest(
     assert!(w.heard_by("a").contains(&news(5, 1)));
     w.told.clear();
     let older = configure(&mut w, 4, 9);
-    assert!(matches!(older, Answer::Rejected(Rejection::Snapshot(Refused::Older { in_force: 5, refused: 4 }))));
+    assert!(matches!(
+        older,
+        Answer::Rejected(Rejection::Snapshot(Refused::Older { in_force: 5, refused: 4 }))
+    ));
     let forked = configure(&mut w, 5, 2);
     assert!(matches!(forked, Answer::Rejected(Rejection::Snapshot(Refused::Forked { version: 5 }))));
     assert!(matches!(configure(&mut w, 5, 1), Answer::Done), "the same again");

@@ -53,7 +53,9 @@ fn the_fastest_measured_node_wins_and_the_trace_says_why() {
     let names: Vec<String> = losers.iter().map(|(node, _)| node.to_string()).collect();
     assert_eq!(names, ["middling", "slow"], "the best of the others first");
     for (_, loss) in losers {
-        assert!(matches!(loss, Loss::Slower(other) if other.sum() > score.sum() && other.decode_us > score.decode_us));
+        assert!(
+            matches!(loss, Loss::Slower(other) if other.sum() > score.sum() && other.decode_us > score.decode_us)
+        );
     }
 }
 
@@ -87,7 +89,8 @@ fn a_cold_model_costs_its_load_and_memory_of_the_beginning_helps() {
     w.beat("cold", 1);
     let again = w.submit(prefix);
     assert_eq!(w.runs_on(again).as_deref(), Some("warm"));
-    let near = w.told_of(again).any(|told| matches!(told, TraceEvent::Placed { score, .. } if score.prefix_us < 0));
+    let near =
+        w.told_of(again).any(|told| matches!(told, TraceEvent::Placed { score, .. } if score.prefix_us < 0));
     assert!(near);
 }
 
@@ -111,8 +114,6 @@ fn lists_of_nodes_are_kept_to() {
         let allowed = w.submit(|s| s.spec.constraints.allow = vec![NodeId::named(name)]);
         assert_eq!(w.runs_on(allowed).as_deref(), Some(name));
         w.leave(allowed, Departure::Abandoned);
-        let reservation = w.next_of(name).expect("assigned");
-        w.stopped(reservation, 0);
     }
     let denied = w.submit(|s| s.spec.constraints.deny = vec![NodeId::named("a"), NodeId::named("c")]);
     assert_eq!(w.runs_on(denied).as_deref(), Some("b"));
@@ -136,9 +137,7 @@ fn a_node_that_failed_a_job_is_avoided_while_another_could() {
     assert_eq!(w.runs_on(blocker).as_deref(), Some(other));
     let (reservation, blocking) = (w.begin_on(&first), w.begin_on(other));
     w.fail(reservation, ErrorClass::Node);
-    w.pass(w.limits.backoff_max);
-    w.beat("a", 1);
-    w.beat("b", 1);
+    w.pass_beating(w.limits.backoff_max, &[("a", 1), ("b", 1)]);
     assert_eq!(w.state(job), JobState::Queued, "{first} is free, but {other} is eligible");
     w.write(blocking, 1);
     w.succeed(blocking);
@@ -164,18 +163,27 @@ fn of_tokens(w: &mut World, tokens: u32) -> ClientId {
     })
 }
 
+/// Of another namespace: within one, jobs of a kind go in order.
+fn of_another(w: &mut World, tokens: u32) -> ClientId {
+    w.submit(|s| {
+        s.spec.namespace = Namespace::named("another");
+        s.spec.ttl = Span::from_secs(1_000);
+        s.spec.output_tokens_max = tokens - 10;
+    })
+}
+
 #[test]
 fn a_job_that_fits_a_node_but_not_what_is_free_blocks_lower_offers_after_a_while() {
     let mut w = roomy(4, 300);
     let (first, second) = (of_tokens(&mut w, 100), of_tokens(&mut w, 100));
     let large = of_tokens(&mut w, 250);
     assert_eq!(w.state(large), JobState::Queued);
-    let small = of_tokens(&mut w, 50);
+    let small = of_another(&mut w, 50);
     assert_eq!(w.state(small), JobState::Reserved, "there is room, and the large one hasn't waited long");
     let ids = [w.begin_on("a"), w.begin_on("a"), w.begin_on("a")];
     w.pass(FIT_WAIT);
     w.succeed(ids[2]);
-    let later = of_tokens(&mut w, 50);
+    let later = of_another(&mut w, 50);
     assert_eq!(w.state(later), JobState::Queued, "the node is kept for the large one");
     w.succeed(ids[0]);
     w.succeed(ids[1]);
@@ -214,7 +222,9 @@ fn batch_takes_what_nobody_above_could_use_until_it_has_aged() {
     let mut order = Vec::new();
     for _ in 0..4 {
         let reservation = w.accept();
-        order.extend([running, batch, standard, realtime].into_iter().find(|c| w.state(*c) == JobState::Running));
+        order.extend(
+            [running, batch, standard, realtime].into_iter().find(|c| w.state(*c) == JobState::Running),
+        );
         w.succeed(reservation);
     }
     assert_eq!(order, [running, realtime, standard, batch]);
@@ -252,7 +262,10 @@ fn paused_scopes_accept_and_wait() {
         let answer = w.operate(Command::Pause(scope.clone()));
         assert!(matches!(answer, Answer::Paused { waiting: 0, expiring: 0 }), "{answer:?}");
         let waiting = w.submit(|s| s.spec.mode = Mode::Polling);
-        assert_eq!((w.state(waiting), w.clients[&waiting].runnable), (JobState::Queued, Some(Runnable::No(Why::Paused))));
+        assert_eq!(
+            (w.state(waiting), w.clients[&waiting].runnable),
+            (JobState::Queued, Some(Runnable::No(Why::Paused)))
+        );
         let Some(Answer::Job(view)) = w.ask(Question::Job(w.job(waiting), None)) else { panic!("its view") };
         assert_eq!((view.runnable, view.starts_at), (Runnable::No(Why::Paused), None));
         let brief = w.submit(|s| s.spec.ttl = Span::from_secs(5));
@@ -280,7 +293,10 @@ fn not_before_its_time() {
         s.spec.mode = Mode::Polling;
         s.spec.not_before = Some(at);
     });
-    assert_eq!((w.state(job), w.clients[&job].runnable), (JobState::Queued, Some(Runnable::No(Why::TooEarly))));
+    assert_eq!(
+        (w.state(job), w.clients[&job].runnable),
+        (JobState::Queued, Some(Runnable::No(Why::TooEarly)))
+    );
     w.pass(Span::from_ms(9_990));
     assert_eq!(w.state(job), JobState::Queued);
     w.pass(Span::from_ms(10));

@@ -77,7 +77,11 @@ fn a_remote_reservation_is_lost_when_it_is_not_listed_or_nobody_comes() {
         let mut w = w.restarted();
         w.pass(w.limits.away_timeout);
         let row = &w.rows[&job];
-        assert_eq!((row.state, row.lost_attempts, row.failed_attempts), (JobState::Queued, 1, 0), "begun: {begun}");
+        assert_eq!(
+            (row.state, row.lost_attempts, row.failed_attempts),
+            (JobState::Queued, 1, 0),
+            "begun: {begun}"
+        );
     }
 }
 
@@ -118,19 +122,6 @@ fn what_takes_the_box_down_is_tried_alone_once_more_and_then_a_dead_letter() {
     assert_eq!(w.counts().jobs_reserved, 1, "no crash loop: the other one runs");
 }
 
-#[test]
-fn a_lost_box_is_waited_for_until_it_is_alone() {
-    let mut w = World::new(2, Limits::default());
-    w.submit(polling);
-    w.accept();
-    let mut w = w.restarted();
-    let first = w.submit(polling);
-    w.connect(NodeHello::local(vec![ModelOffer::warm("m".into(), 2)]));
-    let cut = *w.rows.keys().next().expect("two jobs");
-    let alone = [state(&w, cut), w.state(first)].into_iter().filter(|s| *s == JobState::Reserved).count();
-    assert_eq!(alone, 1, "never side by side");
-}
-
 /// A little of everything.
 fn story() -> World {
     let limits = Limits { attempts_max: 1, ..open() };
@@ -147,7 +138,11 @@ fn story() -> World {
         allowed: Allowed::Everyone,
         nodes: BTreeSet::new(),
     })));
-    w.operate(Command::JoinSubcloud(Environment::Mainnet, "lab".parse().expect("a name"), NodeId::named("a")));
+    w.operate(Command::JoinSubcloud(
+        Environment::Mainnet,
+        "lab".parse().expect("a name"),
+        NodeId::named("a"),
+    ));
     w.operate(Command::Deposit(w.amount(1, 10_000), crate::ids::Namespace::default_namespace()));
     w.operate(Command::PutPrice(super::super::ledger::PriceRule {
         environment: None,
@@ -200,7 +195,12 @@ fn every_prefix_of_a_story_recovers_into_a_clean_core() {
         again.pass(Span::from_secs(20));
         again.pass(Span::from_secs(100));
         assert!(again.counts().foreign_messages == 0, "at {lsn}");
-        assert!(again.faults("a").iter().all(|fault| w.rows.is_empty() || !format!("{fault}").contains("another node")));
+        assert!(
+            again
+                .faults("a")
+                .iter()
+                .all(|fault| w.rows.is_empty() || !format!("{fault}").contains("another node"))
+        );
     }
 }
 
@@ -214,6 +214,7 @@ fn keys_pauses_nodes_exclusions_prices_subclouds_and_dead_letters_survive() {
     let (standing, row) = again.seen("a");
     assert_eq!((standing, row.owner.is_some()), (Standing::Excluded, true));
     assert!(row.exclusion.is_some());
+    again.connect(remote("a", 2));
     let batch = again.submit(|s| {
         polling(s);
         s.spec.tier = Tier::Batch;

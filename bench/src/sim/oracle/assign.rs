@@ -127,7 +127,9 @@ impl Oracle {
         let line = if fills { Line::BatchIdleOnly } else { Line::TierOrder };
         if rivals > 0 || !self.book.waiting.is_empty() {
             self.judge.check(line, passed_over.is_none(), || {
-                format!("{id} ({tier:?}) went to {node}, though {passed_over:?} of a higher tier waits for it")
+                format!(
+                    "{id} ({tier:?}) went to {node}, though {passed_over:?} of a higher tier waits for it"
+                )
             });
         }
     }

@@ -179,7 +179,8 @@ impl Book {
                 self.live.insert(*reservation, row.id);
             }
         }
-        if let (Origin::Test { node }, JobState::Succeeded, Some(at)) = (&row.origin, row.state, row.ended_at) {
+        if let (Origin::Test { node }, JobState::Succeeded, Some(at)) = (&row.origin, row.state, row.ended_at)
+        {
             self.tested.insert((node.clone(), row.model.clone()), at);
         }
         self.jobs.insert(row.id, facts);

@@ -72,7 +72,9 @@ pub(crate) fn charge(ending: &Ending<'_>) -> Charge {
     match ending.after.end.as_ref() {
         Some(End::Succeeded(_)) => succeeded(ending),
         Some(End::Cancelled(CancelCause::Client)) => cancelled(ending),
-        Some(End::Cancelled(CancelCause::Operator | CancelCause::Shutdown)) => free("cancelled by the operator"),
+        Some(End::Cancelled(CancelCause::Operator | CancelCause::Shutdown)) => {
+            free("cancelled by the operator")
+        }
         Some(End::Cancelled(CancelCause::Interrupted)) => free("interrupted"),
         Some(End::Failed(_)) => free("failed"),
         Some(End::Expired) => free("expired"),
@@ -124,7 +126,10 @@ fn cancelled(ending: &Ending<'_>) -> Charge {
         LastWord::Stopped(stopped) if stopped.input_tokens > 0 => {
             let output = u64::from(stopped.output_tokens.min(written.unwrap_or(0)));
             let input = input_of(before, stopped.input_tokens);
-            case("cancelled by the client, stopped after it began", vec![cost(price_of(before), input, 0, output)])
+            case(
+                "cancelled by the client, stopped after it began",
+                vec![cost(price_of(before), input, 0, output)],
+            )
         }
         LastWord::Stopped(_) => case("cancelled by the client before the node began", vec![0]),
         LastWord::Result(result) => {

@@ -39,16 +39,22 @@ impl Oracle {
             let issued = self.issued.get(reservation);
             let own = issued.is_some_and(|(node, _)| Some(node) == step.note.node.as_ref());
             let earlier = reservation.epoch < self.epoch;
-            self.coverage.count("dead reservations", match (earlier, own, issued.is_some()) {
-                (true, ..) => "of an earlier epoch",
-                (false, true, _) => "its own, late or repeated",
-                (false, false, true) => "another node's",
-                (false, false, false) => "never issued",
-            });
+            self.coverage.count(
+                "dead reservations",
+                match (earlier, own, issued.is_some()) {
+                    (true, ..) => "of an earlier epoch",
+                    (false, true, _) => "its own, late or repeated",
+                    (false, false, true) => "another node's",
+                    (false, false, false) => "never issued",
+                },
+            );
             if own || earlier {
                 let faults = self.faults_of(step.note.node.as_ref());
                 self.judge.check(Line::HonestNotStruck, faults == faults_before, || {
-                    format!("{:?} was struck for {reservation}: {faults_before} faults became {faults}", step.note.node)
+                    format!(
+                        "{:?} was struck for {reservation}: {faults_before} faults became {faults}",
+                        step.note.node
+                    )
                 });
             }
         }
@@ -77,7 +83,10 @@ impl Oracle {
                 self.coverage.count("fault", &format!("{fault:?}"));
                 let just = self.is_just(step.note, &row.node, fault);
                 self.judge.check(Line::HonestNotStruck, just, || {
-                    format!("{} was struck with {fault:?} on {} {:?}", row.node, step.note.word, step.note.named)
+                    format!(
+                        "{} was struck with {fault:?} on {} {:?}",
+                        row.node, step.note.word, step.note.named
+                    )
                 });
             }
         }
@@ -93,11 +102,15 @@ impl Oracle {
             Fault::BadSignature => own_word && note.word == "BadSignature",
             Fault::UnissuedReservation => {
                 let unissued = |r: &ReservationId| r.epoch == self.epoch && issued_to(r).is_none();
-                own_word && (note.named.iter().any(unissued) || note.results.iter().any(|r| unissued(&r.reservation)))
+                own_word
+                    && (note.named.iter().any(unissued)
+                        || note.results.iter().any(|r| unissued(&r.reservation)))
             }
             Fault::ForeignReservation => {
                 let foreign = |r: &ReservationId| issued_to(r).is_some_and(|owner| owner != node);
-                own_word && (note.named.iter().any(foreign) || note.results.iter().any(|r| foreign(&r.reservation)))
+                own_word
+                    && (note.named.iter().any(foreign)
+                        || note.results.iter().any(|r| foreign(&r.reservation)))
             }
             Fault::AttemptFailed | Fault::FailedCheck => {
                 let spoken = closed.is_some_and(|reservation| self.spoken.contains(reservation));
@@ -126,14 +139,15 @@ impl Oracle {
         }
         let lasts = row.exclusion.as_ref().is_some_and(|e| e.until >= excluded.until);
         self.judge.check(Line::CooldownKept, lasts || pardoned, || {
-            format!("{} was excluded until {:?}; after {} it is {:?}", row.node, excluded.until, step.note.word, row.exclusion)
+            format!(
+                "{} was excluded until {:?}; after {} it is {:?}",
+                row.node, excluded.until, step.note.word, row.exclusion
+            )
         });
     }
 
     fn check_flips(&mut self, step: &Step<'_>, before: &NodeRow, row: &NodeRow) {
-        let commanded = |command: NodeCommand| {
-            matches!(&step.note.command, Some((None, Command::Node(node, c))) if *node == row.node && *c == command)
-        };
+        let commanded = |command: NodeCommand| matches!(&step.note.command, Some((None, Command::Node(node, c))) if *node == row.node && *c == command);
         for (word, holds, begins, ends) in FACTS {
             let (was, is) = (holds(before), holds(row));
             if was != is {
@@ -167,7 +181,8 @@ impl Oracle {
         }
         self.coverage.count("commands", "done");
         let shows = self.shows(command);
-        self.judge.check(Line::CommandTaken, shows, || format!("{command:?} was answered as done, and isn't"));
+        self.judge
+            .check(Line::CommandTaken, shows, || format!("{command:?} was answered as done, and isn't"));
     }
 
     fn shows(&self, command: &Command) -> bool {
@@ -179,12 +194,15 @@ impl Oracle {
             }
             Command::Pause(scope) => self.book.paused.contains(scope),
             Command::Resume(scope) => !self.book.paused.contains(scope),
-            Command::PutNamespace(settings) => self.book.namespaces.get(&settings.namespace) == Some(settings),
+            Command::PutNamespace(settings) => {
+                self.book.namespaces.get(&settings.namespace) == Some(settings)
+            }
             Command::AdmitNode(settings) => {
                 self.book.nodes.get(&settings.node).is_some_and(|row| row.trust == settings.trust)
             }
             Command::Deposit(amount, namespace) => {
-                let id = PostingId { subject: Subject::Operation(amount.operation), step: LedgerStep::Deposit };
+                let id =
+                    PostingId { subject: Subject::Operation(amount.operation), step: LedgerStep::Deposit };
                 let leg = (Owner::Namespace(namespace.clone()), amount.credits);
                 self.book.postings.get(&id).is_some_and(|posting| posting.legs.contains(&leg))
             }

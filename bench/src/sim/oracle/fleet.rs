@@ -151,7 +151,9 @@ impl Fleet {
     /// A node other than those that failed the job, which has nothing to do and could take it.
     pub(crate) fn idle_other(&self, ask: &AskNode<'_>) -> Option<NodeId> {
         let room = |known: &Presence| {
-            known.hello.kv_tokens >= ask.job.tokens_max() && known.hello.slots > 0 && serves_slots(known, ask.job)
+            known.hello.kv_tokens >= ask.job.tokens_max()
+                && known.hello.slots > 0
+                && serves_slots(known, ask.job)
         };
         let other = |(node, known): &(&NodeId, &Presence)| {
             *node != ask.node
@@ -183,7 +185,11 @@ fn serves(known: &Presence, job: &JobFacts) -> Result<(), (Line, String)> {
     let serves = known.hello.models.iter().any(|offer| {
         offer.model == job.model && version.is_none_or(|version| offer.version.as_ref() == Some(version))
     });
-    if serves { Ok(()) } else { Err((Line::ModelKept, format!("it doesn't serve {} {version:?}", job.model))) }
+    if serves {
+        Ok(())
+    } else {
+        Err((Line::ModelKept, format!("it doesn't serve {} {version:?}", job.model)))
+    }
 }
 
 fn trusted(ask: &AskNode<'_>, row: &NodeRow) -> Result<(), (Line, String)> {
@@ -225,7 +231,8 @@ fn reaches(ask: &AskNode<'_>, known: &Presence, row: &NodeRow) -> Result<(), (Li
     let environment = ask.job.spec.environment;
     let of_environment = || ask.book.subclouds.values().filter(|s| s.environment == environment);
     let Some(name) = &ask.job.spec.constraints.subcloud else {
-        let isolated = of_environment().any(|s| s.isolate == Isolation::Isolated && s.nodes.contains(ask.node));
+        let isolated =
+            of_environment().any(|s| s.isolate == Isolation::Isolated && s.nodes.contains(ask.node));
         // Blind jobs look for dishonest nodes wherever they are.
         return match isolated && !matches!(ask.job.origin, Origin::Blind { .. }) {
             true => Err((Line::SubcloudKept, "the node left the global pool".to_owned())),

@@ -22,14 +22,17 @@ impl Oracle {
             Some(rival) if rival.epoch < job.epoch => Line::KeyOutlivesCrash,
             _ => Line::KeyOneJob,
         };
-        self.judge.check(line, rival.is_none(), || format!("{job} was made although {rival:?} stands for its key"));
+        self.judge
+            .check(line, rival.is_none(), || format!("{job} was made although {rival:?} stands for its key"));
     }
 
     /// What a keyed submit is answered with.
     pub(super) fn check_submit(&mut self, step: &Step<'_>, key_job: Option<JobId>) {
         let Some((client, spec)) = &step.note.submit else { return };
         let refused = step.effects.iter().find_map(|effect| match effect {
-            Effect::ToClient { client: to, reply: Reply::Refused(refusal), .. } if to == client => Some(refusal),
+            Effect::ToClient { client: to, reply: Reply::Refused(refusal), .. } if to == client => {
+                Some(refusal)
+            }
             _ => None,
         });
         if let Some(refusal) = refused {
@@ -58,7 +61,9 @@ impl Oracle {
 
     fn check_attached(&mut self, step: &Step<'_>, client: switchbox::ids::ClientId, job: JobId) {
         let accepted = step.effects.iter().find_map(|effect| match effect {
-            Effect::ToClient { client: to, reply: Reply::Accepted { job, .. }, .. } if *to == client => Some(*job),
+            Effect::ToClient { client: to, reply: Reply::Accepted { job, .. }, .. } if *to == client => {
+                Some(*job)
+            }
             _ => None,
         });
         self.judge.check(Line::KeyOneJob, accepted.is_none_or(|accepted| accepted == job), || {

@@ -110,7 +110,9 @@ impl Oracle {
         self.coverage.count("events", note.word);
         match event {
             Event::Submit(client, submission) => note.submit = Some((*client, submission.spec.clone())),
-            Event::Operate(operation) => note.command = Some((operation.by.clone(), operation.command.clone())),
+            Event::Operate(operation) => {
+                note.command = Some((operation.by.clone(), operation.command.clone()))
+            }
             Event::NodeConnected(hello) => {
                 note.node = Some(hello.node.clone());
                 note.results = hello.results.iter().map(|result| result.clone().into_inner()).collect();

@@ -20,7 +20,9 @@ fn may_show(before: Option<JobState>, after: JobState) -> bool {
         None => matches!(after, Queued | Reserved),
         Some(Queued) => matches!(after, Queued | Reserved | Failed | Cancelled | Expired),
         Some(Reserved) => true,
-        Some(Running) => matches!(after, Queued | Reserved | Running | Succeeded | Failed | Cancelled | Expired),
+        Some(Running) => {
+            matches!(after, Queued | Reserved | Running | Succeeded | Failed | Cancelled | Expired)
+        }
         Some(Succeeded | Failed | Cancelled | Expired) => false,
     }
 }
@@ -28,7 +30,11 @@ fn may_show(before: Option<JobState>, after: JobState) -> bool {
 impl Oracle {
     /// Rows of a step have no order among themselves: postings are looked at first, for others rest on them.
     pub(super) fn on_rows(&mut self, step: &Step<'_>) {
-        let rows = || step.effects.iter().filter_map(|effect| if let Effect::Row(row) = effect { Some(row) } else { None });
+        let rows = || {
+            step.effects
+                .iter()
+                .filter_map(|effect| if let Effect::Row(row) = effect { Some(row) } else { None })
+        };
         for row in rows() {
             if let Row::Posting(posting) = row {
                 self.on_posting_row(posting);
@@ -63,7 +69,8 @@ impl Oracle {
         let same_end = state == Some(after.state) && state.is_some_and(|s| !s.is_live());
         self.judge.check(
             Line::Transition,
-            (may_show(state, after.state) && (!ran_on || moved)) || (same_end && is_unchanged(&before, &after)),
+            (may_show(state, after.state) && (!ran_on || moved))
+                || (same_end && is_unchanged(&before, &after)),
             || format!("{}: {state:?} became {:?} on {}", row.id, after.state, step.note.word),
         );
         self.cover_transition(state, after.state);
@@ -95,13 +102,16 @@ impl Oracle {
 
     fn on_new_job(&mut self, step: &Step<'_>, job: JobId, facts: &JobFacts) {
         self.accepted_lsn.insert(job, step.lsn);
-        self.coverage.count("origin", match facts.origin {
-            Origin::Client => "client",
-            Origin::Requeued { .. } => "requeued",
-            Origin::Test { .. } => "test",
-            Origin::Blind { .. } => "blind",
-            Origin::Validation { .. } => "validation",
-        });
+        self.coverage.count(
+            "origin",
+            match facts.origin {
+                Origin::Client => "client",
+                Origin::Requeued { .. } => "requeued",
+                Origin::Test { .. } => "test",
+                Origin::Blind { .. } => "blind",
+                Origin::Validation { .. } => "validation",
+            },
+        );
         self.check_new_key(job, facts);
         let worst = worst_case(facts);
         self.judge.check(Line::HoldIsWorstCase, facts.hold == worst, || {
@@ -132,17 +142,22 @@ impl Oracle {
                 format!("{} succeeded on {} that isn't its live reservation's", row.id, step.note.word)
             });
         }
-        let written_tokens =
-            reservation.and_then(|(reservation, _)| self.revoked.get(&reservation)).map(|(_, tokens)| *tokens);
+        let written_tokens = reservation
+            .and_then(|(reservation, _)| self.revoked.get(&reservation))
+            .map(|(_, tokens)| *tokens);
         let expected = charge(&Ending { before, after, word: &word, written_tokens });
         self.coverage.count("charge", expected.case);
         let capped = |amount: &i64| (*amount).min(before.map_or(i64::MAX, |b| b.hold));
-        self.judge.check(Line::ChargeRule, expected.amounts.iter().any(|a| capped(a) == after.charged), || {
-            format!(
-                "{} ({}) was charged {}, expected {:?}; {word:?}, written {written_tokens:?}, {:?}",
-                row.id, expected.case, after.charged, expected.amounts, after.prices
-            )
-        });
+        self.judge.check(
+            Line::ChargeRule,
+            expected.amounts.iter().any(|a| capped(a) == after.charged),
+            || {
+                format!(
+                    "{} ({}) was charged {}, expected {:?}; {word:?}, written {written_tokens:?}, {:?}",
+                    row.id, expected.case, after.charged, expected.amounts, after.prices
+                )
+            },
+        );
         let held = before.map_or(0, |before| before.hold);
         self.judge.check(Line::ChargeWithinHold, after.charged <= held, || {
             format!("{} held {held}, and was charged {}", row.id, after.charged)
@@ -171,12 +186,15 @@ impl Oracle {
         self.judge.check(Line::PostedOnce, before.is_none(), || {
             format!("{posting:?} was posted before as {before:?}")
         });
-        self.coverage.count("ledger", match posting.id.step {
-            LedgerStep::Capture => "capture",
-            LedgerStep::Deposit => "deposit",
-            LedgerStep::Adjust => "adjust",
-            LedgerStep::Transfer => "transfer",
-        });
+        self.coverage.count(
+            "ledger",
+            match posting.id.step {
+                LedgerStep::Capture => "capture",
+                LedgerStep::Deposit => "deposit",
+                LedgerStep::Adjust => "adjust",
+                LedgerStep::Transfer => "transfer",
+            },
+        );
         self.book.apply(&Row::Posting(posting.clone()));
     }
 
@@ -187,7 +205,9 @@ impl Oracle {
                 || note.results.iter().any(|result| result.reservation == *reservation);
             named && note.node.as_ref() == Some(node)
         });
-        self.judge.check(Line::StaleInert, begun, || format!("{job} runs, but {} isn't its node's word", note.word));
+        self.judge.check(Line::StaleInert, begun, || {
+            format!("{job} runs, but {} isn't its node's word", note.word)
+        });
     }
 }
 

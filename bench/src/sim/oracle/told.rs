@@ -52,7 +52,8 @@ impl Oracle {
     pub(super) fn check_told(&mut self) {
         for job in &self.told.accepted {
             let known = self.book.jobs.contains_key(job);
-            self.judge.check(Line::AckSurvives, known, || format!("{job} was accepted, and is gone after a crash"));
+            self.judge
+                .check(Line::AckSurvives, known, || format!("{job} was accepted, and is gone after a crash"));
         }
         for (job, end) in &self.told.ended {
             let kept = self.book.jobs.get(job).and_then(|facts| facts.end.as_ref());
@@ -64,7 +65,9 @@ impl Oracle {
             let job = self.issued.get(reservation).map(|(_, job)| *job);
             let state = job.and_then(|job| self.book.jobs.get(&job)).map(|facts| facts.state);
             self.judge.check(Line::AckSurvives, state.is_some_and(|state| !state.is_live()), || {
-                format!("the result of {reservation} was said to be kept, and after a crash {job:?} is {state:?}")
+                format!(
+                    "the result of {reservation} was said to be kept, and after a crash {job:?} is {state:?}"
+                )
             });
         }
     }
@@ -83,9 +86,11 @@ impl Oracle {
         }
         if step.note.word == "Completed" {
             let welcome = self.is_welcome(step);
-            self.judge.check(Line::ResultAnswered, answered == 1 || !welcome || self.answered_later(step), || {
-                format!("the result of {:?} was answered {answered} times", step.note.named)
-            });
+            self.judge.check(
+                Line::ResultAnswered,
+                answered == 1 || !welcome || self.answered_later(step),
+                || format!("the result of {:?} was answered {answered} times", step.note.named),
+            );
         }
     }
 
@@ -147,7 +152,8 @@ impl Oracle {
             When::Durable(lsn) => lsn >= rests_on,
             When::Now => may_go,
         };
-        self.judge.check(Line::AckWaits, waits, || format!("{what} rests on {rests_on:?}, but leaves {when:?}"));
+        self.judge
+            .check(Line::AckWaits, waits, || format!("{what} rests on {rests_on:?}, but leaves {when:?}"));
     }
 }
 
