@@ -183,11 +183,14 @@ fn a_job_that_fits_a_node_but_not_what_is_free_blocks_lower_offers_after_a_while
     let ids = [w.begin_on("a"), w.begin_on("a"), w.begin_on("a")];
     w.pass(FIT_WAIT);
     w.succeed(ids[2]);
-    let later = of_another(&mut w, 50);
+    let later = w.submit(|s| {
+        s.spec.tier = Tier::Batch;
+        s.spec.ttl = Span::from_secs(1_000);
+    });
     assert_eq!(w.state(later), JobState::Queued, "the node is kept for the large one");
     w.succeed(ids[0]);
     w.succeed(ids[1]);
-    assert_eq!((w.state(large), w.state(later)), (JobState::Reserved, JobState::Reserved));
+    assert_eq!((w.state(large), w.state(later)), (JobState::Reserved, JobState::Queued), "110 of 50 left");
     assert_eq!((w.state(first), w.state(second)), (JobState::Succeeded, JobState::Succeeded));
 }
 
