@@ -53,6 +53,11 @@ impl EpochId {
     }
 }
 
+/// Whether an id can be filed: no other was ever given, but a node may name one.
+pub(super) fn is_countable(id: impl Into<EpochId>) -> bool {
+    id.into().counter < COUNTER_END
+}
+
 /// A taken slot. The counter is kept one higher, so that an empty slot takes no extra room.
 #[derive(Debug, Clone, Copy)]
 struct Slot<V> {

@@ -55,8 +55,7 @@ impl Coordinator {
         let key = self.begin_job(submission, origin, admitted, client.into_iter().collect());
         if is_client
             && self.refuses_unrunnable(namespace)
-            && let Some(why) = self.reason_against(key, 0)
-            && self.jobs[key].row.spec.fallbacks.models.is_empty()
+            && let Some(why) = self.reason_against_all(key)
         {
             self.unbegin(key);
             return Err(RefusalKind::Unrunnable(why));

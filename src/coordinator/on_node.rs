@@ -344,7 +344,7 @@ impl Coordinator {
     }
 
     /// A result that is kept: a repeat of it is answered the same way.
-    fn accept_result(&mut self, id: ReservationId) {
+    pub(super) fn accept_result(&mut self, id: ReservationId) {
         const RESULTS_KEPT_MAX: usize = 16_384;
         if self.accepted_results.insert(id) && self.accepted_results.len() > RESULTS_KEPT_MAX {
             self.accepted_results.pop_first();

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::Coordinator;
 use super::backlog::Selection;
 use super::event::Tier;
+use super::fleet::Capacity;
 use super::job::{Job, Waits};
 use super::limits::{CANDIDATES_MAX, PLACE_LOOKS_MAX};
 use super::names::{LaneKey, NodeKey};
@@ -255,6 +256,10 @@ impl Coordinator {
     /// Lets a node take what is next for it, as long as it has room. `came` is the job that asked for it.
     fn offer(&mut self, node: NodeKey, looks: &mut u32, mut came: Option<(Key, Considered)>) -> Offered {
         let mut offered = Offered::Nothing;
+        // Jobs that it gave back, whose `Revoked` comes next, go before whoever came later: it is offered again then.
+        if self.fleet.held_by(node).any(|held| held.capacity == Capacity::Free && held.job.is_some()) {
+            return offered;
+        }
         let mut from = self.fleet.node_mut(node).later.take();
         while *looks > 0 && self.fleet.node(node).has_any_slot() && self.fleet.node(node).is_here() {
             let mut findings = Vec::new();

@@ -65,6 +65,8 @@ impl Coordinator {
         core.subclouds = Subclouds::recover(subclouds);
         // A configuration that was in force passed its checks then; one that doesn't any more isn't.
         core.snapshots = Snapshots::recover(snapshots).0;
+        let in_force: Vec<_> = core.snapshots.iter().cloned().collect();
+        in_force.iter().for_each(|snapshot| core.limits.adopt(snapshot));
         jobs.sort_by_key(|job| job.id);
         // Before any of them waits again: places are never given twice.
         core.sequences_given = jobs.iter().map(|job| job.sequence).max().unwrap_or(0);
@@ -130,6 +132,9 @@ impl Coordinator {
 
     fn restore(&mut self, mut row: JobRow) {
         if !row.state.is_live() {
+            // Its node may not have heard yet that the answer is kept.
+            let answers = row.history.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Succeeded);
+            answers.for_each(|attempt| self.accept_result(attempt.reservation));
             let body_bytes = row.body.as_ref().map_or(0, |body| body.len() as u64);
             self.finished.push_back((row.id, body_bytes));
             self.finished_bytes += body_bytes;
@@ -236,7 +241,11 @@ impl Coordinator {
         let first_output_due = now + self.limits.first_output_timeout;
         let due = match began {
             Began::Yes => (first_output_due.min(attempt_due), Deadline::FirstOutput),
-            Began::No => ((now + self.limits.away_timeout).min(attempt_due), Deadline::Accept),
+            // Past its time away the node has lost it, which isn't the same as not having accepted it.
+            Began::No => {
+                let lost_at = now + self.limits.away_timeout;
+                ((lost_at + self.limits.accept_timeout).min(attempt_due), Deadline::Accept)
+            }
         };
         let due = if due.0 == attempt_due { (attempt_due, Deadline::Attempt) } else { due };
         let timer = Some(self.timers.set(due.0, Timer::Reservation(id)));

@@ -8,8 +8,8 @@ use super::event::{Completion, Heartbeat, Held, ModelOffer, NodeGone, NodeHello,
 use super::fleet::{Began, Capacity, Deadline, Ending, Reservation, ReservationState, Serving};
 use super::mutant::mutant;
 use super::names::{ModelKey, NodeKey};
-use super::standing::{Environments, Fault, MODELS_PER_NODE_MAX, NodeRow, Party, Trust};
-use super::{Coordinator, Timer};
+use super::standing::{Environments, Fault, MODELS_PER_NODE_MAX, NodeRow, Party, Standing, Trust};
+use super::{Coordinator, Timer, index};
 use crate::ids::{NodeId, ReservationId, Session};
 
 /// Reservations and results that a node may list; what is beyond counts as not listed.
@@ -36,6 +36,8 @@ impl Coordinator {
         self.take_results(results);
         self.take_running(key, session, running);
         self.lose_unlisted(key, session);
+        // A new connection hasn't heard where it stands, though that may be where it stood.
+        self.fleet.node_mut(key).stood = Standing::Away;
         self.restand(key);
         self.offer_configurations(key, &configurations);
         self.room_on(key);
@@ -110,10 +112,12 @@ impl Coordinator {
                 }
                 None => {
                     self.counts.late_messages += 1;
+                    // What was never issued takes nothing: it may be issued yet, and then be somebody else's.
                     if self.was_never_issued(id) {
                         self.fault(key, Fault::UnissuedReservation);
+                    } else if index::is_countable(id) {
+                        self.readmit(key, session, &held);
                     }
-                    self.readmit(key, session, &held);
                 }
             }
         }
@@ -211,6 +215,7 @@ impl Coordinator {
             self.fleet.node_mut(key).heard_at = now;
             self.restand(key);
             self.room_on(key);
+            // While it was away and idle, nothing was due.
             self.arm_node(key);
         }
         if self.fleet.node_mut(key).heard(beat, &warm, now) {

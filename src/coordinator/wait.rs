@@ -2,7 +2,7 @@
 
 use super::backlog::{Arrival, Home, LaneOf};
 use super::effect::Why;
-use super::eligibility::{Need, Shape};
+use super::eligibility::{FallsBack, Need, Shape};
 use super::event::Environment;
 use super::fleet::Picky;
 use super::job::{JobState, Waits};
@@ -50,6 +50,10 @@ impl Coordinator {
         let arrival = Arrival { key, lane, tier, namespace, sequence, stamp, waited };
         let place = self.backlog.insert(arrival, self.now);
         job.waits = Waits::ForNode(place);
+        // Nobody can serve it yet, on this model or another: whoever comes may serve the other.
+        if job.need.shape.falls_back == FallsBack::Yes && self.fleet.lanes.of(lane).eligible.is_empty() {
+            self.deserted.insert(lane);
+        }
         self.placing.arrivals.push_back(row.id);
     }
 
@@ -168,6 +172,13 @@ impl Coordinator {
         Some(furthest)
     }
 
+    /// Why no node could serve a job on the model that was asked for; `None` if one could, or could on another.
+    pub(super) fn reason_against_all(&self, key: Key) -> Option<Why> {
+        let fallbacks = 1..=self.jobs[key].row.spec.fallbacks.models.len() as u32;
+        let nobody = fallbacks.into_iter().all(|index| !self.is_servable(key, index));
+        self.reason_against(key, 0).filter(|_| nobody)
+    }
+
     /// Undoes `file`.
     pub(super) fn leave_queue(&mut self, key: Key) {
         let job = &mut self.jobs[key];
@@ -211,7 +222,7 @@ fn is_listed(spec: &super::event::JobSpec, node: &crate::ids::NodeId) -> bool {
 
 /// The shape of a lane whose jobs are looked at one by one.
 fn any_shape() -> Shape {
-    use super::eligibility::{FallsBack, StandsIn};
+    use super::eligibility::StandsIn;
     Shape {
         trust: Trust::Open,
         version: None,

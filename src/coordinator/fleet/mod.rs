@@ -117,6 +117,14 @@ impl Fleet {
         }
         self.slots_total -= u64::from(node.slots);
         node.arrive(hello, models, now);
+        // After a restart its reservations are known before its models are.
+        for serving in &mut node.models {
+            let takes = |held: &&Key| {
+                let reservation = &self.reservations[**held];
+                reservation.model == Some(serving.model) && reservation.capacity == Capacity::Taken
+            };
+            serving.taken = node.holds.iter().filter(takes).count() as u32;
+        }
         self.slots_total += u64::from(node.slots);
         for serving in &node.models {
             let at = serving.model.index();

@@ -1,9 +1,11 @@
-//! What the driver, the clients and the node do around the core, without threads or time of their own.
+//! What the driver, the clients and the nodes do around the core, without threads or time of their own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::super::effect::{Answer, Effect, End, Finished, Refusal, Reply, Row};
+use super::super::effect::{
+    Answer, Assignment, Effect, End, Finished, Lookup, NodeMessage, Refusal, Reply, Row, Runnable,
+};
 use super::super::event::*;
 use super::super::job::JobState;
 use super::super::limits::Limits;
@@ -28,6 +30,8 @@ pub(super) struct ClientView {
     /// Outputs that were opened for it, in order.
     pub(super) opened: Vec<ReservationId>,
     pub(super) finished: Option<Finished>,
+    /// Whether the job could run when it was accepted.
+    pub(super) runnable: Option<Runnable>,
     pub(super) answers: Vec<Answer>,
     pub(super) gone: bool,
 }
@@ -46,6 +50,16 @@ pub(super) struct World {
     pub(super) reservations: Vec<ReservationId>,
     pub(super) rows: BTreeMap<JobId, super::super::job::JobRow>,
     pub(super) kept: Vec<Row>,
+    /// The step that each of those belongs to.
+    pub(super) kept_at: Vec<Lsn>,
+    /// What was assigned, and to whom.
+    pub(super) assigned: BTreeMap<ReservationId, (NodeId, Assignment)>,
+    /// What nodes were told apart from work, in order.
+    pub(super) told: Vec<(NodeId, NodeMessage)>,
+    /// What was to be read from the store.
+    pub(super) reads: Vec<Lookup>,
+    pub(super) epoch: u32,
+    pub(super) limits: Limits,
     local: VecDeque<Event>,
 }
 
@@ -57,11 +71,26 @@ pub(super) fn local_again(models: Vec<ModelOffer>) -> NodeHello {
 }
 
 impl World {
+    /// A world whose box serves `MODEL` itself.
     pub(super) fn new(slots: u32, limits: Limits) -> Self {
+        let mut world = Self::without_box(limits);
+        let models = vec![ModelOffer::warm(MODEL.into(), slots)];
+        world.step(Event::NodeConnected(Box::new(NodeHello::local(models))));
+        world
+    }
+
+    /// A world whose box serves nothing itself.
+    pub(super) fn without_box(limits: Limits) -> Self {
         let boot = Boot { epoch: 7, secret: [3; 32], lsn: Lsn(0), at: Time(1_000_000) };
-        let mut world = Self {
-            core: Coordinator::new(boot, limits, Durability::Strict),
-            now: Time(1_000_000),
+        let core = Coordinator::new(boot, limits.clone(), Durability::Strict);
+        Self::around(core, limits, 7, Time(1_000_000))
+    }
+
+    /// Nobody but a core.
+    pub(super) fn around(core: Coordinator, limits: Limits, epoch: u32, now: Time) -> Self {
+        Self {
+            core,
+            now,
             clients: BTreeMap::new(),
             node: Vec::new(),
             unseen: Vec::new(),
@@ -70,42 +99,68 @@ impl World {
             reservations: Vec::new(),
             rows: BTreeMap::new(),
             kept: Vec::new(),
+            kept_at: Vec::new(),
+            assigned: BTreeMap::new(),
+            told: Vec::new(),
+            reads: Vec::new(),
+            epoch,
+            limits,
             local: VecDeque::new(),
-        };
-        let models = vec![ModelOffer::warm(MODEL.into(), slots)];
-        world.step(Event::NodeConnected(Box::new(NodeHello::local(models))));
-        world
+        }
     }
 
     /// Steps an event and everything that it causes, then checks all invariants.
     pub(super) fn step(&mut self, event: Event) {
         self.step_unchecked(event);
-        let violations = self.core.invariants();
+        self.check();
+    }
+
+    /// All invariants, recounted.
+    pub(super) fn check(&self) {
+        let violations = self.core.audit().violations;
         assert!(violations.is_empty(), "{violations:#?}");
     }
 
     pub(super) fn step_unchecked(&mut self, event: Event) {
         self.local.push_back(event);
+        self.drain();
+    }
+
+    /// Steps local events until there are none.
+    fn drain(&mut self) {
         while let Some(event) = self.local.pop_front() {
             let mut effects = Vec::new();
             self.core.step(self.now, event, &mut effects);
-            effects.into_iter().for_each(|effect| self.publish(effect));
+            self.publish_all(effects);
+            let violations = self.core.quick_check();
+            assert!(violations.is_empty(), "{violations:#?}");
         }
+    }
+
+    /// Publishes the effects of one step, and of those that they cause.
+    pub(super) fn publish_all(&mut self, effects: Vec<Effect>) {
+        let lsn = self.core.lsn();
+        effects.into_iter().for_each(|effect| self.publish(effect));
+        self.kept_at.resize(self.kept.len(), lsn);
+        self.drain();
     }
 
     fn publish(&mut self, effect: Effect) {
         match effect {
             Effect::Row(row) => self.keep(row),
-            Effect::Urgent | Effect::Read { .. } | Effect::ToNode { .. } => {}
+            Effect::Urgent => {}
+            Effect::Read { what, .. } => self.reads.push(what),
+            Effect::ToNode { node, message, .. } => self.told.push((node, message)),
             Effect::AttachOutput(attach) => {
                 if let Some(view) = self.clients.get_mut(&attach.client) {
                     view.opened.push(attach.reservation);
                 }
             }
             Effect::ToClient { client, reply, .. } => self.hear(client, reply),
-            Effect::Assign { assignment, .. } => {
+            Effect::Assign { node, assignment, .. } => {
                 self.unseen.push(assignment.reservation);
                 self.reservations.push(assignment.reservation);
+                self.assigned.insert(assignment.reservation, (node, assignment));
             }
             Effect::Stop { reservation, .. } => match self.unseen.iter().position(|r| *r == reservation) {
                 Some(at) => {
@@ -161,7 +216,10 @@ impl World {
         }
         match reply {
             Reply::Refused(refusal) => view.refused = Some(refusal),
-            Reply::Accepted { job, .. } => view.job = Some(job),
+            Reply::Accepted { job, runnable, .. } => {
+                view.job = Some(job);
+                view.runnable = Some(runnable);
+            }
             Reply::Finished(finished) => {
                 assert!(view.finished.is_none(), "a second last word");
                 view.finished = Some(*finished);
@@ -192,6 +250,11 @@ impl World {
         self.step(Event::ClientGone(ClientGone { client, departure }));
     }
 
+    /// Whose reservation it is; the box's own unless it was assigned to another.
+    pub(super) fn node_of(&self, reservation: ReservationId) -> NodeId {
+        self.assigned.get(&reservation).map_or(NodeId::local(), |(node, _)| node.clone())
+    }
+
     /// The node sees the next assignment.
     pub(super) fn see(&mut self) -> ReservationId {
         let reservation = self.unseen.remove(0);
@@ -201,7 +264,7 @@ impl World {
 
     pub(super) fn accept(&mut self) -> ReservationId {
         let reservation = self.see();
-        self.step(Event::Accepted(NodeId::local(), reservation));
+        self.step(Event::Accepted(self.node_of(reservation), reservation));
         reservation
     }
 
@@ -222,10 +285,11 @@ impl World {
         }
     }
 
-    pub(super) fn complete(&mut self, reservation: ReservationId, status: Status) {
+    /// A result as the node would send it, of what it wrote.
+    pub(super) fn result(&self, reservation: ReservationId, status: Status) -> Completion {
         let written = self.outputs.get(&reservation).map_or(0, |output| output.written);
-        self.step(Event::Completed(Verified::local(Completion {
-            node: NodeId::local(),
+        Completion {
+            node: self.node_of(reservation),
             reservation,
             status,
             input_tokens: 10,
@@ -239,7 +303,12 @@ impl World {
                 first_at: None,
                 last_at: None,
             },
-        })));
+        }
+    }
+
+    pub(super) fn complete(&mut self, reservation: ReservationId, status: Status) {
+        let result = self.result(reservation, status);
+        self.step(Event::Completed(Verified::local(result)));
     }
 
     pub(super) fn succeed(&mut self, reservation: ReservationId) {
@@ -252,7 +321,8 @@ impl World {
     }
 
     pub(super) fn stopped(&mut self, reservation: ReservationId, output_tokens: u32) {
-        let stopped = Stopped { node: NodeId::local(), reservation, input_tokens: 10, output_tokens };
+        let node = self.node_of(reservation);
+        let stopped = Stopped { node, reservation, input_tokens: 10, output_tokens };
         self.step(Event::Stopped(Verified::local(stopped)));
     }
 

@@ -1,0 +1,223 @@
+//! Blind jobs, validation, plausibility, feedback (SPEC section 7).
+
+use std::sync::Arc;
+
+use super::super::command::{Command, NodeSettings};
+use super::super::effect::{Answer, Rejection, Row};
+use super::super::event::*;
+use super::super::integrity::{Expect, Note, Opinion, OutputDigest, Template};
+use super::super::job::{JobRow, JobState};
+use super::super::ledger::Owner;
+use super::super::limits::Limits;
+use super::super::snapshot::Participation;
+use super::super::standing::{PenaltyRules, Standing, Trust};
+use super::fleet::{open, remote};
+use super::world::World;
+use crate::ids::{Namespace, NodeId, ReservationId};
+use crate::time::Span;
+
+const RIGHT: OutputDigest = OutputDigest([5; 32]);
+const WRONG: OutputDigest = OutputDigest([6; 32]);
+
+/// Every real job is followed by a blind one; two checks decide.
+fn limits(blind: u32, validation: u32) -> Limits {
+    let participation = Participation {
+        blind_rate_ppm: blind,
+        probation_check_rate_ppm: validation,
+        check_rate_ppm: 0,
+        ..Participation::default()
+    };
+    let penalties = PenaltyRules { quality_checks_min: 2, ..PenaltyRules::default() };
+    Limits { participation, penalties, ..open() }
+}
+
+fn template() -> Template {
+    Template {
+        name: "capital".into(),
+        model: "m".into(),
+        endpoint: Endpoint::ChatCompletions,
+        body: Arc::from(&br#"{"model":"m"}"#[..]),
+        input_tokens: 12,
+        output_tokens_max: 20,
+        tier: Tier::Standard,
+        mode: Mode::Stream,
+        expect: Expect::Digests(vec![RIGHT]),
+    }
+}
+
+fn world(blind: u32, validation: u32) -> World {
+    let mut w = World::without_box(limits(blind, validation));
+    w.join(remote("a", 1));
+    w.operate(Command::PutTemplate(Box::new(template())));
+    w
+}
+
+fn blind_rows(w: &World) -> Vec<JobRow> {
+    w.rows.values().filter(|row| matches!(row.origin, Origin::Blind { .. })).cloned().collect()
+}
+
+fn answer(w: &mut World, reservation: ReservationId, digest: OutputDigest, tokens: u32) {
+    w.begin(reservation);
+    w.write(reservation, tokens);
+    w.complete_with(reservation, |result| result.digest = Some(digest));
+}
+
+#[test]
+fn a_blind_job_cannot_be_told_from_a_clients() {
+    let mut w = world(1_000_000, 0);
+    let like_it = |s: &mut Submission| {
+        s.body = template().body;
+        s.spec.input_tokens = 12;
+        s.spec.output_tokens_max = 20;
+        s.spec.ttl = Span::from_secs(600);
+    };
+    let real = w.submit(like_it);
+    let first = w.next_of("a").expect("the client's");
+    answer(&mut w, first, WRONG, 3);
+    let blind = blind_rows(&w).pop().expect("mixed in");
+    let second = w.next_of("a").expect("the blind one");
+    let (mine, its) = (&w.assigned[&first].1, &w.assigned[&second].1);
+    assert_eq!((its.job, mine.job), (blind.id, w.job(real)));
+    assert_eq!(its.job.counter, mine.job.counter + 1, "ids come from the same counter");
+    assert_eq!(
+        (mine.environment, mine.endpoint, &mine.model, &mine.body, mine.input_tokens, mine.output_tokens_max),
+        (its.environment, its.endpoint, &its.model, &its.body, its.input_tokens, its.output_tokens_max)
+    );
+    let spans = |row: &JobRow| {
+        let reservation = row.reservation.clone().expect("reserved");
+        (reservation.attempt_due.since(reservation.assigned_at), row.prices.clone(), row.hold, row.spec.tier)
+    };
+    let blind_spans = spans(&w.rows[&blind.id]);
+    // It settles like any other, from the integrity account.
+    let (earned, paid) = (w.earned("a"), w.balance(Owner::Integrity));
+    answer(&mut w, second, RIGHT, 3);
+    assert_eq!((w.earned("a") - earned, paid - w.balance(Owner::Integrity)), (15, 15));
+    let again = w.submit(like_it);
+    assert_eq!(spans(w.row(again)), blind_spans, "the same deadlines, price, hold and tier");
+    assert_eq!(w.seen("a").1.quality.checks_ever, 1);
+}
+
+#[test]
+fn wrong_answers_lower_the_quality_and_exclude() {
+    let mut w = world(1_000_000, 0);
+    for _ in 0..2 {
+        w.submit(|_| {});
+        for _ in 0..2 {
+            // The client's and the blind one, in whatever order; once it is excluded, the rest waits.
+            let Some(next) = w.next_of("a") else { break };
+            let job = w.assigned[&next].1.job;
+            let is_blind = blind_rows(&w).iter().any(|row| row.id == job);
+            answer(&mut w, next, if is_blind { WRONG } else { RIGHT }, 3);
+        }
+    }
+    let (standing, row) = w.seen("a");
+    assert_eq!((standing, row.quality.checks_ever, row.quality.failed_ever), (Standing::Excluded, 2, 2));
+    assert!(row.exclusion.expect("excluded").order.cause.contains("checks"), "with its cause");
+    assert_eq!(w.counts().dead_letters, 0, "checks are no dead letters");
+}
+
+#[test]
+fn blind_jobs_never_reach_the_operators_own_machines() {
+    let mut w = World::new(1, limits(1_000_000, 0));
+    w.operate(Command::PutTemplate(Box::new(template())));
+    w.operate(Command::AdmitNode(NodeSettings {
+        node: NodeId::named("mine"),
+        trust: Trust::Own,
+        environments: Environment::ALL.to_vec(),
+        owner: None,
+    }));
+    w.join(remote("mine", 1));
+    w.submit(|_| {});
+    assert_eq!(blind_rows(&w).len(), 0);
+    w.join(remote("a", 1));
+    w.submit(|_| {});
+    let blind = blind_rows(&w).pop().expect("mixed in");
+    assert_eq!(blind.spec.constraints.allow, [NodeId::named("a")]);
+    w.submit(|s| s.spec.environment = Environment::Testnet);
+    let both: Vec<_> = blind_rows(&w).iter().map(|row| row.spec.environment).collect();
+    assert_eq!(both, [Environment::Mainnet, Environment::Testnet], "each in its environment");
+}
+
+#[test]
+fn a_blind_job_shows_in_nobodys_list_but_the_operators() {
+    let mut w = world(1_000_000, 0);
+    w.submit(|_| {});
+    let blind = blind_rows(&w).pop().expect("mixed in").id;
+    let namespace = Some(Namespace::named("system.integrity"));
+    let asked = w.ask(Question::Job(blind, namespace.clone()));
+    assert!(matches!(asked, Some(Answer::Refused(..))), "{asked:?}");
+    let client = w.asker();
+    w.step(Event::Cancel(Cancel { client, namespace, job: blind }));
+    assert!(w.rows[&blind].state.is_live());
+}
+
+#[test]
+fn a_validation_pair_says_something_of_both() {
+    let mut w = world(0, 1_000_000);
+    w.join(remote("b", 1));
+    w.submit(|s| s.spec.determinism = Determinism::Exact);
+    let first = w.unseen[0];
+    answer(&mut w, first, RIGHT, 3);
+    assert_eq!(w.counts().validations, 1);
+    let copy = w.rows.values().find(|row| matches!(row.origin, Origin::Validation { .. })).cloned();
+    let copy = copy.expect("repeated");
+    assert_eq!((copy.payer(), copy.spec.tier), (Owner::Integrity, Tier::Background));
+    let second = w.unseen[0];
+    assert_ne!(w.node_of(first), w.node_of(second), "on a second node");
+    answer(&mut w, second, WRONG, 3);
+    for node in ["a", "b"] {
+        let quality = w.seen(node).1.quality;
+        assert_eq!((quality.checks_ever, quality.failed_ever), (1, 1), "{node}: nobody knows who is wrong");
+    }
+    // Where the request draws, lengths decide.
+    w.submit(|_| {});
+    for _ in 0..2 {
+        let (next, other) = (w.unseen[0], w.reservations.len() as u8);
+        answer(&mut w, next, OutputDigest([other; 32]), 4);
+    }
+    assert_eq!(w.seen("a").1.quality.failed_ever, 1);
+    assert_eq!(w.seen("a").1.quality.checks_ever, 2);
+}
+
+#[test]
+fn what_cannot_be_is_rejected_and_what_is_odd_is_flagged() {
+    let mut w = world(0, 0);
+    let job = w.submit(|_| {});
+    let reservation = w.begin_on("a");
+    w.write(reservation, 3);
+    w.complete_with(reservation, |result| result.output_tokens = 101);
+    assert_eq!((w.state(job), w.counts().results_rejected), (JobState::Queued, 1));
+    assert_eq!((w.row(job).charged.0, w.faults("a").is_empty()), (0, false));
+    w.pass(Span::from_secs(1));
+    let reservation = w.begin_on("a");
+    w.complete_with(reservation, |result| result.output_tokens = 5);
+    assert_eq!(w.counts().results_rejected, 2, "several tokens, but no output");
+    w.pass(Span::from_secs(1));
+    let reservation = w.begin_on("a");
+    w.write(reservation, 50);
+    w.complete_with(reservation, |result| result.seen.bytes = 10);
+    assert_eq!((w.state(job), w.counts().results_flagged), (JobState::Succeeded, 1));
+}
+
+#[test]
+fn feedback_is_kept_and_moves_nothing() {
+    let mut w = world(0, 0);
+    let job = w.submit(|_| {});
+    let reservation = w.begin_on("a");
+    w.write(reservation, 1);
+    let feedback = |w: &mut World, namespace: Namespace| {
+        let client = w.asker();
+        let note = Note::new("it was rude").expect("short");
+        let job = w.job(job);
+        w.step(Event::Feedback(Feedback { client, namespace, job, opinion: Opinion::Bad, note }));
+        w.clients[&client].answers.last().cloned().expect("answered")
+    };
+    let foreign = feedback(&mut w, Namespace::named("stranger"));
+    assert!(matches!(foreign, Answer::Rejected(Rejection::JobUnknown)), "{foreign:?}");
+    w.succeed(reservation);
+    let before = w.seen("a");
+    assert!(matches!(feedback(&mut w, Namespace::default_namespace()), Answer::Done));
+    assert_eq!(w.seen("a"), before);
+    let kept: Vec<_> = w.kept.iter().filter(|row| matches!(row, Row::Feedback(_))).collect();
+    assert_eq!(kept.len(), 1);
+}

@@ -1,0 +1,104 @@
+//! Configurations, and what the operator is shown (SPEC sections 2 and 8).
+
+use std::collections::BTreeMap;
+
+use super::super::command::Command;
+use super::super::effect::{Answer, NodeMessage, RefusalKind, Rejection};
+use super::super::event::*;
+use super::super::snapshot::{Refused, Snapshot, Timeouts};
+use super::super::standing::PenaltyRules;
+use super::fleet::remote;
+use super::world::World;
+use crate::ids::Digest;
+use crate::time::Span;
+
+fn snapshot(version: u64, digest: u8) -> Snapshot {
+    Snapshot {
+        environment: Environment::Mainnet,
+        version,
+        digest: Digest([digest; 32]),
+        signature: [7; 64].into(),
+        models: BTreeMap::new(),
+        participation: Default::default(),
+        penalties: PenaltyRules::default(),
+        timeouts: Timeouts { accept: Span::from_secs(3), ..Timeouts::default() },
+        subclouds: BTreeMap::new(),
+    }
+}
+
+fn configure(w: &mut World, version: u64, digest: u8) -> Answer {
+    w.operate(Command::Configure(Box::new(snapshot(version, digest))))
+}
+
+fn news(version: u64, digest: u8) -> NodeMessage {
+    NodeMessage::Configuration { environment: Environment::Mainnet, version, digest: Digest([digest; 32]) }
+}
+
+#[test]
+fn an_older_or_forked_configuration_is_refused_and_nodes_are_told_of_the_newest() {
+    let mut w = World::of(&["a"]);
+    assert!(matches!(configure(&mut w, 5, 1), Answer::Done));
+    assert!(w.heard_by("a").contains(&news(5, 1)));
+    w.told.clear();
+    let older = configure(&mut w, 4, 9);
+    assert!(matches!(
+        older,
+        Answer::Rejected(Rejection::Snapshot(Refused::Older { in_force: 5, refused: 4 }))
+    ));
+    let forked = configure(&mut w, 5, 2);
+    assert!(matches!(forked, Answer::Rejected(Rejection::Snapshot(Refused::Forked { version: 5 }))));
+    assert!(matches!(configure(&mut w, 5, 1), Answer::Done), "the same again");
+    assert_eq!(w.heard_by("a"), []);
+    // Whoever connects with an old one is told, whoever has it isn't.
+    w.gone("a", 1);
+    w.connect(remote("a", 2));
+    assert!(w.heard_by("a").contains(&news(5, 1)));
+    w.gone("a", 2);
+    w.told.clear();
+    let has = vec![(Environment::Mainnet, Digest([1; 32]))];
+    w.connect(NodeHello { configurations: has, ..remote("a", 3) });
+    assert!(!w.heard_by("a").contains(&news(5, 1)));
+    // A node that doesn't work there isn't.
+    w.connect(NodeHello { environments: vec![Environment::Testnet], ..remote("t", 1) });
+    assert!(!w.heard_by("t").contains(&news(5, 1)));
+}
+
+#[test]
+fn what_a_configuration_says_of_time_holds_after_a_restart_too() {
+    let mut w = World::of(&["a"]);
+    configure(&mut w, 1, 1);
+    let mut w = w.restarted();
+    w.connect(remote("a", 1));
+    let job = w.submit(|s| s.spec.ttl = Span::from_secs(600));
+    w.next_of("a").expect("assigned");
+    w.pass(Span::from_secs(3));
+    assert_eq!(w.row(job).failed_attempts, 1, "three seconds to accept, not ten");
+}
+
+#[test]
+fn a_configured_model_may_be_asked_for_before_anybody_serves_it() {
+    let mut w = World::of(&[]);
+    let ask = |w: &mut World| {
+        let job = w.submit(|s| s.spec.model = "m".into());
+        w.clients[&job].refused.as_ref().map(|refusal| refusal.kind)
+    };
+    assert_eq!(ask(&mut w), Some(RefusalKind::ModelUnknown));
+}
+
+#[test]
+fn only_one_can_be_told_the_state_of_its_job() {
+    let mut w = World::of(&["a"]);
+    let running = w.submit(|_| {});
+    w.begin_on("a");
+    let waiting = w.submit(|_| {});
+    let second = w.submit(|_| {});
+    let view = |w: &mut World, client| match w.ask(Question::Job(w.job(client), None)) {
+        Some(Answer::Job(view)) => (view.position, view.starts_at.is_some()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(view(&mut w, running), (None, false));
+    assert_eq!(view(&mut w, second), (Some(2), true));
+    assert!(view(&mut w, waiting).0 <= Some(2), "an upper bound");
+    let foreign = w.ask(Question::Job(w.job(waiting), Some(crate::ids::Namespace::named("stranger"))));
+    assert!(matches!(foreign, Some(Answer::Refused(RefusalKind::JobUnknown, _))));
+}
