@@ -26,6 +26,11 @@ pub(super) fn offer(model: &str, slots: u32) -> ModelOffer {
     ModelOffer { digest: Some(Digest([1; 32])), ..ModelOffer::warm(model.into(), slots) }
 }
 
+/// A reservation of the usual model as a node lists it.
+pub(super) fn held(reservation: ReservationId) -> Held {
+    Held { reservation, model: super::world::MODEL.into(), kv_tokens: 110 }
+}
+
 /// What a remote node brings: one slot for `MODEL`, everywhere, on its n-th connection.
 pub(super) fn remote(name: &str, session: u64) -> NodeHello {
     NodeHello {

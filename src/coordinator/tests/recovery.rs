@@ -9,7 +9,7 @@ use super::super::job::{AttemptOutcome, JobState};
 use super::super::limits::Limits;
 use super::super::standing::Standing;
 use super::super::subcloud::{Allowed, Isolation, Policy, Subcloud};
-use super::fleet::{STOP, open, remote};
+use super::fleet::{STOP, held, open, remote};
 use super::world::World;
 use crate::ids::{ClientId, Digest, IdempotencyKey, JobId, Lsn, NodeId};
 use crate::time::Span;
@@ -51,7 +51,7 @@ fn remote_job() -> (World, JobId, crate::ids::ReservationId) {
 fn a_remote_reservation_goes_on_when_it_is_listed() {
     let (mut w, job, reservation) = remote_job();
     assert_eq!(state(&w, job), JobState::Running);
-    w.connect(NodeHello { running: vec![reservation], ..remote("a", 1) });
+    w.connect(NodeHello { running: vec![held(reservation)], ..remote("a", 1) });
     assert_eq!((state(&w, job), w.stands("a")), (JobState::Running, Standing::Ready), "tested before");
     let second = w.submit(|_| {});
     assert_eq!(w.state(second), JobState::Queued, "its slot is taken");
@@ -191,7 +191,7 @@ fn every_prefix_of_a_story_recovers_into_a_clean_core() {
         let mut again = w.restarted_at(Lsn(lsn));
         again.connect(NodeHello::local(vec![ModelOffer::warm("m".into(), 1)]));
         let listed = w.reservations.iter().filter(|r| w.node_of(**r) == NodeId::named("a")).copied();
-        again.connect(NodeHello { running: listed.collect(), ..remote("a", 2) });
+        again.connect(NodeHello { running: listed.map(held).collect(), ..remote("a", 2) });
         again.pass(Span::from_secs(20));
         again.pass(Span::from_secs(100));
         assert!(again.counts().foreign_messages == 0, "at {lsn}");
@@ -241,7 +241,7 @@ fn an_end_that_was_asked_for_is_asked_for_again() {
     w.step(Event::Cancel(Cancel { client: asker, namespace: None, job }));
     let mut w = w.restarted();
     assert_eq!(w.counts().jobs_cancelling, 1);
-    w.connect(NodeHello { running: vec![reservation], ..remote("a", 1) });
+    w.connect(NodeHello { running: vec![held(reservation)], ..remote("a", 1) });
     assert!(w.told_to_stop.contains(&reservation));
     w.stopped(reservation, 0);
     assert_eq!(state(&w, job), JobState::Cancelled);

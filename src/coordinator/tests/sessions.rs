@@ -4,7 +4,7 @@ use super::super::effect::NodeMessage;
 use super::super::event::*;
 use super::super::job::{AttemptOutcome, JobState};
 use super::super::standing::{Fault, Standing};
-use super::fleet::{STOP, open, remote};
+use super::fleet::{STOP, held, open, remote};
 use super::world::World;
 use crate::ids::{NodeId, ReservationId, Session};
 use crate::time::Span;
@@ -41,7 +41,7 @@ fn what_is_listed_goes_on_and_what_is_not_is_lost_at_once_with_its_place() {
     let (first, second) = (w.begin_on("a"), w.begin_on("a"));
     w.gone("a", 1);
     w.connect(NodeHello {
-        running: vec![first],
+        running: vec![held(first)],
         slots: 2,
         models: vec![super::fleet::offer("m", 2)],
         ..remote("a", 2)
@@ -85,7 +85,7 @@ fn a_listed_reservation_that_is_dead_takes_room_until_it_stops() {
     let mut w = World::of(&["a"]);
     let stale = |counter| ReservationId { epoch: 6, counter };
     w.gone("a", 1);
-    w.connect(NodeHello { running: vec![stale(3)], ..remote("a", 2) });
+    w.connect(NodeHello { running: vec![held(stale(3))], ..remote("a", 2) });
     assert_eq!(w.told_to_stop, [stale(3)]);
     let job = w.submit(|_| {});
     assert_eq!(w.state(job), JobState::Queued, "its only slot is still at work");
@@ -101,7 +101,7 @@ fn a_listed_reservation_that_is_dead_takes_room_until_it_stops() {
 
     let mut w = World::of(&["a"]);
     w.gone("a", 1);
-    w.connect(NodeHello { running: vec![stale(3)], ..remote("a", 2) });
+    w.connect(NodeHello { running: vec![held(stale(3))], ..remote("a", 2) });
     let job = w.submit(|_| {});
     w.pass_beating(w.limits.stop_timeout, &[("a", 2)]);
     assert_eq!(w.state(job), JobState::Reserved, "the deadline does it too");
@@ -183,7 +183,7 @@ fn whoever_runs_too_much_is_told_to_stop_once_more_on_its_next_connection() {
     w.leave(job, Departure::Abandoned);
     assert_eq!(w.told_to_stop, [reservation]);
     w.gone("a", 1);
-    w.connect(NodeHello { running: vec![reservation], ..remote("a", 2) });
+    w.connect(NodeHello { running: vec![held(reservation)], ..remote("a", 2) });
     assert_eq!(w.told_to_stop, [reservation, reservation]);
     w.stopped(reservation, 0);
     assert_eq!(w.state(job), JobState::Cancelled);
@@ -243,9 +243,9 @@ fn foreign_unissued_and_badly_signed_count_against_a_node() {
 fn a_node_that_lists_what_was_never_issued_is_at_fault_and_nothing_else_happens() {
     let mut w = World::without_box(open());
     let made_up = |counter| ReservationId { epoch: 7, counter };
-    let listed: Vec<_> = (0..20).chain([1 << 50, u64::MAX]).map(made_up).collect();
     let old = ReservationId { epoch: 3, counter: u64::MAX };
-    w.connect(NodeHello { running: [listed, vec![old]].concat(), slots: 30, ..remote("a", 1) });
+    let listed = (0..20).chain([1 << 50, u64::MAX]).map(made_up).chain([old]).map(held);
+    w.connect(NodeHello { running: listed.collect(), slots: 30, ..remote("a", 1) });
     assert!(w.faults("a").contains(&Fault::UnissuedReservation));
     w.join(remote("b", 1));
     let jobs: Vec<_> = (0..20).map(|_| w.submit(|_| {})).collect();
