@@ -164,6 +164,15 @@ impl Coordinator {
                 self.stopped(id, stated);
             }
         }
+        // A failed result is decided, and so kept, only when its output is closed.
+        let is_open = self.fleet.reservation(id).is_some_and(|reservation| reservation.job.is_some());
+        if !is_open {
+            self.keep_result(node, id);
+        }
+    }
+
+    /// A result is kept with this step: its node needn't keep it.
+    fn keep_result(&mut self, node: NodeId, id: ReservationId) {
         self.accept_result(id);
         self.tell_node(node, NodeMessage::ResultAccepted(id));
     }
@@ -287,6 +296,8 @@ impl Coordinator {
                 self.count_failure(node, &error);
                 let outcome = AttemptOutcome::Failed(error.clone());
                 self.attempt_failed(key, error, remains, outcome);
+                let node = self.fleet.node(node).id().clone();
+                self.keep_result(node, id);
             }
             Ending::Declined(reason) => {
                 self.drop_reservation(id);

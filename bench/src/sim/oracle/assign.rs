@@ -119,7 +119,9 @@ impl Oracle {
                 continue;
             }
             let ask = AskNode { book: &self.book, limits: &self.limits, node, job: rival, now: step.now };
-            let able = self.fleet.surely_takes(&ask) && !rival.avoids.contains(node);
+            let able = self.fleet.surely_takes(&ask)
+                && !rival.avoids.contains(node)
+                && !self.stands_behind(*other, rival, job);
             if able && !self.is_paused(rival) && !rival.origin.is_system() && !changed(other) {
                 passed_over = Some(*other);
             }
@@ -134,5 +136,19 @@ impl Oracle {
                 )
             });
         }
+    }
+
+    /// Whether an older job of the same namespace, model and tier waits that needs more room than there may be: jobs
+    /// of one flow go in their order (CORE section 5 tries heads only).
+    fn stands_behind(&self, id: JobId, rival: &JobFacts, job: &JobFacts) -> bool {
+        self.book.waiting.iter().any(|(_, other)| {
+            let before = &self.book.jobs[other];
+            *other < id
+                && before.spec.namespace == rival.spec.namespace
+                && before.spec.environment == rival.spec.environment
+                && before.spec.tier == rival.spec.tier
+                && before.model == rival.model
+                && !takes_no_more(before, job)
+        })
     }
 }

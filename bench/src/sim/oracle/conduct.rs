@@ -131,7 +131,6 @@ impl Oracle {
     }
 
     fn check_exclusion(&mut self, step: &Step<'_>, before: &NodeRow, row: &NodeRow) {
-        let Some(excluded) = before.exclusion.as_ref().filter(|e| step.now < e.until) else { return };
         let pardoned = matches!(
             &step.note.command,
             Some((_, Command::Node(node, NodeCommand::Reinstate | NodeCommand::Unban))) if *node == row.node
@@ -139,6 +138,7 @@ impl Oracle {
         if pardoned {
             self.fleet.reinstated.insert(row.node.clone(), step.now);
         }
+        let Some(excluded) = before.exclusion.as_ref().filter(|e| step.now < e.until) else { return };
         let lasts = row.exclusion.as_ref().is_some_and(|e| e.until >= excluded.until);
         self.judge.check(Line::CooldownKept, lasts || pardoned, || {
             format!(
