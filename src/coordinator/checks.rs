@@ -22,8 +22,6 @@ use crate::time::Time;
 
 /// Validation jobs whose first result is remembered.
 const VALIDATIONS_MAX: usize = 1_000;
-/// Nodes among which a blind job's is drawn.
-const BLIND_NODES_MAX: usize = 1_024;
 
 /// The first result of a job that a second node repeats.
 #[derive(Debug, Clone)]
@@ -150,9 +148,12 @@ impl Coordinator {
             node.record.row().trust < Trust::Own
                 && super::eligibility::lack(node, &need, &spec.model, &self.subclouds, self.now).is_none()
         };
-        let nodes: Vec<NodeKey> = self.fleet.serving(model).filter(could).take(BLIND_NODES_MAX).collect();
+        // From a place that nobody can foresee, around the ring of nodes.
         let chance = noise(&self.boot.secret, Purpose::BlindNode, id.counter, u64::from(id.epoch));
-        Some(nodes[choose(chance, nodes.len())?])
+        let count = self.fleet.serving(model).count();
+        let start = choose(chance, count)?;
+        let ring = self.fleet.serving(model).skip(start).chain(self.fleet.serving(model).take(start));
+        ring.into_iter().find(could)
     }
 
     /// A job with an answer may be repeated on a second node.
@@ -226,7 +227,13 @@ impl Coordinator {
             return;
         };
         let factor = self.participation(job.row.spec.environment).validation_tokens_factor_max;
-        let judgement = judge_validation(first.sampling, &first.facts, facts, factor);
+        // Only the very same bytes must give the very same answer.
+        let digest = |node: NodeKey| {
+            self.fleet.node(node).serving(job.need.model).map(|serving| serving.digest).unwrap_or_default()
+        };
+        let same = digest(first.first) == digest(second) && digest(second) != Default::default();
+        let sampling = if same { first.sampling } else { Sampling::Random };
+        let judgement = judge_validation(sampling, &first.facts, facts, factor);
         self.check_of(first.first, judgement);
         self.check_of(second, judgement);
     }

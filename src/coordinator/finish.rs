@@ -5,6 +5,7 @@ use super::effect::{CancelCause, End, Finished, Reply, Row, Usage};
 use super::event::{Durability, FinishReason, Origin};
 use super::fleet::Reservation;
 use super::job::{AttemptOutcome, Job, JobState};
+use super::keys::Look;
 use super::ledger::{Settlement, Split};
 use super::mutant::mutant;
 use super::slab::Key;
@@ -168,7 +169,8 @@ impl Coordinator {
     fn remember(&mut self, job: Job) {
         let body_bytes = job.row.body.as_ref().map_or(0, |body| body.len() as u64);
         let id = job.row.id;
-        self.finished.push_back((id, body_bytes));
+        let key = job.row.spec.key.filter(|_| job.row.state == JobState::Succeeded);
+        self.finished.push_back((id, body_bytes, key));
         self.finished_bytes += body_bytes;
         let is_dead_letter = job.row.state == JobState::Failed && !job.row.origin.is_system();
         self.keep(Row::Job(Box::new(job.row)));
@@ -178,12 +180,17 @@ impl Coordinator {
         while self.finished.len() > self.limits.finished_jobs_max
             || self.finished_bytes > self.limits.queue_bytes_max
         {
-            let Some((oldest, bytes)) = self.finished.pop_front() else { return };
+            let Some((oldest, bytes, key)) = self.finished.pop_front() else { return };
             self.finished_bytes -= bytes;
             if self.dead_letters.remove(&oldest).is_some() {
                 self.keep(Row::DeadLetterForgotten(oldest));
             }
-            self.keep(Row::JobForgotten(oldest));
+            // The answer that a key stands for is kept as long as the key, of which there are only so many.
+            if key.is_some_and(|k| self.keys.look(&k.key, &k.body) == Look::Attach(oldest)) {
+                self.kept_for_keys.insert(oldest);
+            } else {
+                self.keep(Row::JobForgotten(oldest));
+            }
         }
     }
 

@@ -114,13 +114,6 @@ impl Keys {
         Ok(())
     }
 
-    /// Gives a known key, whose job was refused or ended without an answer, to a new job.
-    pub(super) fn replace(&mut self, key: IdempotencyKey, entry: KeyEntry) {
-        let before = self.forget(&key).expect("only a known key is replaced");
-        assert_eq!(before.namespace, entry.namespace, "a key stays with its namespace");
-        self.restore(key, entry);
-    }
-
     /// Drops a key.
     pub(super) fn forget(&mut self, key: &IdempotencyKey) -> Option<KeyEntry> {
         let entry = self.entries.remove(key)?;
@@ -134,14 +127,14 @@ impl Keys {
     }
 
     /// Looks at the keys whose time has come, `most` of them, the earliest first; answers with those that it
-    /// dropped. One whose job lives is looked at again later (its row needn't be written again for that: a
+    /// dropped, and the jobs that they stood for. One whose job lives is looked at again later (its row needn't be written again for that: a
     /// recovered key is past its time too, and goes the same way).
     pub(super) fn expire(
         &mut self,
         now: Time,
         most: usize,
         lives: impl Fn(JobId) -> bool,
-    ) -> Vec<IdempotencyKey> {
+    ) -> Vec<(IdempotencyKey, JobId)> {
         let mut dropped = Vec::new();
         for _ in 0..most {
             let Some((_, key)) = self.by_time.first().copied().filter(|(at, _)| *at <= now) else { break };
@@ -149,7 +142,7 @@ impl Keys {
             if lives(entry.job) {
                 self.restore(key, KeyEntry { expires_at: now + KEY_RENEWAL, ..entry });
             } else {
-                dropped.push(key);
+                dropped.push((key, entry.job));
             }
         }
         dropped
@@ -219,6 +212,10 @@ mod tests {
         JobId { epoch: 1, counter: n }
     }
 
+    fn named(dropped: Vec<(IdempotencyKey, JobId)>) -> Vec<IdempotencyKey> {
+        dropped.into_iter().map(|(key, _)| key).collect()
+    }
+
     fn entry(of: u8, body_of: u8, job_of: u64, expires_at: u64) -> KeyEntry {
         let namespace = Namespace::named(["a", "b", "c"][usize::from(of % 3)]);
         KeyEntry { body: body(body_of), job: job(job_of), namespace, expires_at: Time(expires_at) }
@@ -231,10 +228,11 @@ mod tests {
         keys.claim(key(0), entry(0, 1, 7, 10)).expect("there is room");
         assert_eq!(keys.look(&key(0), &body(1)), Look::Attach(job(7)));
         assert_eq!(keys.look(&key(0), &body(2)), Look::Conflict(job(7)));
-        keys.replace(key(0), entry(0, 2, 8, 20));
+        keys.forget(&key(0));
+        keys.claim(key(0), entry(0, 2, 8, 20)).expect("the place of the one before");
         assert_eq!(keys.look(&key(0), &body(2)), Look::Attach(job(8)));
-        assert_eq!(keys.expire(Time(19), 9, |_| false), []);
-        assert_eq!(keys.expire(Time(20), 9, |_| false), [key(0)]);
+        assert_eq!(named(keys.expire(Time(19), 9, |_| false)), []);
+        assert_eq!(named(keys.expire(Time(20), 9, |_| false)), [key(0)]);
         assert_eq!(keys.look(&key(0), &body(2)), Look::Unknown);
         assert_eq!(keys.len(), 0);
     }
@@ -255,9 +253,9 @@ mod tests {
     fn a_key_outlives_its_time_with_its_job() {
         let mut keys = Keys::new(MOST);
         keys.claim(key(0), entry(0, 1, 7, 10)).expect("there is room");
-        assert_eq!(keys.expire(Time(10), 9, |_| true), []);
+        assert_eq!(named(keys.expire(Time(10), 9, |_| true)), []);
         assert_eq!(keys.look(&key(0), &body(1)), Look::Attach(job(7)));
-        assert_eq!(keys.expire(Time(10) + KEY_RENEWAL, 9, |_| false), [key(0)]);
+        assert_eq!(named(keys.expire(Time(10) + KEY_RENEWAL, 9, |_| false)), [key(0)]);
     }
 
     #[test]
@@ -323,7 +321,8 @@ mod tests {
                             }
                             (Look::Attach(job), Some((true, of))) => {
                                 prop_assert_eq!(job, of);
-                                keys.replace(key(k), new.clone());
+                                keys.forget(&key(k));
+                                keys.claim(key(k), new.clone()).expect("the place of the one before");
                                 model.insert(key(k), (k, new));
                             }
                             (Look::Conflict(job), Some((false, of))) => prop_assert_eq!(job, of),
@@ -335,7 +334,7 @@ mod tests {
                     }
                     Act::Expire(span, most, of) => {
                         now += span;
-                        let dropped = keys.expire(Time(now), most, |job| job.counter.is_multiple_of(of));
+                        let dropped = named(keys.expire(Time(now), most, |job| job.counter.is_multiple_of(of)));
                         prop_assert_eq!(dropped, expire_plainly(&mut model, Time(now), most, of));
                     }
                 }

@@ -24,7 +24,7 @@ pub const FAILED_NODES_MAX: usize = 8;
 /// Jobs that a pause looks at to say how many would expire.
 pub const PAUSE_LOOK_MAX: usize = 10_000;
 /// Waiting jobs that one tick moves to a fallback model.
-pub const FALLBACK_SWEEP_MAX: usize = 256;
+pub const FALLBACK_SWEEP_MAX: usize = 32;
 /// Keys that one tick forgets.
 pub const KEYS_EXPIRED_MAX: usize = 256;
 /// How long a job that fits a node, but not what is free of it, waits before the node is kept for it.

@@ -138,8 +138,12 @@ pub struct Coordinator {
     fleet: Fleet,
     placing: Placing,
     affinity: Affinity,
-    /// Lanes that lost their last node while jobs may wait there.
-    deserted: BTreeSet<LaneKey>,
+    /// Lanes whose jobs may have to fall back, each with how many of them were looked at.
+    deserted: BTreeMap<LaneKey, usize>,
+    /// Nodes with room on which a test job waited for some.
+    tests_due: BTreeSet<NodeKey>,
+    /// Whether a node joined or left lanes since they were looked through for that.
+    nodes_moved: bool,
     ledger: Ledger,
     prices: PriceTable,
     keys: Keys,
@@ -152,8 +156,11 @@ pub struct Coordinator {
     validating: BTreeMap<JobId, Validating>,
     /// Reservations whose result is kept: repeats of it are answered the same way.
     accepted_results: BTreeSet<ReservationId>,
-    /// Finished jobs whose rows are kept, oldest first, with the bytes of the bodies kept with them.
-    finished: VecDeque<(JobId, u64)>,
+    /// Finished jobs whose rows are kept, oldest first, with the bytes of the bodies kept with them and the keys that
+    /// stand for their answers.
+    finished: VecDeque<(JobId, u64, Option<spec::Keyed>)>,
+    /// Of those that would be too old, the ones that a key still stands for.
+    kept_for_keys: BTreeSet<JobId>,
     finished_bytes: u64,
     /// Heads of the dead letters: what each was requeued as.
     dead_letters: BTreeMap<JobId, Option<JobId>>,
@@ -214,7 +221,10 @@ impl Coordinator {
             fleet: Fleet::new(limits.names_max),
             placing: Placing::default(),
             affinity: Affinity::default(),
-            deserted: BTreeSet::new(),
+            deserted: BTreeMap::new(),
+            nodes_moved: false,
+            tests_due: BTreeSet::new(),
+            kept_for_keys: BTreeSet::new(),
             ledger,
             prices: PriceTable::new(limits.price),
             keys: Keys::new(limits.keys_per_namespace_max as u64),

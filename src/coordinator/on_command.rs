@@ -168,7 +168,7 @@ impl Coordinator {
         self.backlog.pause(inner, self.now);
         self.paused.insert(scope.clone());
         self.keep(Row::Paused(scope));
-        let held = self.backlog.keys().filter(|key| {
+        let held = self.backlog.keys().take(PAUSE_LOOK_MAX).filter(|key| {
             let job = &self.jobs[*key];
             match inner {
                 backlog::Scope::Model(model) => job.need.model == model,
@@ -177,7 +177,7 @@ impl Coordinator {
             }
         });
         let (mut waiting, mut expiring) = (0, 0);
-        for key in held.take(PAUSE_LOOK_MAX) {
+        for key in held {
             waiting += 1;
             let soon = self.jobs[key].row.expires_at.since(self.now) < Span::from_secs(3_600);
             expiring += u64::from(soon);

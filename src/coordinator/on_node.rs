@@ -7,7 +7,7 @@ use super::effect::{Effect, NodeMessage, Usage, When};
 use super::event::{
     Completion, Declined, ErrorClass, FinishReason, JobError, Progress, Revoked, Status, Stopped,
 };
-use super::fleet::{Began, Deadline, Ending, Left, ReservationState};
+use super::fleet::{Began, Deadline, Ending, Left, Reservation, ReservationState};
 use super::job::{AttemptOutcome, JobState};
 use super::mutant::mutant;
 use super::names::NodeKey;
@@ -23,8 +23,17 @@ impl Coordinator {
     /// what an honest node can't have said counts against its sender.
     fn is_from_its_node(&mut self, sender: &NodeId, id: ReservationId) -> bool {
         let Some(from) = self.fleet.find(sender) else { return false };
-        match self.fleet.reservation(id).map(|reservation| reservation.node) {
-            Some(node) if node == from => true,
+        self.fleet.spoke(from, self.now);
+        let brought = |reservation: &Reservation| {
+            matches!(reservation.state, ReservationState::Stopping(Ending::Nobody))
+        };
+        match self.fleet.reservation(id).map(|reservation| (reservation.node, brought(reservation))) {
+            Some((node, _)) if node == from => true,
+            // What another node only claims to have had is nobody's, and says nothing against whoever names it.
+            Some((_, true)) => {
+                self.counts.late_messages += 1;
+                false
+            }
             Some(_) => {
                 self.counts.foreign_messages += 1;
                 self.fault(from, Fault::ForeignReservation);
@@ -149,6 +158,11 @@ impl Coordinator {
             return self.tell_node(completion.node, message);
         }
         let node = completion.node.clone();
+        if self.fleet.reservation(id).is_some_and(|reservation| reservation.job.is_none()) {
+            // Its job went on without it.
+            self.stopped(id, Usage::default());
+            return self.tell_node(node, NodeMessage::ResultUnknown(id));
+        }
         match self.fleet.reservation(id).expect("it is its node's").state {
             ReservationState::Assigned => {
                 self.run(id);
@@ -252,10 +266,12 @@ impl Coordinator {
     /// The stop deadline passed without the node's word: nothing is charged.
     pub(super) fn stop_overdue(&mut self, id: ReservationId) {
         let Some(reservation) = self.drop_reservation(id) else { return };
+        // One that was told to end ends; any other had better be tried again.
         if let Some(key) = reservation.job {
-            let cause =
-                self.jobs[key].row.cancel_requested.expect("only a cancel keeps its job while stopping");
-            self.finish_served(key, Self::cancelled(cause, Usage::default()), AttemptOutcome::Stopped);
+            if self.jobs[key].row.cancel_requested.is_none() {
+                self.record_attempt(key, AttemptOutcome::TakenBack);
+            }
+            self.requeue(key, Backoff::None);
         }
     }
 
@@ -375,7 +391,7 @@ impl Coordinator {
     /// An attempt failed by the node's or the runtime's fault, and so counts against it.
     fn count_failure(&mut self, node: NodeKey, error: &JobError) {
         self.counts.count_error(error.class);
-        if error.class != ErrorClass::Terminal {
+        if error.class == ErrorClass::Node {
             self.fault(node, Fault::AttemptFailed);
         }
     }

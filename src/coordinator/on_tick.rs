@@ -1,7 +1,8 @@
 //! What time does: expiries, ends of backoffs, deadlines, and the looks that are due. A bounded number of them a tick.
 
 use super::effect::{Effect, Row};
-use super::fleet::{Deadline, ReservationState};
+use super::eligibility::FallsBack;
+use super::fleet::{Deadline, Nodes, Picky, ReservationState};
 use super::job::{JobState, Waits};
 use super::limits::{FALLBACK_SWEEP_MAX, KEYS_EXPIRED_MAX, TICK_TIMERS_MAX};
 use super::mutant::mutant;
@@ -58,41 +59,57 @@ impl Coordinator {
         }
     }
 
-    /// Jobs in lanes that have no node left move to a model that stands in, where one can.
+    /// Jobs that nobody can serve on their model move to one that stands in, where somebody can: a few a tick, lane
+    /// after lane. All are looked at again after a node joined or left.
     fn sweep_deserted(&mut self) {
-        let mut left = FALLBACK_SWEEP_MAX;
-        let lanes: Vec<LaneKey> = self.deserted.iter().copied().collect();
-        for lane in lanes {
-            if !self.fleet.lanes.of(lane).eligible.is_empty() || self.backlog.is_empty(lane) {
-                self.deserted.remove(&lane);
-                continue;
+        if std::mem::take(&mut self.nodes_moved) {
+            let falls_back = |nodes: &Nodes| {
+                nodes.picky == Picky::Yes
+                    || nodes.need.shape.falls_back == FallsBack::Yes && nodes.eligible.is_empty()
+            };
+            let lanes = self.fleet.lanes.iter().filter(|(_, nodes)| falls_back(nodes));
+            let waiting = lanes.filter(|(lane, _)| !self.backlog.is_empty(*lane));
+            let lanes: Vec<LaneKey> = waiting.map(|(lane, _)| lane).collect();
+            for lane in lanes {
+                self.deserted.entry(lane).or_insert(0);
             }
-            for key in self.backlog.jobs_in(lane, left) {
-                left -= 1;
-                self.move_to_fallback(key);
-            }
-            if left == 0 {
-                return;
-            }
+        }
+        let Some((lane, from)) = self.deserted.pop_first() else { return };
+        let jobs = self.backlog.jobs_in(lane, from + FALLBACK_SWEEP_MAX);
+        let goes_on = jobs.len() == from + FALLBACK_SWEEP_MAX;
+        let mut stayed = from;
+        for key in jobs.into_iter().skip(from) {
+            stayed += usize::from(!self.moves_to_fallback(key));
+        }
+        if goes_on {
+            self.deserted.insert(lane, stayed);
         }
     }
 
-    fn move_to_fallback(&mut self, key: Key) {
+    /// Lets another model stand in for a waiting job's, if that is the way to get it served. Says whether it did.
+    fn moves_to_fallback(&mut self, key: Key) -> bool {
         let row = &self.jobs[key].row;
         assert!(row.state == JobState::Queued, "job {} waits in a lane", row.id);
-        let further = (row.model_index + 1)..=row.spec.fallbacks.models.len() as u32;
-        if further.into_iter().any(|index| self.reason_against(key, index).is_none()) {
+        let (index, last) = (row.model_index, row.spec.fallbacks.models.len() as u32);
+        let moves = index < last
+            && !self.is_servable(key, index)
+            && (index + 1..=last).any(|further| self.is_servable(key, further));
+        if moves {
             self.unfile(key);
             self.file(key);
             self.touch(key);
         }
+        moves
     }
 
     fn expire_keys(&mut self) {
         let Self { keys, job_keys, now, .. } = self;
         let expired = keys.expire(*now, KEYS_EXPIRED_MAX, |job| job_keys.find(job).is_some());
-        for key in expired {
+        for (key, job) in expired {
             self.keep(Row::KeyForgotten(key));
+            if self.kept_for_keys.remove(&job) {
+                self.keep(Row::JobForgotten(job));
+            }
         }
     }
 }

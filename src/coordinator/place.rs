@@ -4,6 +4,7 @@
 //! the order decides, whoever came. What one step may look at is bounded; the rest is for the next step.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use super::Coordinator;
 use super::backlog::Selection;
@@ -25,8 +26,8 @@ const ARRIVAL_TRIES_MAX: u32 = 4;
 const ASK_LOOKS: u32 = 4;
 /// What a placement counts as, in looks: a step makes at most 128 of them, which is well below two milliseconds.
 const PLACEMENT_LOOKS: u32 = 16;
-/// Nodes that a job which is looked at by itself compares at most.
-const PICKY_LOOKS_MAX: usize = 64;
+/// What offering a node counts as, in looks, whether or not there is a job to ask about.
+const OFFER_LOOKS: u32 = 4;
 
 /// What may be placed.
 #[derive(Debug, Default)]
@@ -36,8 +37,10 @@ pub(super) struct Placing {
     /// Nodes with room.
     offers: VecDeque<NodeKey>,
     offered: BTreeSet<NodeKey>,
-    /// Lanes whose jobs may go on where there is room.
-    woken: BTreeSet<LaneKey>,
+    /// Lanes whose jobs may go on where there is room, each with the node that was offered last.
+    woken: BTreeMap<LaneKey, Option<(i64, NodeKey)>>,
+    /// Lanes whose next job lacked output budget: they look before anybody else does once some is free.
+    first: BTreeSet<LaneKey>,
     /// Nodes that go on looking at the next tick.
     later: BTreeSet<NodeKey>,
     /// Nodes that are kept for a job which doesn't fit yet.
@@ -54,6 +57,8 @@ pub(super) struct Starved {
     pub(super) job: Key,
     pub(super) tier: Tier,
     pub(super) since: Time,
+    /// Whether it was found to lack budget since some was freed: who isn't even asked for keeps nothing from others.
+    pub(super) current: bool,
 }
 
 impl Placing {
@@ -66,12 +71,18 @@ impl Placing {
 
     /// A lane's jobs may go on.
     pub(super) fn wake(&mut self, lane: LaneKey) {
-        self.woken.insert(lane);
+        self.woken.insert(lane, None);
     }
 
     /// Output budget came back.
     pub(super) fn budget_freed(&mut self) {
-        self.woken.append(&mut self.short);
+        for (lane, starved) in &mut self.starved {
+            starved.current = false;
+            self.first.insert(*lane);
+        }
+        for lane in std::mem::take(&mut self.short) {
+            self.wake(lane);
+        }
     }
 
     /// A job no longer waits: what was kept for it is free.
@@ -107,6 +118,7 @@ impl Placing {
     /// A lane ended.
     pub(super) fn lane_ended(&mut self, lane: LaneKey) {
         self.woken.remove(&lane);
+        self.first.remove(&lane);
         self.starved.remove(&lane);
         self.short.remove(&lane);
     }
@@ -117,6 +129,8 @@ impl Placing {
 struct Considered {
     candidates: u32,
     losers: Vec<(NodeId, Loss)>,
+    /// Those that couldn't take it at all: told of where there is room after the slower ones.
+    unable: Vec<(NodeId, Loss)>,
 }
 
 /// What an offer came to.
@@ -131,13 +145,16 @@ impl Coordinator {
     pub(super) fn place(&mut self) {
         let mut looks = PLACE_LOOKS_MAX;
         self.fill_lanes();
+        self.send_waiting_tests();
         while looks > 0 {
-            if let Some(job) = self.placing.arrivals.pop_front() {
+            if let Some(lane) = self.placing.first.pop_first() {
+                self.place_woken(lane, None, &mut looks);
+            } else if let Some(job) = self.placing.arrivals.pop_front() {
                 self.place_arrival(job, &mut looks);
             } else if let Some(node) = self.placing.next_offer() {
                 self.offer(node, &mut looks, None);
-            } else if let Some(lane) = self.placing.woken.pop_first() {
-                self.place_woken(lane, &mut looks);
+            } else if let Some((lane, after)) = self.placing.woken.pop_first() {
+                self.place_woken(lane, after, &mut looks);
             } else {
                 break;
             }
@@ -177,30 +194,41 @@ impl Coordinator {
                 }
                 return;
             };
-            self.offer(node, looks, Some((key, considered)));
-            if *looks == 0 {
+            let offered = self.offer(node, looks, Some((key, considered)));
+            if *looks > 0 && offered == Offered::Nothing {
+                // The node has its reasons, and whatever ends them wakes the lane.
                 return;
             }
+            if *looks == 0 {
+                break;
+            }
+        }
+        // Others went before it: it goes on with the next step, for nobody else will offer what is left.
+        if self.jobs.get(key).is_some_and(|job| job.row.id == id && matches!(job.waits, Waits::ForNode(_))) {
+            self.placing.arrivals.push_back(id);
         }
     }
 
-    /// A lane's jobs may go on: its best nodes are offered, as long as that comes to something.
-    fn place_woken(&mut self, lane: LaneKey, looks: &mut u32) {
+    /// A lane's jobs may go on: its nodes are offered, the best first, a few at a time and as long as any job waits.
+    fn place_woken(&mut self, lane: LaneKey, after: Option<(i64, NodeKey)>, looks: &mut u32) {
+        if self.backlog.is_empty(lane) {
+            return;
+        }
         let ready = &self.fleet.lanes.of(lane).ready;
-        let nodes: Vec<NodeKey> = ready.iter().take(CANDIDATES_MAX).map(|(_, node)| *node).collect();
-        let mut took = Offered::Nothing;
-        for node in nodes {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let nodes: Vec<_> = ready.range((from, Bound::Unbounded)).take(CANDIDATES_MAX).copied().collect();
+        let goes_on = nodes.len() == CANDIDATES_MAX;
+        let mut last = after;
+        for at in nodes {
             if *looks == 0 {
-                self.placing.woken.insert(lane);
+                self.placing.woken.insert(lane, last);
                 return;
             }
-            if self.offer(node, looks, None) == Offered::Took {
-                took = Offered::Took;
-            }
+            self.offer(at.1, looks, None);
+            last = Some(at);
         }
-        if took == Offered::Took {
-            self.settle_touched();
-            self.placing.woken.insert(lane);
+        if goes_on {
+            self.placing.woken.insert(lane, last);
         }
     }
 
@@ -213,7 +241,9 @@ impl Coordinator {
         let [first, second] = self.affinity.nodes(job.need.model, job.row.spec.prefix);
         let listed: Vec<NodeKey> =
             job.row.spec.constraints.allow.iter().filter_map(|node| self.fleet.find(node)).collect();
-        let ordered = self.fleet.lanes.of(lane).ready.iter().map(|(_, node)| *node).take(PICKY_LOOKS_MAX);
+        // Among those of its own need, where it waits beside jobs of others.
+        let nodes = self.fleet.lanes.with_need(&job.need).unwrap_or_else(|| self.fleet.lanes.of(lane));
+        let ordered = nodes.ready.iter().map(|(_, node)| *node);
         let near = [first, second].into_iter().flatten();
         for (at, node) in near.chain(listed).chain(ordered).enumerate() {
             if scored.len() >= CANDIDATES_MAX || *looks == 0 {
@@ -228,13 +258,16 @@ impl Coordinator {
                     let score = self.score_of(node, job);
                     scored.push((score.sum(), node, score));
                 }
-                Err(loss) => considered.lose(self.fleet.node(node).id(), loss),
+                Err(loss) => considered.cannot(self.fleet.node(node).id(), loss),
             }
         }
         scored.sort_by_key(|(sum, node, _)| (*sum, *node));
         considered.candidates = scored.len() as u32;
         for (_, node, score) in scored.iter().skip(1) {
-            considered.lose(self.fleet.node(*node).id(), Some(Loss::Slower(*score)));
+            considered.lose(self.fleet.node(*node).id(), Loss::Slower(*score));
+        }
+        for (node, loss) in std::mem::take(&mut considered.unable) {
+            considered.lose(&node, loss);
         }
         Some((scored.first()?.1, considered))
     }
@@ -260,6 +293,7 @@ impl Coordinator {
         if self.fleet.held_by(node).any(|held| held.capacity == Capacity::Free && held.job.is_some()) {
             return offered;
         }
+        *looks = looks.saturating_sub(OFFER_LOOKS).max(1);
         let mut from = self.fleet.node_mut(node).later.take();
         while *looks > 0 && self.fleet.node(node).has_any_slot() && self.fleet.node(node).is_here() {
             let mut findings = Vec::new();
@@ -269,7 +303,7 @@ impl Coordinator {
                 Selection::Job { key, charged } => {
                     let asked = came.take_if(|(asking, _)| *asking == key).map(|(_, considered)| considered);
                     let by = if asked.is_some() { PlacedBy::Job } else { PlacedBy::Node };
-                    let considered = asked.unwrap_or(Considered { candidates: 1, losers: Vec::new() });
+                    let considered = asked.unwrap_or(Considered { candidates: 1, ..Considered::default() });
                     self.reserve(key, node, charged, by, considered.candidates, considered.losers);
                     *looks = looks.saturating_sub(PLACEMENT_LOOKS);
                     offered = Offered::Took;
@@ -337,11 +371,12 @@ impl Coordinator {
                 }
                 Finding::Starved { key, lane, tier } => {
                     self.placing.short.insert(lane);
-                    let new = Starved { job: key, tier, since: self.now };
+                    let new = Starved { job: key, tier, since: self.now, current: true };
                     let starved = self.placing.starved.entry(lane).or_insert(new);
                     if starved.job != key {
                         *starved = new;
                     }
+                    starved.current = true;
                 }
                 Finding::KeptFrom(lane) => {
                     self.placing.short.insert(lane);
@@ -353,9 +388,15 @@ impl Coordinator {
 }
 
 impl Considered {
-    fn lose(&mut self, node: &NodeId, loss: Option<Loss>) {
-        if let Some(loss) = loss.filter(|_| self.losers.len() < LOSERS_KEPT_MAX) {
+    fn lose(&mut self, node: &NodeId, loss: Loss) {
+        if self.losers.len() < LOSERS_KEPT_MAX {
             self.losers.push((node.clone(), loss));
+        }
+    }
+
+    fn cannot(&mut self, node: &NodeId, loss: Option<Loss>) {
+        if let Some(loss) = loss.filter(|_| self.unable.len() < LOSERS_KEPT_MAX) {
+            self.unable.push((node.clone(), loss));
         }
     }
 }

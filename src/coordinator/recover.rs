@@ -136,7 +136,8 @@ impl Coordinator {
             let answers = row.history.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Succeeded);
             answers.for_each(|attempt| self.accept_result(attempt.reservation));
             let body_bytes = row.body.as_ref().map_or(0, |body| body.len() as u64);
-            self.finished.push_back((row.id, body_bytes));
+            let key = row.spec.key.filter(|_| row.state == JobState::Succeeded);
+            self.finished.push_back((row.id, body_bytes, key));
             self.finished_bytes += body_bytes;
             return;
         }
@@ -183,10 +184,14 @@ impl Coordinator {
             Fate::Continues(reservation, began) => self.continue_with(key, reservation, began),
             Fate::Waits => {
                 let now = self.now;
+                // What only waited is as its row says: a million of them needn't be written at every start.
+                let was_cut = self.jobs[key].row.reservation.is_some();
                 self.record_attempt(key, AttemptOutcome::Cut);
-                self.jobs[key].note(now, TraceEvent::Recovered);
                 self.file(key);
-                self.touch(key);
+                if was_cut {
+                    self.jobs[key].note(now, TraceEvent::Recovered);
+                    self.touch(key);
+                }
             }
             Fate::Interrupted(cause) => {
                 self.record_attempt(key, AttemptOutcome::Cut);

@@ -161,6 +161,7 @@ impl Coordinator {
         let node = self.fleet.node_mut(reservation.node);
         if node.alone == Some(id) {
             node.alone = None;
+            self.fleet.touch(reservation.node);
         }
         let bytes = std::mem::take(&mut reservation.output_bytes);
         self.release_output(bytes);
@@ -173,6 +174,9 @@ impl Coordinator {
 
     /// A node may have room: it is offered, and if it drains and is through, it may leave.
     pub(super) fn room_on(&mut self, node: NodeKey) {
+        if self.fleet.node(node).test_waits {
+            self.tests_due.insert(node);
+        }
         self.placing.offer(node);
         self.drained(node);
     }

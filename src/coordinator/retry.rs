@@ -79,8 +79,12 @@ impl Coordinator {
             0 => self.limits.fallback_after_failures,
             after => after,
         };
-        let next = row.model_index + 1;
-        if row.failed_on_model >= threshold && next as usize <= fallbacks.models.len() {
+        let (next, last) = (row.model_index + 1, fallbacks.models.len() as u32);
+        if row.failed_on_model < threshold {
+            return;
+        }
+        // One that nobody serves is no way out.
+        if let Some(next) = (next..=last).find(|next| self.is_servable(key, *next)) {
             self.fall_back(key, next);
         }
     }

@@ -27,6 +27,8 @@ impl Coordinator {
         }
         let models = self.servings(&hello.models);
         self.leave_lanes(key);
+        // Jobs that waited for it, with the models that it had, may have to do without.
+        self.wake_picky(key);
         let now = self.now;
         self.fleet.arrive(key, &hello, models, now);
         if mutant!(CooldownForgotten) {
@@ -106,6 +108,11 @@ impl Coordinator {
                         }
                     }
                 }
+                Some(reservation)
+                    if matches!(reservation.state, ReservationState::Stopping(Ending::Nobody)) =>
+                {
+                    self.counts.late_messages += 1;
+                }
                 Some(_) => {
                     self.counts.foreign_messages += 1;
                     self.fault(key, Fault::ForeignReservation);
@@ -174,6 +181,12 @@ impl Coordinator {
         }
         if died {
             self.fault(key, Fault::Died);
+        }
+        let node = self.fleet.node(key);
+        if !node.is_here() && node.holds.is_empty() && !node.record.row().draining.is_empty() {
+            let now = self.now;
+            self.fleet.node_mut(key).record.on_left(now);
+            self.keep_node(key);
         }
     }
 

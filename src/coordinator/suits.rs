@@ -79,7 +79,10 @@ impl Look<'_> {
             return (suit, Some(Finding::Starved { key, lane, tier: charged }));
         }
         let keeps = |starved: &Starved| {
-            starved.job != key && starved.tier <= charged && self.now.since(starved.since) >= FIT_WAIT
+            starved.current
+                && starved.job != key
+                && starved.tier <= charged
+                && self.now.since(starved.since) >= FIT_WAIT
         };
         if self.placing.starved.values().any(keeps) {
             return (Suit::No, Some(Finding::KeptFrom(lane)));

@@ -66,10 +66,10 @@ impl Coordinator {
         }
     }
 
-    /// Takes a node out of its lanes. Those that have none left are noted, for jobs that can fall back.
+    /// Takes a node out of its lanes. Jobs that it alone could serve may have to fall back.
     pub(super) fn leave_lanes(&mut self, key: NodeKey) {
-        let deserted = self.fleet.leave_lanes(key);
-        self.deserted.extend(deserted);
+        self.fleet.leave_lanes(key);
+        self.nodes_moved = true;
     }
 
     /// Makes a node's lanes anew, and if it stands elsewhere than before, tells it and takes its work away where that
@@ -100,6 +100,13 @@ impl Coordinator {
         let models: Vec<ModelKey> = self.fleet.node(key).models.iter().map(|serving| serving.model).collect();
         for model in models {
             let name = self.models[model].clone();
+            let node = self.fleet.node(key);
+            let takes_work = node
+                .serving(model)
+                .is_some_and(|serving| node.standing_for(serving, &name, self.now).takes_work());
+            if takes_work {
+                self.fleet.note_cache(key, model);
+            }
             for environment in Environment::ALL {
                 let lanes: Vec<_> =
                     self.backlog.lanes_of(super::backlog::Home { environment, model }).collect();
@@ -110,7 +117,7 @@ impl Coordinator {
     }
 
     /// Jobs that avoided other nodes for this one's sake are looked at again: it may be gone.
-    fn wake_picky(&mut self, key: NodeKey) {
+    pub(super) fn wake_picky(&mut self, key: NodeKey) {
         for serving in &self.fleet.node(key).models {
             for environment in Environment::ALL {
                 let home = super::backlog::Home { environment, model: serving.model };
@@ -154,7 +161,7 @@ impl Coordinator {
         match node.record.away_since() {
             None => {
                 sooner(node.heard_at + self.limits.heartbeat_timeout);
-                if let Some(test) = self.test_due_at(key) {
+                if let Some(test) = self.test_due_at(key).filter(|_| !node.test_waits) {
                     sooner(test.max(now));
                 }
             }
@@ -224,14 +231,23 @@ impl Coordinator {
             let name = &self.models[serving.model];
             serving.slots > 0 && node.record.trial_due(name, serving.digest, now) == TrialDue::Now
         };
-        let model = node.models.iter().find(due).map(|serving| serving.model);
+        let models: Vec<ModelKey> = node.models.iter().filter(due).map(|serving| serving.model).collect();
         let works_in = Environment::ALL.into_iter().find(|environment| node.works_in(*environment));
-        let sent = match model.zip(works_in) {
-            Some((model, environment)) if node.has_slot(model) => self.test(key, model, environment),
-            _ => None,
-        };
+        // A node that is busy gives its next slot to the test.
+        let busy = models.iter().any(|model| !node.has_slot(*model));
+        let sent = works_in
+            .and_then(|environment| models.iter().find_map(|model| self.test(key, *model, environment)));
+        let node = self.fleet.node_mut(key);
+        node.test_waits = sent.is_none() && busy;
         if sent.is_none() {
-            self.fleet.node_mut(key).test_not_before = now + self.limits.test_retry;
+            node.test_not_before = if busy { now } else { now + self.limits.test_retry };
+        }
+    }
+
+    /// Slots may be free: tests that wait for one go before anything else is placed there.
+    pub(super) fn send_waiting_tests(&mut self) {
+        while let Some(key) = self.tests_due.pop_first() {
+            self.test_if_due(key);
         }
     }
 
@@ -248,6 +264,10 @@ impl Coordinator {
         submission.spec.tier = Tier::Background;
         submission.spec.ttl = self.limits.test_timeout;
         submission.spec.constraints.trust = Some(Trust::Open);
+        let tokens = u64::from(submission.spec.input_tokens) + u64::from(submission.spec.output_tokens_max);
+        if !self.fleet.node(key).has_slot(model) || !self.fleet.node(key).has_room(tokens) {
+            return None;
+        }
         let job = self.accept(submission, Origin::Test { node }, None).ok()?;
         self.fleet.node_mut(key).testing = Some(job);
         self.counts.tests += 1;

@@ -52,7 +52,7 @@ impl Coordinator {
         job.waits = Waits::ForNode(place);
         // Nobody can serve it yet, on this model or another: whoever comes may serve the other.
         if job.need.shape.falls_back == FallsBack::Yes && self.fleet.lanes.of(lane).eligible.is_empty() {
-            self.deserted.insert(lane);
+            self.deserted.insert(lane, 0);
         }
         self.placing.arrivals.push_back(row.id);
     }
@@ -90,6 +90,10 @@ impl Coordinator {
         let large = self.fleet.may_be_too_large(need.model, job.kv_tokens());
         let ordinary = !listed && !alone && !large && job.failed_on.is_empty();
         let shape = if ordinary { self.fleet.shapes.intern(&need.shape) } else { None };
+        // The lane of its need knows its nodes, though it waits elsewhere.
+        if !ordinary {
+            self.lane_of_need(need);
+        }
         let home = Home { environment: need.environment, model: need.model };
         match self.backlog.lane(home, shape, self.now) {
             LaneOf::Existing(lane) => lane,
@@ -100,6 +104,21 @@ impl Coordinator {
                 };
                 self.begin_lane(lane, evicted, need, picky);
                 lane
+            }
+        }
+    }
+
+    /// Sees to it that there is a lane with the nodes for a need.
+    fn lane_of_need(&mut self, need: &Need) {
+        let Some(shape) = self.fleet.shapes.intern(&need.shape) else { return };
+        let home = Home { environment: need.environment, model: need.model };
+        if self.fleet.lanes.with_need(need).is_some() {
+            return;
+        }
+        if let LaneOf::Created { lane, evicted } = self.backlog.lane(home, Some(shape), self.now) {
+            match self.backlog.shape_of(lane) {
+                Some(_) => self.begin_lane(lane, evicted, need.clone(), Picky::No),
+                None => self.begin_lane(lane, None, Need { shape: any_shape(), ..need.clone() }, Picky::Yes),
             }
         }
     }
@@ -133,8 +152,21 @@ impl Coordinator {
     }
 
     /// Whether some node that is ready could serve a job on the model of that index.
-    fn is_servable(&self, key: Key, index: u32) -> bool {
-        self.reason_against(key, index).is_none()
+    pub(super) fn is_servable(&self, key: Key, index: u32) -> bool {
+        let job = &self.jobs[key];
+        let spec = &job.row.spec;
+        let name = if index == 0 { &spec.model } else { &spec.fallbacks.models[index as usize - 1] };
+        let nodes =
+            self.models.key(name).and_then(|model| self.fleet.lanes.with_need(&Need::of(spec, model, index)));
+        let could = |key: &super::names::NodeKey| {
+            let node = self.fleet.node(*key);
+            job.kv_tokens() <= node.kv_tokens && is_listed(spec, node.id())
+        };
+        // The lane of that need, where there is one, knows who could.
+        match nodes {
+            Some(nodes) => nodes.eligible.iter().any(could),
+            None => self.reason_against(key, index).is_none(),
+        }
     }
 
     /// Moves a job to a model that stands in.

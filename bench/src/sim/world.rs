@@ -144,7 +144,7 @@ pub(crate) struct World<'a> {
 }
 
 /// Characters of an effect that a diary holds.
-const DIARY_CHARS: usize = 500;
+const DIARY_CHARS: usize = 2_500;
 /// Steps that a diary holds.
 const DIARY_STEPS: usize = 60;
 

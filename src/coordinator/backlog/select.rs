@@ -97,6 +97,9 @@ impl Backlog {
         now: Time,
         mut suits: impl FnMut(Key, Tier) -> Suit,
     ) -> Selection {
+        // One that begins at the top has nothing to resume, and has missed nothing.
+        let from =
+            from.filter(|cursor| cursor.tier > 0 || cursor.after.is_some() || !cursor.refused.is_empty());
         let resumes = from.is_some();
         let mut cursor = match from {
             Some(cursor) if !self.has_changed(lanes, cursor.tier, cursor.began) => cursor,

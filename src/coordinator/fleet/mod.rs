@@ -11,7 +11,7 @@ mod speed;
 use std::collections::{BTreeSet, VecDeque};
 
 use super::effect::Why;
-use super::eligibility::{self, FallsBack, Shape};
+use super::eligibility::{self, Shape};
 use super::event::{NodeHello, Warmth};
 use super::index::IdIndex;
 use super::names::{LaneKey, ModelKey, Names, NodeKey, ShapeKey};
@@ -21,7 +21,7 @@ use super::subcloud::Subclouds;
 use crate::ids::{ModelName, NodeId, ReservationId};
 use crate::time::{Span, Time};
 
-pub(super) use lanes::{LaneNodes, Picky};
+pub(super) use lanes::{LaneNodes, Nodes, Picky};
 pub(super) use node::{Node, Serving};
 pub(super) use reservation::{Began, Capacity, Deadline, Ending, Left, Reservation, ReservationState};
 pub(super) use speed::{ModelMeans, Sample};
@@ -133,7 +133,6 @@ impl Fleet {
                 self.kv_min.resize(at + 1, u64::MAX);
             }
             self.by_model[at].insert(key);
-            self.kv_min[at] = self.kv_min[at].min(node.kv_tokens);
         }
         self.recount_models(key);
         self.touched.push(key);
@@ -170,6 +169,12 @@ impl Fleet {
     /// Nodes that serve a model, in whatever state.
     pub(super) fn serving(&self, model: ModelKey) -> impl Iterator<Item = NodeKey> {
         self.by_model.get(model.index()).into_iter().flatten().copied()
+    }
+
+    /// A node may take work of a model: what is too large for it mustn't stand in the way of what isn't.
+    pub(super) fn note_cache(&mut self, key: NodeKey, model: ModelKey) {
+        let min = &mut self.kv_min[model.index()];
+        *min = (*min).min(self.nodes[key.index()].kv_tokens);
     }
 
     /// Whether a job of so many tokens may be too large for some node that serves its model.
@@ -229,6 +234,8 @@ impl Fleet {
         let node = &mut self.nodes[at.index()];
         node.taken -= 1;
         node.kv_taken -= kv_tokens;
+        // What was refused for want of room may fit now: it looks from the top again.
+        node.later = None;
         if let Some(serving) = model.and_then(|model| node.serving_mut(model)) {
             serving.taken -= 1;
         }
@@ -279,6 +286,14 @@ impl Fleet {
         if !node.is_here() {
             node.record.on_connected();
             self.here += 1;
+        }
+    }
+
+    /// Whatever a node says shows that it is there; but what comes late of a connection that ended shows nothing.
+    pub(super) fn spoke(&mut self, key: NodeKey, now: Time) {
+        let node = &mut self.nodes[key.index()];
+        if node.is_here() {
+            node.heard_at = now;
         }
     }
 
@@ -384,23 +399,18 @@ impl Fleet {
         node.later = None;
     }
 
-    /// Takes a node out of all its lanes; those that have no node left, and whose jobs may fall back, are named.
-    pub(super) fn leave_lanes(&mut self, key: NodeKey) -> Vec<LaneKey> {
+    /// Takes a node out of all its lanes.
+    pub(super) fn leave_lanes(&mut self, key: NodeKey) {
         let node = &mut self.nodes[key.index()];
+        node.later = None;
         let (left, ready_at) = (std::mem::take(&mut node.lanes), std::mem::take(&mut node.ready_at));
-        let mut deserted = Vec::new();
         for (lane, score) in left.into_iter().zip(ready_at) {
             let nodes = self.lanes.of_mut(lane);
             nodes.eligible.remove(&key);
             if let Some(score) = score {
                 nodes.ready.remove(&(score, key));
             }
-            let may_fall_back = nodes.picky == Picky::Yes || nodes.need.shape.falls_back == FallsBack::Yes;
-            if nodes.eligible.is_empty() && may_fall_back {
-                deserted.push(lane);
-            }
         }
-        deserted
     }
 
     /// Puts a node into those of `lanes` that it may take work from.

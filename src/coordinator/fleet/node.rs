@@ -10,6 +10,9 @@ use super::speed::Pace;
 use crate::ids::{Digest, GpuClass, ModelName, ModelVersion, NodeId, Region, ReservationId, Session};
 use crate::time::{Span, Time};
 
+/// Tokens of a node's cache that are believed: sums over all its reservations stay far from overflow.
+pub(in crate::coordinator) const KV_TOKENS_MAX: u64 = 1 << 40;
+
 /// A node.
 #[derive(Debug)]
 pub(in crate::coordinator) struct Node {
@@ -45,6 +48,8 @@ pub(in crate::coordinator) struct Node {
     pub(in crate::coordinator) timer: Option<(Time, TimerKey)>,
     /// The test job that it runs.
     pub(in crate::coordinator) testing: Option<Key>,
+    /// Whether a test job is due that only waits for a slot.
+    pub(in crate::coordinator) test_waits: bool,
     /// No test job before this.
     pub(in crate::coordinator) test_not_before: Time,
     /// Set while it runs a job that must be alone.
@@ -91,6 +96,7 @@ impl Node {
             later: None,
             timer: None,
             testing: None,
+            test_waits: false,
             test_not_before: Time::default(),
             alone: None,
             stood: Standing::Away,
@@ -116,7 +122,7 @@ impl Node {
         self.session = hello.session;
         self.wants.clone_from(&hello.environments);
         self.slots = hello.slots;
-        self.kv_tokens = hello.kv_tokens;
+        self.kv_tokens = hello.kv_tokens.min(KV_TOKENS_MAX);
         self.memory_bytes = hello.memory_bytes;
         self.gpu.clone_from(&hello.gpu);
         self.region.clone_from(&hello.region);

@@ -132,18 +132,19 @@ impl Oracle {
         if rivals > 0 || !self.book.waiting.is_empty() {
             self.judge.check(line, passed_over.is_none(), || {
                 format!(
-                    "{id} ({tier:?}) went to {node}, though {passed_over:?} of a higher tier waits for it"
+                    "{id} ({tier:?}) went to {node}, though {passed_over:?} of a higher tier waits for it: {:?}",
+                    passed_over.map(|other| &self.book.jobs[&other])
                 )
             });
         }
     }
 
-    /// Whether an older job of the same namespace, model and tier waits that needs more room than there may be: jobs
-    /// of one flow go in their order (CORE section 5 tries heads only).
+    /// Whether another job of the same namespace, model and tier waits that needs more room than there may be: jobs of
+    /// one flow go in the order in which they could first have gone, and only heads are tried (CORE section 5).
     fn stands_behind(&self, id: JobId, rival: &JobFacts, job: &JobFacts) -> bool {
         self.book.waiting.iter().any(|(_, other)| {
             let before = &self.book.jobs[other];
-            *other < id
+            *other != id
                 && before.spec.namespace == rival.spec.namespace
                 && before.spec.environment == rival.spec.environment
                 && before.spec.tier == rival.spec.tier

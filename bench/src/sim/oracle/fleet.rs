@@ -161,7 +161,11 @@ impl Fleet {
             row.exclusion.is_none() && matches!(trial, Some(Trial::Passed { .. }))
         };
         let proven = *ask.node == NodeId::local() || row.is_some_and(passed);
-        proven && self.may_take(ask).is_ok()
+        // A node that has just missed its heartbeat may or may not be away yet.
+        let heard = self.nodes.get(ask.node).is_some_and(|known| {
+            *ask.node == NodeId::local() || ask.now.since(known.heard_at) < ask.limits.heartbeat_timeout
+        });
+        heard && proven && self.may_take(ask).is_ok()
     }
 
     /// A node other than those that failed the job, which has nothing to do and could take it.
