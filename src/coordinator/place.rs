@@ -300,6 +300,8 @@ impl Coordinator {
             let selection = self.select(node, from.take(), looks, &mut findings);
             let expired = self.act_on(findings);
             match selection {
+                // Who stood behind one that has expired goes before whoever was found instead.
+                _ if expired > 0 => {}
                 Selection::Job { key, charged } => {
                     let asked = came.take_if(|(asking, _)| *asking == key).map(|(_, considered)| considered);
                     let by = if asked.is_some() { PlacedBy::Job } else { PlacedBy::Node };
@@ -308,7 +310,6 @@ impl Coordinator {
                     *looks = looks.saturating_sub(PLACEMENT_LOOKS);
                     offered = Offered::Took;
                 }
-                _ if expired > 0 => {}
                 Selection::Nothing => break,
                 Selection::Blocked(_) => {
                     self.placing.blocked.insert(node);

@@ -111,9 +111,9 @@ impl Oracle {
             let rival = &self.book.jobs[other];
             // What became due between two ticks is looked at with the next one.
             let since = step.now - TICKS;
-            let due = rival.not_before <= since && rival.submitted_at <= since;
+            let due = rival.not_before <= since && rival.submitted_at <= since && rival.expires_at > step.now;
             // Nothing ages while it is paused, so a pause leaves the age of what waits unknown.
-            let aged = if self.was_paused { rival.spec.tier } else { rival.tier_at(since, age) };
+            let aged = if self.was_paused { rival.spec.tier } else { rival.sure_tier_at(since, age) };
             let higher = aged < tier && rival.spec.environment == job.spec.environment;
             if !higher || !due || !takes_no_more(rival, job) {
                 continue;

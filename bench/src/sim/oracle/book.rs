@@ -70,7 +70,12 @@ impl JobFacts {
         }
     }
 
-    /// The tier that it competes in at a time: an old batch job competes as a standard one.
+    /// The tier that it surely competes in at a time: it ages only while it may run.
+    pub(crate) fn sure_tier_at(&self, now: Time, batch_age: Span) -> Tier {
+        if now.since(self.not_before) > batch_age { self.tier_at(now, batch_age) } else { self.spec.tier }
+    }
+
+    /// The tier that it may compete in at a time: an old batch job competes as a standard one.
     pub(crate) fn tier_at(&self, now: Time, batch_age: Span) -> Tier {
         match self.spec.tier {
             Tier::Batch if now.since(self.submitted_at) > batch_age => Tier::Standard,
