@@ -94,7 +94,7 @@ fn measure_round(rig: &mut Rig, round: usize, costs: &mut Costs) {
     }
     costs.heartbeat.add(rig.heartbeat().took);
     rig.wait(Span(100));
-    if round % 100 == 0 {
+    if round.is_multiple_of(100) {
         costs.tick.add(rig.pass(Span(0)).took);
     }
 }

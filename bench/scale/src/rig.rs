@@ -19,7 +19,7 @@ use switchbox::time::{Span, Time};
 use crate::stats::thread_time;
 
 /// Bytes of a job's body.
-pub const BODY_BYTES: usize = 256;
+pub(crate) const BODY_BYTES: usize = 256;
 /// Models that a node serves, where there are so many and no lane would be left without nodes.
 const MODELS_PER_NODE: u32 = 4;
 /// Jobs that a node runs at once.

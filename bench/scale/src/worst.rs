@@ -37,8 +37,11 @@ impl Case {
     }
 }
 
+/// What measures the cases of a group at a size.
+type Group = fn(Size) -> Vec<Case>;
+
 /// The groups of cases, by name.
-pub const GROUPS: [(&str, fn(Size) -> Vec<Case>); 6] = [
+pub const GROUPS: [(&str, Group); 6] = [
     ("expire", comes_and_expires),
     ("age", ages),
     ("pause", pauses),
