@@ -104,6 +104,20 @@ pub enum NodeCommand {
     Reinstate,
 }
 
+impl NodeCommand {
+    /// All.
+    pub const ALL: [NodeCommand; 8] = [
+        NodeCommand::Pause,
+        NodeCommand::Resume,
+        NodeCommand::Drain,
+        NodeCommand::Freeze,
+        NodeCommand::Thaw,
+        NodeCommand::Ban,
+        NodeCommand::Unban,
+        NodeCommand::Reinstate,
+    ];
+}
+
 /// What can be paused.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {

@@ -62,6 +62,20 @@ impl Standing {
         Standing::Ready,
     ];
 
+    /// The word that the API, the logs and the metrics use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Standing::Banned => "banned",
+            Standing::Frozen => "frozen",
+            Standing::Excluded => "excluded",
+            Standing::Away => "away",
+            Standing::Draining => "draining",
+            Standing::Paused => "paused",
+            Standing::Untested => "untested",
+            Standing::Ready => "ready",
+        }
+    }
+
     /// Whether clients' jobs may be placed.
     pub fn takes_work(self) -> bool {
         self == Standing::Ready

@@ -326,14 +326,5 @@ fn scope(rng: &mut Rng) -> Scope {
 }
 
 fn node_command(rng: &mut Rng) -> NodeCommand {
-    *rng.pick(&[
-        NodeCommand::Pause,
-        NodeCommand::Resume,
-        NodeCommand::Drain,
-        NodeCommand::Freeze,
-        NodeCommand::Thaw,
-        NodeCommand::Ban,
-        NodeCommand::Unban,
-        NodeCommand::Reinstate,
-    ])
+    *rng.pick(&NodeCommand::ALL)
 }

@@ -164,7 +164,7 @@ impl Fuzz {
                 environments: self.list(Self::environment),
                 owner: self.rng.chance(50).then(|| self.namespace()),
             }),
-            1..=3 => Command::Node(self.node(), *self.rng.pick(&NODE_COMMANDS)),
+            1..=3 => Command::Node(self.node(), *self.rng.pick(&NodeCommand::ALL)),
             4 => Command::Pause(self.scope()),
             5 => Command::Resume(self.scope()),
             6 => Command::PutNamespace(self.settings()),
@@ -232,14 +232,3 @@ impl Fuzz {
         }
     }
 }
-
-const NODE_COMMANDS: [NodeCommand; 8] = [
-    NodeCommand::Pause,
-    NodeCommand::Resume,
-    NodeCommand::Drain,
-    NodeCommand::Freeze,
-    NodeCommand::Thaw,
-    NodeCommand::Ban,
-    NodeCommand::Unban,
-    NodeCommand::Reinstate,
-];

@@ -14,7 +14,7 @@ use crate::coordinator::event::{Environment, ErrorClass, FinishReason, JobError,
 use crate::coordinator::job::{AttemptOutcome, AttemptRow, JobRow};
 use crate::coordinator::ledger::{Account, Owner};
 use crate::coordinator::score::Score;
-use crate::coordinator::standing::{Exclusion, Order, Party, Standing, Trust};
+use crate::coordinator::standing::{Exclusion, Order, Party, Trust};
 use crate::coordinator::trace::{Loss, PlacedBy, TraceEntry, TraceEvent};
 use crate::credits::Credits;
 use crate::ids::{JobId, ModelName, NodeId};
@@ -38,7 +38,7 @@ fn node(view: &NodeView) -> Value {
         Environment::ALL.into_iter().filter(|environment| row.environments.contains(*environment));
     json!({
         "node": row.node.to_string(),
-        "standing": standing(view.standing),
+        "standing": view.standing.word(),
         "connected_at": view.connected_at.map(seconds),
         "models": view.models.iter().map(model).collect::<Vec<_>>(),
         "trust": trust(row.trust),
@@ -279,19 +279,6 @@ fn party(party: Party) -> &'static str {
     match party {
         Party::Owner => "owner",
         Party::Operator => "operator",
-    }
-}
-
-fn standing(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Banned => "banned",
-        Standing::Frozen => "frozen",
-        Standing::Excluded => "excluded",
-        Standing::Away => "away",
-        Standing::Draining => "draining",
-        Standing::Paused => "paused",
-        Standing::Untested => "untested",
-        Standing::Ready => "ready",
     }
 }
 

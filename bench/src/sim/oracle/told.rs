@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use switchbox::coordinator::effect::{Answer, Effect, End, NodeMessage, RefusalKind, Reply, Row, When};
 use switchbox::coordinator::event::Durability;
-use switchbox::coordinator::standing::Standing;
 use switchbox::ids::{JobId, Lsn, ReservationId};
 
 use super::judge::Line;
@@ -141,7 +140,7 @@ impl Oracle {
             NodeMessage::ResultUnknown(_) => self.coverage.count("node messages", "result unknown"),
             NodeMessage::Configuration { .. } => self.coverage.count("node messages", "configuration"),
             NodeMessage::Standing(standing, _) => {
-                self.coverage.count("standing", word_of(*standing));
+                self.coverage.count("standing", standing.word());
                 self.coverage.count("node messages", "standing");
             }
             NodeMessage::Drained => self.coverage.count("node messages", "drained"),
@@ -183,18 +182,4 @@ fn is_own_row(effect: &Effect) -> bool {
 
 fn is_answer(message: &NodeMessage) -> bool {
     matches!(message, NodeMessage::ResultAccepted(_) | NodeMessage::ResultUnknown(_))
-}
-
-/// The words of standings, for coverage.
-pub(super) fn word_of(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Banned => "banned",
-        Standing::Frozen => "frozen",
-        Standing::Excluded => "excluded",
-        Standing::Away => "away",
-        Standing::Draining => "draining",
-        Standing::Paused => "paused",
-        Standing::Untested => "untested",
-        Standing::Ready => "ready",
-    }
 }
