@@ -170,10 +170,14 @@ impl Coordinator {
             }
             ReservationState::Running => self.complete(completion),
             ReservationState::Stopping(_) => {
-                // What failed is not charged, whatever else ended it.
+                // What failed is not charged, whatever else ended it. Who has an answer has begun, even if its word
+                // of that was lost.
                 let stated = match completion.status {
                     Status::Failed(_) => Usage::default(),
-                    Status::Succeeded(_) => stated_by(&completion),
+                    Status::Succeeded(_) => {
+                        self.fleet.reservation_mut(id).expect("it is its node's").began = Began::Yes;
+                        stated_by(&completion)
+                    }
                 };
                 self.stopped(id, stated);
             }

@@ -298,6 +298,10 @@ impl Coordinator {
         for key in nodes {
             let standing = self.fleet.node(key).record.standing(self.now);
             self.fleet.node_mut(key).stood = standing;
+            if standing.revokes() {
+                // It was taken out just before, and its work wasn't decided any more.
+                self.withdraw(key);
+            }
             self.arm_node(key);
         }
     }

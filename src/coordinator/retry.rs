@@ -8,7 +8,7 @@ use super::job::{AttemptOutcome, JobState};
 use super::limits::{DECLINES_MAX, FAILED_NODES_MAX};
 use super::mutant::mutant;
 use super::names::NodeKey;
-use super::noise::mix;
+use super::noise::{Purpose, noise};
 use super::slab::Key;
 use super::trace::TraceEvent;
 use crate::time::Span;
@@ -176,13 +176,9 @@ impl Coordinator {
         let Backoff::After(times) = backoff else { return Span::default() };
         let doubled = self.limits.backoff.0.saturating_mul(1 << (times.saturating_sub(1)).min(20));
         let span = doubled.min(self.limits.backoff_max.0).max(1);
-        let noise = self.noise(self.jobs[key].row.id.counter.rotate_left(32) ^ u64::from(times));
+        let id = self.jobs[key].row.id;
+        let step = u64::from(id.epoch) << 32 | u64::from(times);
+        let noise = noise(&self.boot.secret, Purpose::Backoff, id.counter, step);
         Span(span / 2 + noise % (span / 2 + 1))
-    }
-
-    /// A number that nobody outside can guess, the same for the same question.
-    pub(super) fn noise(&self, question: u64) -> u64 {
-        let secret = u64::from_le_bytes(self.boot.secret[..8].try_into().expect("eight bytes"));
-        mix(secret ^ question)
     }
 }

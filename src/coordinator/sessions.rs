@@ -98,8 +98,9 @@ impl Coordinator {
             match self.fleet.reservation_mut(id) {
                 Some(reservation) if reservation.node == key => {
                     reservation.session = session;
+                    // Who runs it has begun, whatever became of its word.
+                    reservation.began = Began::Yes;
                     match reservation.state {
-                        // Who runs it has begun, whatever became of its word.
                         ReservationState::Assigned => self.run(id),
                         ReservationState::Running => {}
                         ReservationState::Stopping(_) => {

@@ -130,7 +130,7 @@ impl Coordinator {
     }
 
     /// Takes back everything that a node works on.
-    fn withdraw(&mut self, key: NodeKey) {
+    pub(super) fn withdraw(&mut self, key: NodeKey) {
         let works = self.fleet.held_by(key).filter(|reservation| {
             matches!(reservation.state, ReservationState::Assigned | ReservationState::Running)
         });

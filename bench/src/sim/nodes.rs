@@ -71,6 +71,8 @@ pub(crate) struct NodeState {
     /// What it said, for repeats.
     pub(crate) said: Vec<Completion>,
     pub(crate) offers: Vec<ModelOffer>,
+    /// What it will offer when it connects again.
+    pub(crate) next_offers: Option<Vec<ModelOffer>>,
     pub(crate) warm: BTreeSet<ModelName>,
     pub(crate) pace: Span,
     slots: u32,
@@ -97,6 +99,7 @@ impl NodeState {
             unacked: BTreeMap::new(),
             said: Vec::new(),
             offers: scene.models.clone(),
+            next_offers: None,
             warm: warm.map(|offer| offer.model.clone()).collect(),
             pace: scene.pace,
             slots: scene.slots,
@@ -142,6 +145,9 @@ impl World<'_> {
         let session = self.sessions;
         let now = self.now;
         let node = &mut self.nodes[index];
+        if let Some(offers) = node.next_offers.take() {
+            node.offers = offers;
+        }
         (node.session, node.link) = (Some(session), session);
         (node.outbox, node.wire) = (Outbox::default(), BTreeMap::new());
         (node.to_node_at, node.to_box_at) = (now, now);

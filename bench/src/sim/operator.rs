@@ -291,11 +291,14 @@ impl World<'_> {
 
     fn change_offers(&mut self, index: usize, choice: u64) {
         let node = &mut self.nodes[index];
-        for (number, offer) in node.offers.iter_mut().enumerate() {
+        // Until it has said so, the box counts on what it offered before.
+        let mut offers = node.offers.clone();
+        for (number, offer) in offers.iter_mut().enumerate() {
             if mix(choice ^ number as u64).is_multiple_of(2) {
                 offer.slots = 1 + (choice % 3) as u32;
             }
         }
+        node.next_offers = Some(offers);
         let away = node.rng.ms(10, 100);
         self.cut(index, away, Span::from_ms(5));
     }

@@ -72,8 +72,8 @@ impl World<'_> {
     pub(super) fn box_up(&mut self) {
         self.epoch += 1 + self.rng.below(3) as u32;
         self.power = Power::On;
-        self.oracle.crashed(self.store.rows(), self.epoch);
         let lsn = self.store.written;
+        self.oracle.crashed(self.store.rows(), lsn, self.epoch);
         let mut effects = Vec::new();
         self.core = Coordinator::recover(
             boot(self.scene, self.epoch, lsn, self.now),

@@ -1,9 +1,11 @@
 //! Stories that a review found told wrongly; each failed before it was mended.
 
+use super::super::command::NodeCommand;
 use super::super::effect::{RefusalKind, Row};
 use super::super::event::*;
 use super::super::job::JobState;
 use super::super::limits::Limits;
+use super::fleet::{held, remote};
 use super::world::{World, local_again};
 use crate::credits::Credits;
 use crate::ids::Namespace;
@@ -52,6 +54,39 @@ fn a_failed_result_that_crosses_the_cancel_is_not_charged() {
     w.fail(reservation, ErrorClass::Node);
     let row = &w.rows[&w.clients[&client].job.expect("accepted")];
     assert_eq!(row.charged, Credits::ZERO, "failed by the node: nothing is charged (SPEC 6)");
+}
+
+#[test]
+fn who_has_an_answer_or_runs_it_has_begun_though_its_word_of_that_was_lost() {
+    for by_result in [true, false] {
+        let mut w = World::of(&["node_a"]);
+        let client = w.submit(|s| s.spec.input_tokens = 50);
+        let reservation = w.next_of("node_a").expect("it runs there");
+        w.leave(client, Departure::Abandoned);
+        if by_result {
+            w.complete_with(reservation, |result| result.input_tokens = 50);
+        } else {
+            w.gone("node_a", 1);
+            w.connect(NodeHello { running: vec![held(reservation)], ..remote("node_a", 2) });
+            w.stopped(reservation, 0);
+        }
+        assert_eq!(w.state(client), JobState::Cancelled);
+        let charged = w.row(client).charged;
+        assert!(charged > Credits::ZERO, "SPEC 6: input, and what was stated (by a result: {by_result})");
+    }
+}
+
+#[test]
+fn a_node_that_was_banned_just_before_a_crash_has_no_work_after_it() {
+    let mut w = World::of(&["node_a"]);
+    let client = w.submit(|s| s.spec.mode = Mode::Polling);
+    w.begin_on("node_a");
+    w.command("node_a", NodeCommand::Ban);
+    let banned = w.kept.iter().position(|row| matches!(row, Row::Node(row) if row.banned.is_some()));
+    let mut again = w.restarted_at(w.kept_at[banned.expect("it is banned")]);
+    assert_eq!(again.rows[&w.job(client)].state, JobState::Queued, "nobody is there to run it");
+    again.pass(Span::from_secs(3_600));
+    assert!(again.faults("node_a").is_empty(), "it was told to go: that it went is no fault");
 }
 
 #[test]

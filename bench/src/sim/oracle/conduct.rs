@@ -72,7 +72,7 @@ impl Oracle {
         if let Some(exclusion) = &row.exclusion
             && before.as_ref().and_then(|b| b.exclusion.as_ref()) != Some(exclusion)
         {
-            self.fleet.void_since.insert(row.node.clone(), exclusion.order.since);
+            self.fleet.void_since.set(&row.node, step.lsn, exclusion.order.since);
             self.coverage.count("conduct", "excluded");
         }
         self.book.apply(&Row::Node(Box::new(row.clone())));
@@ -136,7 +136,7 @@ impl Oracle {
             Some((_, Command::Node(node, NodeCommand::Reinstate | NodeCommand::Unban))) if *node == row.node
         );
         if pardoned {
-            self.fleet.reinstated.insert(row.node.clone(), step.now);
+            self.fleet.reinstated.set(&row.node, step.lsn, step.now);
         }
         let Some(excluded) = before.exclusion.as_ref().filter(|e| step.now < e.until) else { return };
         let lasts = row.exclusion.as_ref().is_some_and(|e| e.until >= excluded.until);
@@ -159,7 +159,7 @@ impl Oracle {
             }
         }
         if before.banned.is_some() && row.banned.is_none() {
-            self.fleet.void_since.insert(row.node.clone(), step.now);
+            self.fleet.void_since.set(&row.node, step.lsn, step.now);
         }
         let owner = |of: &NodeRow| of.paused.contains_key(&Party::Owner);
         if owner(before) != owner(row) {

@@ -8,7 +8,7 @@ use switchbox::coordinator::event::{Heartbeat, NodeGone, NodeHello, Origin};
 use switchbox::coordinator::limits::Limits;
 use switchbox::coordinator::standing::{NodeRow, Trial, Trust};
 use switchbox::coordinator::subcloud::{Allowed, Isolation, Subcloud};
-use switchbox::ids::{NodeId, ReservationId, Session};
+use switchbox::ids::{Lsn, NodeId, ReservationId, Session};
 use switchbox::time::{Span, Time};
 
 use super::book::{Book, JobFacts};
@@ -36,12 +36,38 @@ pub(crate) struct Presence {
 pub(crate) struct Fleet {
     pub(crate) nodes: BTreeMap<NodeId, Presence>,
     /// Nodes whose exclusion the operator ended: they owe no test for it.
-    pub(crate) reinstated: BTreeMap<NodeId, Time>,
+    pub(crate) reinstated: Marks,
     /// Since when a node's tests are void.
-    pub(crate) void_since: BTreeMap<NodeId, Time>,
+    pub(crate) void_since: Marks,
+}
+
+/// Times that rows gave to nodes. A crash takes those back whose rows it took.
+#[derive(Debug, Default)]
+pub(crate) struct Marks(BTreeMap<NodeId, Vec<(Lsn, Time)>>);
+
+impl Marks {
+    /// The step of that number gave it.
+    pub(crate) fn set(&mut self, node: &NodeId, lsn: Lsn, at: Time) {
+        self.0.entry(node.clone()).or_default().push((lsn, at));
+    }
+
+    fn last(&self, node: &NodeId) -> Option<Time> {
+        self.0.get(node)?.last().map(|(_, at)| *at)
+    }
+
+    fn lose_after(&mut self, lsn: Lsn) {
+        self.0.values_mut().for_each(|marks| marks.retain(|(of, _)| *of <= lsn));
+    }
 }
 
 impl Fleet {
+    /// The box died, and nothing after that step survived.
+    pub(crate) fn crashed(&mut self, lsn: Lsn) {
+        self.nodes.clear();
+        self.reinstated.lose_after(lsn);
+        self.void_since.lose_after(lsn);
+    }
+
     /// A node joins, if it may.
     pub(crate) fn connected(&mut self, hello: &NodeHello, now: Time, banned: bool) {
         let newer = self.nodes.get(&hello.node).is_none_or(|known| hello.session > known.session);
@@ -144,8 +170,8 @@ impl Fleet {
     }
 
     fn tested(&self, ask: &AskNode<'_>) -> Result<(), (Line, String)> {
-        let void = self.void_since.get(ask.node).copied().unwrap_or_default();
-        let spared = self.reinstated.get(ask.node).is_some_and(|at| *at >= void);
+        let void = self.void_since.last(ask.node).unwrap_or_default();
+        let spared = self.reinstated.last(ask.node).is_some_and(|at| at >= void);
         let at = ask.book.tested.get(&(ask.node.clone(), ask.job.model.clone())).copied();
         if *ask.node == NodeId::local() || spared || at.is_some_and(|at| at >= void) {
             return Ok(());

@@ -292,11 +292,11 @@ impl Oracle {
         }
     }
 
-    /// The box died; this much of the log survived. Everything acknowledged must be in it.
-    pub(crate) fn crashed<'r>(&mut self, rows: impl Iterator<Item = &'r Row>, epoch: u32) {
+    /// The box died; this much of the log survived, up to that step. Everything acknowledged must be in it.
+    pub(crate) fn crashed<'r>(&mut self, rows: impl Iterator<Item = &'r Row>, lsn: Lsn, epoch: u32) {
         self.book = Book::default();
         rows.for_each(|row| self.book.apply(row));
-        self.fleet.nodes.clear();
+        self.fleet.crashed(lsn);
         self.delivered.clear();
         self.revoked.clear();
         self.ended_lsn.clear();
