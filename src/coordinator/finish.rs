@@ -55,7 +55,7 @@ impl Coordinator {
     pub(super) fn carry(&mut self, key: Key, tokens: i64) {
         let job = &self.jobs[key];
         if !job.row.origin.is_test() {
-            let tier = job.stamp.map_or(job.row.spec.tier, |stamp| stamp.tier);
+            let tier = job.past.stamp.map_or(job.row.spec.tier, |stamp| stamp.tier);
             self.backlog.carry(job.need.environment, tier, job.namespace, tokens);
         }
     }
@@ -63,7 +63,7 @@ impl Coordinator {
     /// Undoes the counts of a job that a node has.
     pub(super) fn leave_service(&mut self, key: Key) {
         let job = &mut self.jobs[key];
-        job.reservation = None;
+        job.past.reservation = None;
         match job.row.state {
             JobState::Reserved => self.counts.jobs_reserved -= 1,
             JobState::Running => self.counts.jobs_running -= 1,
@@ -82,9 +82,10 @@ impl Coordinator {
         self.counts.body_bytes_held -= job.body_bytes;
         self.settle(&mut job, &ending);
         let row = &mut job.row;
-        row.ended_at = Some(self.now);
-        row.end = Some(ending.end.clone());
-        row.usage = ending.usage;
+        let progress = &mut *row.progress;
+        progress.ended_at = Some(self.now);
+        progress.end = Some(ending.end.clone());
+        progress.usage = ending.usage;
         if row.spec.mode.is_attended() && ending.state != JobState::Failed {
             row.body = None;
         }
@@ -141,7 +142,7 @@ impl Coordinator {
             model: row.model.clone(),
             charged: row.charged,
         };
-        for id in &job.clients {
+        for id in job.clients.iter() {
             let Some(client) = self.clients.get_mut(id) else { continue };
             client.job = None;
             // Whoever leaves last of those that share the output frees it; one of them stands for all.

@@ -1,6 +1,7 @@
 //! A job from acceptance to outcome: its states, who may change them, and the row that survives.
 
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, LazyLock};
 
 use super::admit::Admitted;
 use super::backlog::{Place, Stamp};
@@ -10,8 +11,9 @@ use super::event::{JobError, JobSpec, Origin};
 use super::integrity::ResultFacts;
 use super::ledger::Owner;
 use super::names::{NamespaceKey, NodeKey};
+use super::rare::{Rare, Usual};
 use super::timers::TimerKey;
-use super::trace::{TRACE_ENTRIES_MAX, TraceEntry, TraceEvent};
+use super::trace::{TRACE_ENTRIES_MAX, Trace, TraceEntry, TraceEvent};
 use crate::credits::{Credits, Price};
 use crate::ids::{ClientId, JobId, Lsn, ModelName, Namespace, NodeId, ReservationId};
 
@@ -73,9 +75,7 @@ pub(super) struct Job {
     /// What survives.
     pub(super) row: JobRow,
     /// Whose outboxes hear of it; none when nobody waits.
-    pub(super) clients: Vec<ClientId>,
-    /// The reservation that works for it now.
-    pub(super) reservation: Option<ReservationId>,
+    pub(super) clients: Listeners,
     /// Where it waits.
     pub(super) waits: Waits,
     /// Its TTL's timer, while it waits.
@@ -88,18 +88,68 @@ pub(super) struct Job {
     pub(super) namespace: NamespaceKey,
     /// What it needs of a node, on the model that it runs on now.
     pub(super) need: Need,
-    /// Its namespace's virtual start when it was last dispatched: a job that comes back keeps its place.
-    pub(super) stamp: Option<Stamp>,
     /// How long it could have been placed so far.
     pub(super) waited: Span,
+    /// What the rest of the core knows of it once it is more than one that waits.
+    pub(super) past: Rare<Past>,
+    /// Whether its row is to be emitted at the end of this step.
+    pub(super) row_state: RowState,
+}
+
+/// What most waiting jobs don't have yet.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Past {
+    /// The reservation that works for it now.
+    pub(super) reservation: Option<ReservationId>,
+    /// Its namespace's virtual start when it was last dispatched: a job that comes back keeps its place.
+    pub(super) stamp: Option<Stamp>,
     /// What its answer looks like to whoever judges it; set just before it ends.
     pub(super) facts: Option<ResultFacts>,
     /// Nodes that failed it and can't be trusted to do better, at most `FAILED_NODES_MAX`.
     pub(super) failed_on: Vec<NodeKey>,
     /// Since when it has been the next one but didn't fit a node's free capacity.
     pub(super) unfit_since: Option<Time>,
-    /// Whether its row is to be emitted at the end of this step.
-    pub(super) row_state: RowState,
+}
+
+impl Usual for Past {
+    fn usual() -> &'static Self {
+        static USUAL: LazyLock<Past> = LazyLock::new(Past::default);
+        &USUAL
+    }
+}
+
+/// The clients of a job: hardly ever more than one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Listeners {
+    first: Option<ClientId>,
+    more: Vec<ClientId>,
+}
+
+impl Listeners {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &ClientId> {
+        self.first.iter().chain(&self.more)
+    }
+
+    pub(super) fn push(&mut self, client: ClientId) {
+        match self.first {
+            None => self.first = Some(client),
+            Some(_) => self.more.push(client),
+        }
+    }
+
+    pub(super) fn remove(&mut self, client: ClientId) {
+        if self.first == Some(client) {
+            self.first = (!self.more.is_empty()).then(|| self.more.remove(0));
+        } else {
+            self.more.retain(|id| *id != client);
+        }
+    }
+}
+
+impl From<Option<ClientId>> for Listeners {
+    fn from(first: Option<ClientId>) -> Self {
+        Self { first, more: Vec::new() }
+    }
 }
 
 /// Where a queued job waits.
@@ -153,6 +203,9 @@ impl Job {
 pub const ATTEMPTS_KEPT_MAX: usize = 16;
 
 /// What is kept of a job: the state after each change. A finished job is only this.
+///
+/// What nodes and the end leave, which a job that waits for its first node doesn't have, is kept apart as its
+/// [`Progress`], and read as if it stood here.
 #[derive(Debug, Clone)]
 pub struct JobRow {
     /// Its id.
@@ -160,7 +213,7 @@ pub struct JobRow {
     /// What was asked for.
     pub spec: Arc<JobSpec>,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: Rare<Origin>,
     /// The client's raw body; dropped once an attended job has ended, unless it failed: dead letters are kept
     /// whole.
     pub body: Option<Arc<[u8]>>,
@@ -170,14 +223,8 @@ pub struct JobRow {
     pub model_index: u32,
     /// Where it stands.
     pub state: JobState,
-    /// Set once somebody asked for its end while a node had it.
-    pub cancel_requested: Option<CancelCause>,
     /// When it was accepted.
     pub submitted_at: Time,
-    /// When it was last handed to a node.
-    pub dispatched_at: Option<Time>,
-    /// When it ended.
-    pub ended_at: Option<Time>,
     /// When it expires if it still waits.
     pub expires_at: Time,
     /// Not dispatched before this: from the request, or the end of a backoff.
@@ -186,6 +233,23 @@ pub struct JobRow {
     pub prices: Arc<[Price]>,
     /// Held from its payer while it lives; zero afterwards.
     pub hold: Credits,
+    /// Its place among all jobs, by when it could first have been placed; 0 until then. It keeps it for life.
+    pub sequence: u64,
+    /// Every decision with its time, oldest first.
+    pub trace: Trace,
+    /// What else has happened to it.
+    pub progress: Rare<Progress>,
+}
+
+/// What has happened to a job since it was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Set once somebody asked for its end while a node had it.
+    pub cancel_requested: Option<CancelCause>,
+    /// When it was last handed to a node.
+    pub dispatched_at: Option<Time>,
+    /// When it ended.
+    pub ended_at: Option<Time>,
     /// What was charged at the end.
     pub charged: Credits,
     /// Times that a node was given it, whatever came of that; names the output.
@@ -200,8 +264,6 @@ pub struct JobRow {
     pub declines: u32,
     /// Local attempts that the box itself didn't survive.
     pub box_cuts: u32,
-    /// Its place among all jobs, by when it could first have been placed; 0 until then. It keeps it for life.
-    pub sequence: u64,
     /// The claim that works for it now.
     pub reservation: Option<ReservationRow>,
     /// Who ran it last.
@@ -214,10 +276,28 @@ pub struct JobRow {
     pub usage: Usage,
     /// Attempts that are over, oldest first.
     pub history: Vec<AttemptRow>,
-    /// Every decision with its time, oldest first.
-    pub trace: Vec<TraceEntry>,
     /// Lines that the trace had no room for.
     pub trace_dropped: u32,
+}
+
+impl Usual for Progress {
+    fn usual() -> &'static Self {
+        static USUAL: LazyLock<Progress> = LazyLock::new(Progress::default);
+        &USUAL
+    }
+}
+
+impl Deref for JobRow {
+    type Target = Progress;
+    fn deref(&self) -> &Progress {
+        &self.progress
+    }
+}
+
+impl DerefMut for JobRow {
+    fn deref_mut(&mut self) -> &mut Progress {
+        &mut self.progress
+    }
 }
 
 /// Who pays for a job.
@@ -237,37 +317,20 @@ impl JobRow {
     ) -> Self {
         Self {
             id,
-            origin,
+            origin: origin.into(),
             body: Some(body),
             model: Arc::clone(&spec.model),
             model_index: 0,
             state: JobState::Queued,
-            cancel_requested: None,
             submitted_at: now,
-            dispatched_at: None,
-            ended_at: None,
             expires_at: now + spec.ttl,
             not_before: spec.not_before.unwrap_or_default(),
             spec: Arc::new(spec),
             prices: Arc::clone(&admitted.prices),
             hold: admitted.hold,
-            charged: Credits::ZERO,
-            attempts: 0,
-            failed_attempts: 0,
-            failed_on_model: 0,
-            lost_attempts: 0,
-            declines: 0,
-            box_cuts: 0,
             sequence: 0,
-            reservation: None,
-            node: None,
-            error: None,
-            end: None,
-            usage: Usage::default(),
-            history: Vec::new(),
-            // Most rows are those of jobs that wait, and they have one line.
-            trace: Vec::with_capacity(1),
-            trace_dropped: 0,
+            trace: Trace::default(),
+            progress: Rare::default(),
         }
     }
 

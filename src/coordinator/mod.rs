@@ -34,6 +34,7 @@ mod on_tick;
 mod place;
 #[cfg(any(test, feature = "mutants"))]
 mod planted;
+pub mod rare;
 mod recover;
 mod reserve;
 mod retry;

@@ -11,6 +11,7 @@ use super::job::{Job, JobRow, JobState};
 use super::keys::{KeyEntry, KeyRow, Look};
 use super::ledger::Account;
 use super::limits::KEY_LIFE;
+use super::rare::Rare;
 use super::slab::Key;
 use super::trace::TraceEvent;
 use super::{Client, Coordinator};
@@ -18,7 +19,7 @@ use crate::ids::{ClientId, JobId};
 
 impl Coordinator {
     pub(super) fn on_submit(&mut self, client: ClientId, submission: Submission) {
-        if let Some(keyed) = submission.spec.key
+        if let Some(keyed) = *submission.spec.key
             && self.attached(client, keyed, &submission)
         {
             return;
@@ -43,7 +44,7 @@ impl Coordinator {
         let admitted = self.admit(&submission, &origin)?;
         let spec = &submission.spec;
         let namespace = admitted.namespace;
-        if let Some(keyed) = spec.key
+        if let Some(keyed) = *spec.key
             && self.keys.look(&keyed.key, &keyed.body) == Look::Unknown
         {
             self.keys.room(&spec.namespace).map_err(|_| RefusalKind::KeysFull)?;
@@ -52,7 +53,7 @@ impl Coordinator {
         let held = self.ledger.hold(&Account { environment: spec.environment, owner }, admitted.hold);
         held.map_err(|_| RefusalKind::InsufficientCredits)?;
         let is_client = origin == Origin::Client;
-        let key = self.begin_job(submission, origin, admitted, client.into_iter().collect());
+        let key = self.begin_job(submission, origin, admitted, client);
         if is_client
             && self.refuses_unrunnable(namespace)
             && let Some(why) = self.reason_against_all(key)
@@ -86,7 +87,7 @@ impl Coordinator {
 
     fn claim_key(&mut self, key: Key) {
         let row = &self.jobs[key].row;
-        let Some(Keyed { key: name, body }) = row.spec.key else { return };
+        let Some(Keyed { key: name, body }) = *row.spec.key else { return };
         let entry = KeyEntry {
             body,
             job: row.id,
@@ -134,7 +135,7 @@ impl Coordinator {
         job.clients.push(client);
         let (id, submit_lsn, attempt) = (job.row.id, job.submit_lsn, job.row.attempts);
         let reads = job.row.spec.mode.is_attended();
-        let reservation = job.reservation.filter(|_| reads && job.row.cancel_requested.is_none());
+        let reservation = job.past.reservation.filter(|_| reads && job.row.cancel_requested.is_none());
         self.reply_durable(client, Reply::Accepted { job: id, lsn: submit_lsn, runnable });
         if let Some(reservation) = reservation {
             let attach = AttachOutput { reservation, attempt, client, submit_lsn };
@@ -181,9 +182,9 @@ impl Coordinator {
             }
             return;
         };
-        self.jobs[key].clients.retain(|id| *id != gone.client);
+        self.jobs[key].clients.remove(gone.client);
         if self.jobs[key].row.spec.is_tied_to_client() {
-            if self.jobs[key].reservation.is_none() {
+            if self.jobs[key].past.reservation.is_none() {
                 self.counts.disconnects_queued += 1;
             }
             self.cancel(key, CancelCause::Client, Left::ClientLeft);
@@ -211,7 +212,7 @@ impl Coordinator {
 
     /// Ends a live job: at once where no node has it, else when its node has stopped.
     pub(super) fn cancel(&mut self, key: Key, cause: CancelCause, left: Left) -> CancelState {
-        let Some(id) = self.jobs[key].reservation else {
+        let Some(id) = self.jobs[key].past.reservation else {
             self.finish_unserved(key, JobState::Cancelled, super::effect::End::Cancelled(cause));
             return CancelState::Cancelled;
         };
@@ -264,7 +265,7 @@ impl Coordinator {
         let mut spec = (*row.spec).clone();
         // Nobody waits on a connection for it, its key stands for the first job, and its time is now.
         spec.mode = super::event::Mode::Polling;
-        spec.key = None;
+        spec.key = Rare::default();
         spec.not_before = None;
         let origin = Origin::Requeued { from: row.id };
         match self.accept(Submission { spec, body }, origin, None) {

@@ -367,7 +367,7 @@ impl Coordinator {
                 }
                 Finding::Unfit(key) => {
                     if self.jobs.get(key).is_some() {
-                        self.jobs[key].unfit_since.get_or_insert(self.now);
+                        self.jobs[key].past.unfit_since.get_or_insert(self.now);
                     }
                 }
                 Finding::Starved { key, lane, tier } => {

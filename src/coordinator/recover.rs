@@ -10,7 +10,7 @@ use super::backlog::Stamp;
 use super::effect::{CancelCause, Effect, End, OpenOutput, Row};
 use super::event::{Durability, ErrorClass, JobError, Mode};
 use super::fleet::{Began, Capacity, Deadline, Reservation, ReservationState};
-use super::job::{AttemptOutcome, Job, JobRow, JobState, ReservationRow, RowState, Waits};
+use super::job::{AttemptOutcome, Job, JobRow, JobState, Listeners, Past, ReservationRow, RowState, Waits};
 use super::keys::KeyRow;
 use super::ledger::{Account, Subject};
 use super::limits::{BOX_CUTS_MAX, Limits};
@@ -159,18 +159,14 @@ impl Coordinator {
         let job = Job {
             need: Need::of(&row.spec, model, row.model_index),
             row,
-            clients: Vec::new(),
-            reservation: None,
+            clients: Listeners::default(),
             waits: Waits::Not,
             ttl_timer: None,
             submit_lsn: self.lsn,
             body_bytes,
             namespace,
-            stamp,
             waited: Span::default(),
-            failed_on: Vec::new(),
-            unfit_since: None,
-            facts: None,
+            past: Past { stamp, ..Past::default() }.into(),
             row_state: RowState::Kept,
         };
         let key = self.jobs.insert(job);
@@ -218,7 +214,9 @@ impl Coordinator {
         let mut nodes: Vec<NodeKey> = failed.filter_map(|attempt| self.fleet.find(&attempt.node)).collect();
         nodes.sort_unstable();
         nodes.dedup();
-        self.jobs[key].failed_on = nodes;
+        if !nodes.is_empty() {
+            self.jobs[key].past.failed_on = nodes;
+        }
     }
 
     /// The job's reservation stays valid until its deadline: its node may come back and list it.
@@ -240,7 +238,7 @@ impl Coordinator {
             self.counts.jobs_running += 1;
         }
         let job = &mut self.jobs[key];
-        job.reservation = Some(id);
+        job.past.reservation = Some(id);
         let (model, attempt, submit_lsn) = (job.need.model, job.row.attempts, job.submit_lsn);
         self.counts.output_bytes_held += bytes;
         let first_output_due = now + self.limits.first_output_timeout;

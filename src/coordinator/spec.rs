@@ -1,7 +1,8 @@
 //! What a job asks for: the part of a job that never changes once it was accepted.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use super::rare::{Rare, Usual};
 use super::standing::Trust;
 use crate::ids::{
     Digest, GpuClass, IdempotencyKey, JobId, ModelName, ModelVersion, Namespace, NodeId, Region, SubcloudName,
@@ -137,11 +138,11 @@ pub struct JobSpec {
     /// Messages of the prompt; 1 where the endpoint has none.
     pub messages: u32,
     /// Where it may run.
-    pub constraints: Constraints,
+    pub constraints: Rare<Constraints>,
     /// Which models may stand in.
-    pub fallbacks: Fallbacks,
+    pub fallbacks: Rare<Fallbacks>,
     /// Ties repeats of the same request to one job.
-    pub key: Option<Keyed>,
+    pub key: Rare<Option<Keyed>>,
     /// The client's own pairs, given back as they came.
     pub metadata: Arc<[(String, String)]>,
     /// Hash of the beginning of the prompt: jobs that share it may find it in a node's cache.
@@ -167,9 +168,9 @@ impl JobSpec {
             input_count: InputCount::Exact,
             output_tokens_max: 1,
             messages: 1,
-            constraints: Constraints::default(),
-            fallbacks: Fallbacks::default(),
-            key: None,
+            constraints: Rare::default(),
+            fallbacks: Rare::default(),
+            key: Rare::default(),
             metadata: Arc::default(),
             prefix: None,
             determinism: Determinism::Sampled,
@@ -201,6 +202,29 @@ pub struct Constraints {
     pub trust: Option<Trust>,
 }
 
+impl Constraints {
+    /// These, with at least that much trust where they say nothing of it. Those that want nothing else are shared:
+    /// nearly all jobs' are.
+    pub(super) fn trusting(mut constraints: Rare<Self>, trust: Trust) -> Rare<Self> {
+        static PLAIN: LazyLock<[Rare<Constraints>; 3]> = LazyLock::new(|| {
+            let plain = |trust| Constraints { trust: Some(trust), ..Constraints::default() }.into();
+            [Trust::Open, Trust::Approved, Trust::Own].map(plain)
+        });
+        if constraints == Rare::default() {
+            return PLAIN[trust as usize].clone();
+        }
+        constraints.trust.get_or_insert(trust);
+        constraints
+    }
+}
+
+impl Usual for Constraints {
+    fn usual() -> &'static Self {
+        static USUAL: LazyLock<Constraints> = LazyLock::new(Constraints::default);
+        &USUAL
+    }
+}
+
 /// Models that stand in for the one that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fallbacks {
@@ -210,6 +234,13 @@ pub struct Fallbacks {
     pub after_failures: u32,
 }
 
+impl Usual for Fallbacks {
+    fn usual() -> &'static Self {
+        static USUAL: LazyLock<Fallbacks> = LazyLock::new(Fallbacks::default);
+        &USUAL
+    }
+}
+
 /// An idempotency key with what it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keyed {
@@ -217,6 +248,12 @@ pub struct Keyed {
     pub key: IdempotencyKey,
     /// SHA-256 of the raw body: the same key with another body is a mistake.
     pub body: Digest,
+}
+
+impl Usual for Option<Keyed> {
+    fn usual() -> &'static Self {
+        &None
+    }
 }
 
 /// How well the tokens of a prompt are known.
@@ -262,6 +299,12 @@ pub enum Origin {
         /// Of which job.
         of: JobId,
     },
+}
+
+impl Usual for Origin {
+    fn usual() -> &'static Self {
+        &Origin::Client
+    }
 }
 
 impl Origin {

@@ -8,6 +8,7 @@ use super::fleet::Picky;
 use super::job::{JobState, Waits};
 use super::mutant::mutant;
 use super::names::LaneKey;
+use super::rare::Rare;
 use super::slab::Key;
 use super::standing::Trust;
 use super::trace::TraceEvent;
@@ -46,7 +47,7 @@ impl Coordinator {
         job.need = need;
         job.row.sequence = sequence;
         let (row, namespace) = (&job.row, job.namespace);
-        let (tier, sequence, stamp, waited) = (row.spec.tier, row.sequence, job.stamp, job.waited);
+        let (tier, sequence, stamp, waited) = (row.spec.tier, row.sequence, job.past.stamp, job.waited);
         let arrival = Arrival { key, lane, tier, namespace, sequence, stamp, waited };
         let place = self.backlog.insert(arrival, self.now);
         job.waits = Waits::ForNode(place);
@@ -88,7 +89,7 @@ impl Coordinator {
         let alone = job.row.box_cuts > 0;
         // What may be too large for a node mustn't stand in the way of what isn't.
         let large = self.fleet.may_be_too_large(need.model, job.kv_tokens());
-        let ordinary = !listed && !alone && !large && job.failed_on.is_empty();
+        let ordinary = !listed && !alone && !large && job.past.failed_on.is_empty();
         let shape = if ordinary { self.fleet.shapes.intern(&need.shape) } else { None };
         // The lane of its need knows its nodes, though it waits elsewhere.
         if !ordinary {
@@ -235,7 +236,10 @@ impl Coordinator {
                 self.placing.wake(place.lane);
             }
         }
-        let unfit = self.jobs[key].unfit_since.take();
+        let unfit = self.jobs[key].past.unfit_since;
+        if unfit.is_some() {
+            self.jobs[key].past.unfit_since = None;
+        }
         self.placing.forget(key, unfit);
         self.leave_queue(key);
     }
@@ -257,11 +261,7 @@ fn any_shape() -> Shape {
     use super::eligibility::StandsIn;
     Shape {
         trust: Trust::Open,
-        version: None,
-        gpu: None,
-        memory_bytes_min: 0,
-        region: None,
-        subcloud: None,
+        particulars: Rare::default(),
         falls_back: FallsBack::No,
         stands_in: StandsIn::No,
     }

@@ -74,7 +74,7 @@ fn burst(scene: &Scene, rng: &mut Rng, list: &mut Vec<Timed>) {
         if rng.chance(75) {
             plan.spec.model = only.clone();
             plan.spec.constraints =
-                Constraints { trust: plan.spec.constraints.trust, ..Constraints::default() };
+                Constraints { trust: plan.spec.constraints.trust, ..Constraints::default() }.into();
         }
         list.push((at, Action::Submit(Box::new(plan))));
     }
@@ -122,7 +122,7 @@ fn submit(scene: &Scene, at: Time, rng: &mut Rng) -> SubmitPlan {
         let endpoint_keys = if endpoint == Endpoint::Completions { 500 } else { 0 };
         let keyed = key_of(number, endpoint_keys + key, &mut body_number, rng);
         spec = of_body(spec, body_number);
-        spec.key = Some(keyed);
+        *spec.key = Some(keyed);
     }
     spec.input_tokens = rng.range(4, 90) as u32;
     if !has_tokenizer(&spec.model) {
@@ -196,7 +196,7 @@ fn fall_back(spec: &mut JobSpec, rng: &mut Rng) {
     let count = rng.range(1, 2) as usize;
     let start = rng.below(others.len() as u64) as usize;
     let models = (0..count).map(|n| others[(start + n) % others.len()].clone()).collect();
-    spec.fallbacks = Fallbacks { models, after_failures: rng.below(3) as u32 };
+    spec.fallbacks = Fallbacks { models, after_failures: rng.below(3) as u32 }.into();
 }
 
 /// What a repeated request asks for is its body's affair: the same bytes ask for the same.

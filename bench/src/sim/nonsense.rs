@@ -37,15 +37,15 @@ impl Fuzz {
                 (self.small(), self.small(), self.small());
         }
         if self.rng.chance(20) {
-            spec.constraints = self.constraints();
+            spec.constraints = self.constraints().into();
         }
         if self.rng.chance(20) {
             let (models, after_failures) = (self.list(Self::model), self.small());
-            spec.fallbacks = Fallbacks { models, after_failures };
+            spec.fallbacks = Fallbacks { models, after_failures }.into();
         }
         if self.rng.chance(20) {
             let key = IdempotencyKey(bytes32(1, self.rng.below(5)));
-            spec.key = Some(Keyed { key, body: Digest(bytes32(2, self.rng.below(2))) });
+            *spec.key = Some(Keyed { key, body: Digest(bytes32(2, self.rng.below(2))) });
         }
         spec.prefix = self.rng.chance(30).then(|| self.rng.below(3));
         spec.determinism = *self.rng.pick(&[Determinism::Exact, Determinism::Sampled]);

@@ -51,7 +51,7 @@ impl JobFacts {
         let failed = row.history.iter().filter(|a| a.model == row.model && by_fault(&a.outcome));
         Self {
             spec: Arc::clone(&row.spec),
-            origin: row.origin.clone(),
+            origin: (*row.origin).clone(),
             state: row.state,
             model: row.model.clone(),
             model_index: row.model_index,
@@ -169,7 +169,7 @@ impl Book {
             if let Some((reservation, _)) = &before.reservation {
                 self.live.remove(reservation);
             }
-        } else if let (Some(keyed), Origin::Client) = (row.spec.key, &row.origin) {
+        } else if let (Some(keyed), Origin::Client) = (*row.spec.key, &*row.origin) {
             self.keys.entry(keyed.key).or_default().push(row.id);
         }
         let facts = JobFacts::of(row, body_bytes);
@@ -182,7 +182,8 @@ impl Book {
                 self.live.insert(*reservation, row.id);
             }
         }
-        if let (Origin::Test { node }, JobState::Succeeded, Some(at)) = (&row.origin, row.state, row.ended_at)
+        if let (Origin::Test { node }, JobState::Succeeded, Some(at)) =
+            (&*row.origin, row.state, row.ended_at)
         {
             self.tested.insert((node.clone(), row.model.clone()), at);
         }
