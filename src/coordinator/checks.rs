@@ -173,11 +173,11 @@ impl Coordinator {
         let Some(body) = row.body.clone() else { return };
         let mut spec = (*row.spec).clone();
         spec.namespace = Namespace::named(SYSTEM_NAMESPACE);
-        spec.model = row.model.clone();
+        spec.model = row.model().clone();
         spec.mode = Mode::Polling;
         spec.tier = Tier::Background;
         spec.key = Rare::default();
-        spec.not_before = None;
+        spec.not_before = Rare::default();
         spec.fallbacks = Default::default();
         spec.constraints.deny.push(self.fleet.node(node).id().clone());
         let sampling = match spec.determinism {

@@ -26,7 +26,7 @@ pub(super) struct Need {
 }
 
 /// The part of a need that isn't environment and model: jobs of equal shape share a lane.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Shape {
     pub(super) trust: Trust,
     pub(super) particulars: Rare<Particulars>,
@@ -38,7 +38,7 @@ pub(super) struct Shape {
 }
 
 /// What a node must have for a job that wants something particular.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub(super) struct Particulars {
     pub(super) version: Option<ModelVersion>,
     pub(super) gpu: Option<GpuClass>,
@@ -55,14 +55,14 @@ impl Usual for Particulars {
 }
 
 /// Whether a job has a model left to fall back to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum FallsBack {
     No,
     Yes,
 }
 
 /// Whether a job runs on the model that was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum StandsIn {
     No,
     Yes,
@@ -74,7 +74,7 @@ impl Need {
         let left = spec.fallbacks.models.len() > model_index as usize;
         let constraints = &spec.constraints;
         let particulars = Particulars {
-            version: spec.version.clone().filter(|_| model_index == 0),
+            version: constraints.version.clone().filter(|_| model_index == 0),
             gpu: constraints.gpu.clone(),
             memory_bytes_min: constraints.memory_bytes_min,
             region: constraints.region.clone(),

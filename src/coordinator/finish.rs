@@ -79,7 +79,7 @@ impl Coordinator {
         self.job_keys.remove(job.row.id);
         job.transition(ending.state);
         job.note(self.now, TraceEvent::Ended { state: ending.state });
-        self.counts.body_bytes_held -= job.body_bytes;
+        self.counts.body_bytes_held -= job.row.body_bytes();
         self.settle(&mut job, &ending);
         let row = &mut job.row;
         let progress = &mut *row.progress;
@@ -139,14 +139,15 @@ impl Coordinator {
             usage: ending.usage,
             queue: row.dispatched_at.unwrap_or(self.now).since(row.submitted_at),
             node: row.node.clone(),
-            model: row.model.clone(),
+            model: row.model().clone(),
             charged: row.charged,
         };
         for id in job.clients.iter() {
-            let Some(client) = self.clients.get_mut(id) else { continue };
-            client.job = None;
+            if !self.clients.answer(*id, unread_bytes) {
+                continue;
+            }
             // Whoever leaves last of those that share the output frees it; one of them stands for all.
-            client.unread_bytes = std::mem::take(&mut unread_bytes);
+            unread_bytes = 0;
             let reply = Reply::Finished(Box::new(finished.clone()));
             if self.durability == Durability::Relaxed && row.spec.is_tied_to_client() {
                 self.reply_now(*id, reply);
@@ -168,7 +169,7 @@ impl Coordinator {
     /// Keeps a finished job's row, and forgets the oldest beyond the bounds: by count, and by the bytes of the
     /// bodies kept with them, which may be as many as those of live jobs.
     fn remember(&mut self, job: Job) {
-        let body_bytes = job.row.body.as_ref().map_or(0, |body| body.len() as u64);
+        let body_bytes = job.row.body_bytes();
         let id = job.row.id;
         let key = job.row.spec.key.filter(|_| job.row.state == JobState::Succeeded);
         self.finished.push_back((id, body_bytes, key));

@@ -82,14 +82,10 @@ pub(super) struct Job {
     pub(super) ttl_timer: Option<TimerKey>,
     /// The step that accepted it.
     pub(super) submit_lsn: Lsn,
-    /// Bytes of the body, which stay counted until the job ends.
-    pub(super) body_bytes: u64,
     /// Dense names, so that the hot path looks nothing up.
     pub(super) namespace: NamespaceKey,
     /// What it needs of a node, on the model that it runs on now.
     pub(super) need: Need,
-    /// How long it could have been placed so far.
-    pub(super) waited: Span,
     /// What the rest of the core knows of it once it is more than one that waits.
     pub(super) past: Rare<Past>,
     /// Whether its row is to be emitted at the end of this step.
@@ -103,6 +99,8 @@ pub(super) struct Past {
     pub(super) reservation: Option<ReservationId>,
     /// Its namespace's virtual start when it was last dispatched: a job that comes back keeps its place.
     pub(super) stamp: Option<Stamp>,
+    /// How long it could have been placed before it was last taken out of the backlog.
+    pub(super) waited: Span,
     /// What its answer looks like to whoever judges it; set just before it ends.
     pub(super) facts: Option<ResultFacts>,
     /// Nodes that failed it and can't be trusted to do better, at most `FAILED_NODES_MAX`.
@@ -122,12 +120,12 @@ impl Usual for Past {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Listeners {
     first: Option<ClientId>,
-    more: Vec<ClientId>,
+    more: Rare<Vec<ClientId>>,
 }
 
 impl Listeners {
     pub(super) fn iter(&self) -> impl Iterator<Item = &ClientId> {
-        self.first.iter().chain(&self.more)
+        self.first.iter().chain(self.more.iter())
     }
 
     pub(super) fn push(&mut self, client: ClientId) {
@@ -140,7 +138,7 @@ impl Listeners {
     pub(super) fn remove(&mut self, client: ClientId) {
         if self.first == Some(client) {
             self.first = (!self.more.is_empty()).then(|| self.more.remove(0));
-        } else {
+        } else if !self.more.is_empty() {
             self.more.retain(|id| *id != client);
         }
     }
@@ -148,7 +146,14 @@ impl Listeners {
 
 impl From<Option<ClientId>> for Listeners {
     fn from(first: Option<ClientId>) -> Self {
-        Self { first, more: Vec::new() }
+        Self { first, more: Rare::default() }
+    }
+}
+
+impl Usual for Vec<ClientId> {
+    fn usual() -> &'static Self {
+        static USUAL: Vec<ClientId> = Vec::new();
+        &USUAL
     }
 }
 
@@ -217,9 +222,7 @@ pub struct JobRow {
     /// The client's raw body; dropped once an attended job has ended, unless it failed: dead letters are kept
     /// whole.
     pub body: Option<Arc<[u8]>>,
-    /// The model that it runs on: the one asked for, or one of its fallbacks.
-    pub model: ModelName,
-    /// Which of those: 0 is the one asked for.
+    /// Which model it runs on: 0 is the one asked for, its fallbacks follow.
     pub model_index: u32,
     /// Where it stands.
     pub state: JobState,
@@ -319,7 +322,6 @@ impl JobRow {
             id,
             origin: origin.into(),
             body: Some(body),
-            model: Arc::clone(&spec.model),
             model_index: 0,
             state: JobState::Queued,
             submitted_at: now,
@@ -334,9 +336,19 @@ impl JobRow {
         }
     }
 
+    /// Bytes of its body.
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body.as_ref().map_or(0, |body| body.len() as u64)
+    }
+
     /// Who pays for it.
     pub fn payer(&self) -> Owner {
         payer_of(&self.origin, &self.spec.namespace)
+    }
+
+    /// The model that it runs on: the one asked for, or one of its fallbacks.
+    pub fn model(&self) -> &ModelName {
+        self.spec.model_at(self.model_index)
     }
 
     /// The price on the model that it runs on.
@@ -399,4 +411,33 @@ pub enum AttemptOutcome {
     Stopped,
     /// The box restarted under it.
     Cut,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_waits_takes_little() {
+        // A million of them wait; what few of them have belongs into something rare.
+        assert!(size_of::<Option<Job>>() <= 296, "{}", size_of::<Option<Job>>());
+        // With its two counts, 128 bytes: a size that allocators have.
+        assert!(size_of::<JobSpec>() <= 112, "{}", size_of::<JobSpec>());
+        assert!(size_of::<super::super::Timer>() <= 8, "{}", size_of::<super::super::Timer>());
+    }
+
+    #[test]
+    fn clients_stay_in_order_of_coming() {
+        let ids = |listeners: &Listeners| listeners.iter().map(|id| id.0).collect::<Vec<_>>();
+        let mut listeners = Listeners::from(Some(ClientId(1)));
+        [2, 3, 4].map(ClientId).into_iter().for_each(|id| listeners.push(id));
+        listeners.remove(ClientId(3));
+        listeners.remove(ClientId(1));
+        listeners.remove(ClientId(9));
+        assert_eq!(ids(&listeners), [2, 4]);
+        [2, 4].map(ClientId).into_iter().for_each(|id| listeners.remove(id));
+        assert_eq!(ids(&listeners), Vec::<u64>::new());
+        listeners.push(ClientId(5));
+        assert_eq!(ids(&listeners), [5]);
+    }
 }

@@ -1,5 +1,7 @@
 //! What clients do: submit, cancel, leave, give feedback.
 
+use super::Coordinator;
+use super::clients::Had;
 use super::effect::{
     Answer, AttachOutput, CancelCause, CancelState, Effect, Lookup, Refusal, RefusalKind, Rejection, Reply,
     Row, Runnable,
@@ -14,7 +16,6 @@ use super::limits::KEY_LIFE;
 use super::rare::Rare;
 use super::slab::Key;
 use super::trace::TraceEvent;
-use super::{Client, Coordinator};
 use crate::ids::{ClientId, JobId};
 
 impl Coordinator {
@@ -63,7 +64,7 @@ impl Coordinator {
         }
         self.claim_key(key);
         if let Some(client) = client {
-            self.clients.insert(client, Client { job: Some(key), unread_bytes: 0 });
+            self.clients.wait(client, key);
         }
         if !self.jobs[key].row.origin.is_test() {
             self.file(key);
@@ -75,7 +76,7 @@ impl Coordinator {
     fn unbegin(&mut self, key: Key) {
         let job = self.jobs.remove(key);
         self.job_keys.remove(job.row.id);
-        self.counts.body_bytes_held -= job.body_bytes;
+        self.counts.body_bytes_held -= job.row.body_bytes();
         self.counts.accepted -= 1;
         let account = Account { environment: job.row.spec.environment, owner: job.row.payer() };
         self.ledger.release(job.row.id, &account, job.row.hold);
@@ -129,7 +130,7 @@ impl Coordinator {
     /// One more client waits for a live job.
     fn attach(&mut self, key: Key, client: ClientId) {
         self.counts.attached += 1;
-        self.clients.insert(client, Client { job: Some(key), unread_bytes: 0 });
+        self.clients.wait(client, key);
         let runnable = self.runnable(key);
         let job = &mut self.jobs[key];
         job.clients.push(client);
@@ -174,13 +175,16 @@ impl Coordinator {
     }
 
     pub(super) fn on_client_gone(&mut self, gone: ClientGone) {
-        let Some(client) = self.clients.remove(&gone.client) else { return };
-        self.release_output(client.unread_bytes);
-        let Some(key) = client.job else {
-            if gone.departure == Departure::Abandoned {
-                self.counts.disconnects_unread += 1;
+        let key = match self.clients.leave(gone.client) {
+            None => return,
+            Some(Had::Job(key)) => key,
+            Some(Had::Answer(unread_bytes)) => {
+                self.release_output(unread_bytes);
+                if gone.departure == Departure::Abandoned {
+                    self.counts.disconnects_unread += 1;
+                }
+                return;
             }
-            return;
         };
         self.jobs[key].clients.remove(gone.client);
         if self.jobs[key].row.spec.is_tied_to_client() {
@@ -266,7 +270,7 @@ impl Coordinator {
         // Nobody waits on a connection for it, its key stands for the first job, and its time is now.
         spec.mode = super::event::Mode::Polling;
         spec.key = Rare::default();
-        spec.not_before = None;
+        spec.not_before = Rare::default();
         let origin = Origin::Requeued { from: row.id };
         match self.accept(Submission { spec, body }, origin, None) {
             Ok(key) => {

@@ -4,6 +4,7 @@
 //! share what isn't usual until one of them changes it, so that a job's row is cheap to copy.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -62,6 +63,12 @@ impl<T: Usual + PartialOrd> PartialOrd for Rare<T> {
 impl<T: Usual + Ord> Ord for Rare<T> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (**self).cmp(&**other)
+    }
+}
+
+impl<T: Usual + Hash> Hash for Rare<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
     }
 }
 

@@ -33,8 +33,8 @@ impl Coordinator {
         let waited = self.backlog.waited(&place, self.now);
         let stamp = self.backlog.dispatch(&place, charged, tokens, self.now);
         let job = &mut self.jobs[key];
-        job.waited = waited;
         let past = &mut *job.past;
+        past.waited = waited;
         past.stamp = Some(stamp);
         let unfit = past.unfit_since.take();
         self.placing.forget(key, unfit);
@@ -60,7 +60,7 @@ impl Coordinator {
         progress.node = Some(name.clone());
         progress.reservation = Some(ReservationRow { id, node: name.clone(), assigned_at: now, attempt_due });
         let (kv_tokens, alone) = (job.kv_tokens(), job.row.box_cuts > 0);
-        let (model, prefix) = (job.need.model, job.row.spec.prefix);
+        let (model, prefix) = (job.need.model, *job.row.spec.prefix);
         self.counts.jobs_reserved += 1;
         self.counts.output_bytes_held += bytes;
         if alone && self.fleet.node(node).is_local() {
@@ -70,7 +70,6 @@ impl Coordinator {
             self.affinity.note(model, prefix, node);
         }
         let due = (now + self.limits.accept_timeout, Deadline::Accept);
-        let timer = Some(self.timers.set(due.0, Timer::Reservation(id)));
         let session = self.fleet.node(node).session;
         let first_output_due = now + self.limits.first_output_timeout;
         self.fleet.reserve(Reservation {
@@ -84,7 +83,7 @@ impl Coordinator {
             began: Began::No,
             session,
             due,
-            timer,
+            timer: None,
             assigned_at: now,
             began_at: now,
             attempt_due,
@@ -92,6 +91,7 @@ impl Coordinator {
             output_bytes: bytes,
             seen_tokens: 0,
         });
+        self.set_due(id, due.0, due.1);
         self.touch(key);
         self.assign(key, name, id, bytes);
     }
@@ -111,7 +111,7 @@ impl Coordinator {
             job: row.id,
             environment: spec.environment,
             endpoint: spec.endpoint,
-            model: row.model.clone(),
+            model: row.model().clone(),
             body: row.body.clone().expect("a live job has its body"),
             input_tokens: spec.input_tokens,
             output_tokens_max: spec.output_tokens_max,
@@ -128,8 +128,9 @@ impl Coordinator {
 
     /// Moves a reservation's one timer.
     pub(super) fn set_due(&mut self, id: ReservationId, at: Time, deadline: Deadline) {
-        let timer = self.timers.set(at, Timer::Reservation(id));
-        let reservation = self.fleet.reservation_mut(id).expect("only a live reservation has a deadline");
+        let place = self.fleet.place_of(id).expect("only a live reservation has a deadline");
+        let timer = self.timers.set(at, Timer::Reservation(place));
+        let reservation = self.fleet.at_mut(place);
         reservation.due = (at, deadline);
         if let Some(before) = reservation.timer.replace(timer) {
             self.timers.clear(before);
@@ -192,7 +193,7 @@ impl Coordinator {
         if job.row.reservation.is_none() {
             return;
         }
-        let (model, progress) = (job.row.model.clone(), &mut *job.row.progress);
+        let (model, progress) = (job.row.model().clone(), &mut *job.row.progress);
         let Some(ReservationRow { id, node, assigned_at, .. }) = progress.reservation.take() else { return };
         if progress.history.len() >= ATTEMPTS_KEPT_MAX {
             progress.history.remove(0);

@@ -119,8 +119,6 @@ pub struct JobSpec {
     pub endpoint: Endpoint,
     /// Which model.
     pub model: ModelName,
-    /// Which version of it; `None` takes any.
-    pub version: Option<ModelVersion>,
     /// How the client waits.
     pub mode: Mode,
     /// Priority.
@@ -128,7 +126,7 @@ pub struct JobSpec {
     /// How long the job may wait before it is dispatched.
     pub ttl: Span,
     /// Not dispatched before this.
-    pub not_before: Option<Time>,
+    pub not_before: Rare<Option<Time>>,
     /// Tokens of the prompt as the box counts them under the model's template.
     pub input_tokens: u32,
     /// How well that is known.
@@ -144,9 +142,9 @@ pub struct JobSpec {
     /// Ties repeats of the same request to one job.
     pub key: Rare<Option<Keyed>>,
     /// The client's own pairs, given back as they came.
-    pub metadata: Arc<[(String, String)]>,
+    pub metadata: Rare<Vec<(String, String)>>,
     /// Hash of the beginning of the prompt: jobs that share it may find it in a node's cache.
-    pub prefix: Option<u64>,
+    pub prefix: Rare<Option<u64>>,
     /// Whether the same request gives the same answer.
     pub determinism: Determinism,
 }
@@ -159,11 +157,10 @@ impl JobSpec {
             environment: Environment::Mainnet,
             endpoint,
             model,
-            version: None,
             mode: Mode::Sync,
             tier: Tier::Standard,
             ttl: Span::from_secs(600),
-            not_before: None,
+            not_before: Rare::default(),
             input_tokens: 0,
             input_count: InputCount::Exact,
             output_tokens_max: 1,
@@ -171,9 +168,17 @@ impl JobSpec {
             constraints: Rare::default(),
             fallbacks: Rare::default(),
             key: Rare::default(),
-            metadata: Arc::default(),
-            prefix: None,
+            metadata: Rare::default(),
+            prefix: Rare::default(),
             determinism: Determinism::Sampled,
+        }
+    }
+
+    /// The model of that index: 0 is the one asked for, its fallbacks follow.
+    pub fn model_at(&self, index: u32) -> &ModelName {
+        match index.checked_sub(1) {
+            None => &self.model,
+            Some(fallback) => &self.fallbacks.models[fallback as usize],
         }
     }
 
@@ -186,6 +191,8 @@ impl JobSpec {
 /// Where a job may run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Constraints {
+    /// Only this version of the model that was asked for; `None` takes any.
+    pub version: Option<ModelVersion>,
     /// Only on a GPU of this class.
     pub gpu: Option<GpuClass>,
     /// Only on nodes with at least this much memory for models, in bytes.
@@ -248,6 +255,25 @@ pub struct Keyed {
     pub key: IdempotencyKey,
     /// SHA-256 of the raw body: the same key with another body is a mistake.
     pub body: Digest,
+}
+
+impl Usual for Vec<(String, String)> {
+    fn usual() -> &'static Self {
+        static USUAL: Vec<(String, String)> = Vec::new();
+        &USUAL
+    }
+}
+
+impl Usual for Option<Time> {
+    fn usual() -> &'static Self {
+        &None
+    }
+}
+
+impl Usual for Option<u64> {
+    fn usual() -> &'static Self {
+        &None
+    }
 }
 
 impl Usual for Option<Keyed> {

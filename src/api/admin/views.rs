@@ -181,7 +181,7 @@ fn facts(row: &JobRow) -> Value {
         "environment": row.spec.environment.word(),
         "endpoint": row.spec.endpoint.path(),
         "origin": origin(&row.origin),
-        "model": *row.model,
+        "model": **row.model(),
         "model_asked_for": *row.spec.model,
         "mode": mode(row.spec.mode),
         "tier": row.spec.tier.word(),

@@ -114,7 +114,7 @@ fn a_key_means_something_for_24_hours_and_as_long_as_its_job_lives() {
         *s.spec.key = Some(Keyed { key: IdempotencyKey([2; 32]), body: Digest([1; 32]) });
         s.spec.mode = Mode::Polling;
         s.spec.ttl = Span(KEY_LIFE.0 * 3);
-        s.spec.not_before = Some(w_after(KEY_LIFE.0 * 3));
+        *s.spec.not_before = Some(w_after(KEY_LIFE.0 * 3));
     });
     w.pass(Span(KEY_LIFE.0 + 10_000));
     let again = keyed(&mut w, 2, 1, Mode::Polling);

@@ -75,7 +75,7 @@ fn a_cold_model_costs_its_load_and_memory_of_the_beginning_helps() {
         warm: Vec::new(),
     }));
     let prefix = |s: &mut Submission| {
-        s.spec.prefix = Some(77);
+        *s.spec.prefix = Some(77);
         s.spec.input_tokens = 5_000;
     };
     let job = w.submit(prefix);
@@ -294,7 +294,7 @@ fn not_before_its_time() {
     let at = w.now + Span::from_secs(10);
     let job = w.submit(|s| {
         s.spec.mode = Mode::Polling;
-        s.spec.not_before = Some(at);
+        *s.spec.not_before = Some(at);
     });
     assert_eq!(
         (w.state(job), w.clients[&job].runnable),
@@ -310,7 +310,7 @@ fn not_before_its_time() {
 fn what_a_job_needs_of_a_node_is_looked_at() {
     type Change = fn(&mut JobSpec);
     let table: [(Change, Why); 6] = [
-        (|s| s.version = Some("2".parse().expect("a version")), Why::NoNodeWithVersion),
+        (|s| s.constraints.version = Some("2".parse().expect("a version")), Why::NoNodeWithVersion),
         (|s| s.constraints.region = Some("mars".parse().expect("a region")), Why::NoNodeInRegion),
         (|s| s.constraints.gpu = Some("h900".parse().expect("a class")), Why::NoNodeWithGpu),
         (|s| s.constraints.memory_bytes_min = 1 << 50, Why::NoNodeWithMemory),

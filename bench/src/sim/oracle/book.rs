@@ -48,12 +48,12 @@ impl JobFacts {
             AttemptOutcome::TimedOut(_) => true,
             _ => false,
         };
-        let failed = row.history.iter().filter(|a| a.model == row.model && by_fault(&a.outcome));
+        let failed = row.history.iter().filter(|a| a.model == *row.model() && by_fault(&a.outcome));
         Self {
             spec: Arc::clone(&row.spec),
             origin: (*row.origin).clone(),
             state: row.state,
-            model: row.model.clone(),
+            model: row.model().clone(),
             model_index: row.model_index,
             submitted_at: row.submitted_at,
             expires_at: row.expires_at,
@@ -185,7 +185,7 @@ impl Book {
         if let (Origin::Test { node }, JobState::Succeeded, Some(at)) =
             (&*row.origin, row.state, row.ended_at)
         {
-            self.tested.insert((node.clone(), row.model.clone()), at);
+            self.tested.insert((node.clone(), row.model().clone()), at);
         }
         self.jobs.insert(row.id, facts);
     }
