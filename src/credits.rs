@@ -19,7 +19,7 @@ impl fmt::Display for Credits {
 }
 
 /// What one million tokens cost, in micro-credits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Price {
     /// Per 1,000,000 prompt tokens that had to be computed.
     pub input: u64,

@@ -11,8 +11,11 @@ use super::job::{Job, JobRow, JobState, RowState, Waits};
 use super::ledger::{Account, CreditLine, Owner};
 use super::limits::BYTES_PER_TOKEN_MAX;
 use super::names::{ModelKey, NamespaceKey};
+use super::rare::Rare;
 use super::slab::Key;
-use super::spec::{CONSTRAINT_NODES_MAX, Environment, FALLBACKS_MAX, METADATA_BYTES_MAX, METADATA_PAIRS_MAX};
+use super::spec::{
+    CONSTRAINT_NODES_MAX, Constraints, Environment, FALLBACKS_MAX, METADATA_BYTES_MAX, METADATA_PAIRS_MAX,
+};
 use super::trace::TraceEvent;
 use super::{Admission, Coordinator};
 use crate::credits::{Credits, Price};
@@ -132,9 +135,11 @@ impl Coordinator {
     }
 
     /// Prices in force now, of a job's model and its fallbacks.
-    fn prices_of(&self, spec: &JobSpec) -> Arc<[Price]> {
+    fn prices_of(&mut self, spec: &JobSpec) -> Arc<[Price]> {
         let models = std::iter::once(&spec.model).chain(&spec.fallbacks.models);
-        models.map(|model| self.prices.price_at(spec.environment, model, spec.tier, self.now)).collect()
+        let price = |model| self.prices.price_at(spec.environment, model, spec.tier, self.now);
+        let prices: Vec<Price> = models.map(price).collect();
+        self.prices.shared(&prices)
     }
 
     pub(super) fn refuse(&mut self, client: ClientId, kind: RefusalKind, spec: &JobSpec) {
@@ -170,34 +175,30 @@ impl Coordinator {
         submission: Submission,
         origin: Origin,
         admitted: Admitted,
-        clients: Vec<ClientId>,
+        client: Option<ClientId>,
     ) -> Key {
         let now = self.now;
         let id = self.next_job_id();
         let Submission { mut spec, body } = submission;
+        // Names are kept once, not once for each request that spells them.
+        spec.namespace = self.namespaces.name(admitted.namespace).clone();
+        spec.model = self.models[admitted.model].clone();
         let settings = self.namespaces.settings(admitted.namespace);
-        spec.constraints.trust.get_or_insert(settings.trust);
+        spec.constraints = Constraints::trusting(spec.constraints, settings.trust);
         let row = JobRow::accepted(id, spec, origin, body, &admitted, now);
-        let body_bytes = row.body.as_ref().map_or(0, |body| body.len() as u64);
-        self.counts.body_bytes_held += body_bytes;
+        self.counts.body_bytes_held += row.body_bytes();
         self.counts.accepted += 1;
         let home = Home { environment: row.spec.environment, model: admitted.model };
         let ahead = self.backlog.ahead(home, row.spec.tier);
         let mut job = Job {
             need: Need::of(&row.spec, admitted.model, 0),
             row,
-            clients,
-            reservation: None,
+            clients: client.into(),
             waits: Waits::Not,
             ttl_timer: None,
             submit_lsn: Lsn(self.lsn.0 + 1),
-            body_bytes,
             namespace: admitted.namespace,
-            stamp: None,
-            waited: Span::default(),
-            facts: None,
-            failed_on: Vec::new(),
-            unfit_since: None,
+            past: Rare::default(),
             row_state: RowState::Kept,
         };
         job.note(now, TraceEvent::Submitted { ahead });

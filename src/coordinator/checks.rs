@@ -12,6 +12,7 @@ use super::integrity::{
 use super::job::Job;
 use super::names::NodeKey;
 use super::noise::{Purpose, choose, draw, noise};
+use super::rare::Rare;
 use super::slab::Key;
 use super::snapshot::Participation;
 use super::spec::{Environment, InputCount};
@@ -159,7 +160,7 @@ impl Coordinator {
     /// A job with an answer may be repeated on a second node.
     pub(super) fn validate(&mut self, key: Key, node: NodeKey, facts: &ResultFacts) {
         let row = &self.jobs[key].row;
-        if row.origin != Origin::Client || self.fleet.node(node).is_local() {
+        if *row.origin != Origin::Client || self.fleet.node(node).is_local() {
             return;
         }
         let settled = self.fleet.node(node).record.row().conduct.settled_jobs;
@@ -172,11 +173,11 @@ impl Coordinator {
         let Some(body) = row.body.clone() else { return };
         let mut spec = (*row.spec).clone();
         spec.namespace = Namespace::named(SYSTEM_NAMESPACE);
-        spec.model = row.model.clone();
+        spec.model = row.model().clone();
         spec.mode = Mode::Polling;
         spec.tier = Tier::Background;
-        spec.key = None;
-        spec.not_before = None;
+        spec.key = Rare::default();
+        spec.not_before = Rare::default();
         spec.fallbacks = Default::default();
         spec.constraints.deny.push(self.fleet.node(node).id().clone());
         let sampling = match spec.determinism {
@@ -192,7 +193,7 @@ impl Coordinator {
 
     /// A job of the system's own ended: what it shows of its node is noted.
     pub(super) fn system_job_ended(&mut self, job: &Job, end: &End) {
-        match &job.row.origin {
+        match &*job.row.origin {
             Origin::Client | Origin::Requeued { .. } => {}
             Origin::Test { node } => {
                 let node = node.clone();
@@ -201,7 +202,7 @@ impl Coordinator {
             Origin::Blind { template } => {
                 let model = &job.row.spec.model;
                 let template = self.templates.iter().find(|t| t.name == *template && t.model == *model);
-                let judgement = template.zip(job.facts.as_ref()).map(|(t, facts)| judge_blind(t, facts));
+                let judgement = template.zip(job.past.facts.as_ref()).map(|(t, facts)| judge_blind(t, facts));
                 let node = job.row.node.as_ref().and_then(|node| self.fleet.find(node));
                 if let Some((judgement, node)) = judgement.zip(node) {
                     self.check_of(node, judgement);
@@ -213,7 +214,7 @@ impl Coordinator {
 
     /// A test job that came from the pool must give its answer.
     fn test_judgement(&self, job: &Job) -> Judgement {
-        let (Some(facts), Some(body)) = (&job.facts, &job.row.body) else { return Judgement::Unclear };
+        let (Some(facts), Some(body)) = (&job.past.facts, &job.row.body) else { return Judgement::Unclear };
         let model = &job.row.spec.model;
         let template = self.templates.iter().find(|t| t.model == *model && t.body == *body);
         template.map_or(Judgement::Unclear, |template| judge_blind(template, facts))
@@ -222,7 +223,7 @@ impl Coordinator {
     fn validated(&mut self, job: &Job) {
         let Some(first) = self.validating.remove(&job.row.id) else { return };
         let (Some(facts), Some(second)) =
-            (&job.facts, job.row.node.as_ref().and_then(|node| self.fleet.find(node)))
+            (&job.past.facts, job.row.node.as_ref().and_then(|node| self.fleet.find(node)))
         else {
             return;
         };

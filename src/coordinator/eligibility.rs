@@ -4,10 +4,13 @@
 //! share a lane, and each lane knows its nodes; so this runs when a node or the set of lanes changes, and once more
 //! for every placement, so that nothing stale ever lets a job cross a border.
 
+use std::sync::LazyLock;
+
 use super::effect::Why;
 use super::fleet::Node;
 use super::mutant::mutant;
 use super::names::ModelKey;
+use super::rare::{Rare, Usual};
 use super::spec::{Environment, JobSpec};
 use super::standing::Trust;
 use super::subcloud::{NodeFacts, Subcloud, Subclouds};
@@ -23,14 +26,10 @@ pub(super) struct Need {
 }
 
 /// The part of a need that isn't environment and model: jobs of equal shape share a lane.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Shape {
     pub(super) trust: Trust,
-    pub(super) version: Option<ModelVersion>,
-    pub(super) gpu: Option<GpuClass>,
-    pub(super) memory_bytes_min: u64,
-    pub(super) region: Option<Region>,
-    pub(super) subcloud: Option<SubcloudName>,
+    pub(super) particulars: Rare<Particulars>,
     /// Whether its jobs have another model to fall back to: their lanes are looked through when nobody can serve
     /// them.
     pub(super) falls_back: FallsBack,
@@ -38,15 +37,32 @@ pub(super) struct Shape {
     pub(super) stands_in: StandsIn,
 }
 
+/// What a node must have for a job that wants something particular.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub(super) struct Particulars {
+    pub(super) version: Option<ModelVersion>,
+    pub(super) gpu: Option<GpuClass>,
+    pub(super) memory_bytes_min: u64,
+    pub(super) region: Option<Region>,
+    pub(super) subcloud: Option<SubcloudName>,
+}
+
+impl Usual for Particulars {
+    fn usual() -> &'static Self {
+        static USUAL: LazyLock<Particulars> = LazyLock::new(Particulars::default);
+        &USUAL
+    }
+}
+
 /// Whether a job has a model left to fall back to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum FallsBack {
     No,
     Yes,
 }
 
 /// Whether a job runs on the model that was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum StandsIn {
     No,
     Yes,
@@ -57,13 +73,16 @@ impl Need {
     pub(super) fn of(spec: &JobSpec, model: ModelKey, model_index: u32) -> Self {
         let left = spec.fallbacks.models.len() > model_index as usize;
         let constraints = &spec.constraints;
-        let shape = Shape {
-            trust: constraints.trust.unwrap_or(Trust::Own),
-            version: spec.version.clone().filter(|_| model_index == 0),
+        let particulars = Particulars {
+            version: constraints.version.clone().filter(|_| model_index == 0),
             gpu: constraints.gpu.clone(),
             memory_bytes_min: constraints.memory_bytes_min,
             region: constraints.region.clone(),
             subcloud: constraints.subcloud.clone(),
+        };
+        let shape = Shape {
+            trust: constraints.trust.unwrap_or(Trust::Own),
+            particulars: particulars.into(),
             falls_back: if left { FallsBack::Yes } else { FallsBack::No },
             stands_in: if model_index > 0 { StandsIn::Yes } else { StandsIn::No },
         };
@@ -79,26 +98,26 @@ pub(super) fn lack(
     subclouds: &Subclouds,
     now: Time,
 ) -> Option<Why> {
-    let shape = &need.shape;
+    let (shape, wants) = (&need.shape, &*need.shape.particulars);
     let Some(serving) = node.serving(need.model).filter(|serving| serving.slots > 0) else {
         return Some(Why::NoNodeServesModel);
     };
     if !node.works_in(need.environment) {
         return Some(Why::NoNodeInEnvironment);
     }
-    if shape.version.is_some() && shape.version != serving.version {
+    if wants.version.is_some() && wants.version != serving.version {
         return Some(Why::NoNodeWithVersion);
     }
     if node.record.row().trust < shape.trust {
         return Some(Why::NoNodeTrustedEnough);
     }
-    if shape.region.is_some() && shape.region != node.region {
+    if wants.region.is_some() && wants.region != node.region {
         return Some(Why::NoNodeInRegion);
     }
-    if shape.gpu.is_some() && shape.gpu != node.gpu {
+    if wants.gpu.is_some() && wants.gpu != node.gpu {
         return Some(Why::NoNodeWithGpu);
     }
-    if node.memory_bytes < shape.memory_bytes_min {
+    if node.memory_bytes < wants.memory_bytes_min {
         return Some(Why::NoNodeWithMemory);
     }
     if !is_in_its_pool(node, need, name, subclouds) {
@@ -112,7 +131,7 @@ pub(super) fn lack(
 /// subcloud isolates.
 fn is_in_its_pool(node: &Node, need: &Need, name: &ModelName, subclouds: &Subclouds) -> bool {
     let stands_in = need.shape.stands_in == StandsIn::Yes;
-    if need.shape.subcloud.is_none() && stands_in && mutant!(IsolateIgnoredForFallback) {
+    if need.shape.particulars.subcloud.is_none() && stands_in && mutant!(IsolateIgnoredForFallback) {
         return true;
     }
     let facts = NodeFacts {
@@ -121,7 +140,7 @@ fn is_in_its_pool(node: &Node, need: &Need, name: &ModelName, subclouds: &Subclo
         memory_bytes: node.memory_bytes,
         gpu: node.gpu.clone(),
     };
-    let wanted = need.shape.subcloud.as_ref();
+    let wanted = need.shape.particulars.subcloud.as_ref();
     let runs = |subcloud: &Subcloud| subcloud.policy.runs(name);
     let admits = wanted.is_none_or(|wanted| subclouds.named(need.environment, wanted).is_some_and(runs));
     admits && subclouds.reaches(need.environment, wanted, node.id(), &facts).is_ok()

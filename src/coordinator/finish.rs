@@ -55,7 +55,7 @@ impl Coordinator {
     pub(super) fn carry(&mut self, key: Key, tokens: i64) {
         let job = &self.jobs[key];
         if !job.row.origin.is_test() {
-            let tier = job.stamp.map_or(job.row.spec.tier, |stamp| stamp.tier);
+            let tier = job.past.stamp.map_or(job.row.spec.tier, |stamp| stamp.tier);
             self.backlog.carry(job.need.environment, tier, job.namespace, tokens);
         }
     }
@@ -63,7 +63,7 @@ impl Coordinator {
     /// Undoes the counts of a job that a node has.
     pub(super) fn leave_service(&mut self, key: Key) {
         let job = &mut self.jobs[key];
-        job.reservation = None;
+        job.past.reservation = None;
         match job.row.state {
             JobState::Reserved => self.counts.jobs_reserved -= 1,
             JobState::Running => self.counts.jobs_running -= 1,
@@ -79,12 +79,13 @@ impl Coordinator {
         self.job_keys.remove(job.row.id);
         job.transition(ending.state);
         job.note(self.now, TraceEvent::Ended { state: ending.state });
-        self.counts.body_bytes_held -= job.body_bytes;
+        self.counts.body_bytes_held -= job.row.body_bytes();
         self.settle(&mut job, &ending);
         let row = &mut job.row;
-        row.ended_at = Some(self.now);
-        row.end = Some(ending.end.clone());
-        row.usage = ending.usage;
+        let progress = &mut *row.progress;
+        progress.ended_at = Some(self.now);
+        progress.end = Some(ending.end.clone());
+        progress.usage = ending.usage;
         if row.spec.mode.is_attended() && ending.state != JobState::Failed {
             row.body = None;
         }
@@ -138,14 +139,15 @@ impl Coordinator {
             usage: ending.usage,
             queue: row.dispatched_at.unwrap_or(self.now).since(row.submitted_at),
             node: row.node.clone(),
-            model: row.model.clone(),
+            model: row.model().clone(),
             charged: row.charged,
         };
-        for id in &job.clients {
-            let Some(client) = self.clients.get_mut(id) else { continue };
-            client.job = None;
+        for id in job.clients.iter() {
+            if !self.clients.answer(*id, unread_bytes) {
+                continue;
+            }
             // Whoever leaves last of those that share the output frees it; one of them stands for all.
-            client.unread_bytes = std::mem::take(&mut unread_bytes);
+            unread_bytes = 0;
             let reply = Reply::Finished(Box::new(finished.clone()));
             if self.durability == Durability::Relaxed && row.spec.is_tied_to_client() {
                 self.reply_now(*id, reply);
@@ -167,7 +169,7 @@ impl Coordinator {
     /// Keeps a finished job's row, and forgets the oldest beyond the bounds: by count, and by the bytes of the
     /// bodies kept with them, which may be as many as those of live jobs.
     fn remember(&mut self, job: Job) {
-        let body_bytes = job.row.body.as_ref().map_or(0, |body| body.len() as u64);
+        let body_bytes = job.row.body_bytes();
         let id = job.row.id;
         let key = job.row.spec.key.filter(|_| job.row.state == JobState::Succeeded);
         self.finished.push_back((id, body_bytes, key));

@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU64;
 
-use crate::ids::{JobId, ReservationId};
+use crate::ids::{ClientId, JobId, ReservationId};
 
 /// Bits of the hash that choose the shard.
 const SHARD_BITS: u32 = 10;
@@ -38,7 +38,25 @@ impl From<ReservationId> for EpochId {
     }
 }
 
+/// A client's number has no epoch: its upper bits stand for one.
+impl From<ClientId> for EpochId {
+    fn from(id: ClientId) -> Self {
+        Self::from_bits(id.0)
+    }
+}
+
+impl From<EpochId> for ClientId {
+    fn from(id: EpochId) -> Self {
+        Self(u64::from(id.epoch) * COUNTER_END + id.counter)
+    }
+}
+
 impl EpochId {
+    /// Any number as an id: its upper bits stand for the epoch.
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self { epoch: (bits / COUNTER_END) as u32, counter: bits % COUNTER_END }
+    }
+
     fn hash(self) -> u64 {
         (self.counter ^ u64::from(self.epoch).rotate_left(40)).wrapping_mul(SPREAD)
     }
@@ -125,7 +143,6 @@ impl<V: Copy> IdIndex<V> {
         shard.position(id).and_then(|at| shard.slots[at]).map(|slot| slot.value)
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.len
     }

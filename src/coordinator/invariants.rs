@@ -95,6 +95,7 @@ impl Coordinator {
         audit.add("keys add up", self.keys.check());
         audit.add("timers add up", self.timers.check());
         audit.add("job ids add up", self.job_keys.check());
+        audit.add("clients add up", self.clients.check());
         audit.violations.extend(self.quick_check());
         audit
     }
@@ -103,10 +104,9 @@ impl Coordinator {
     fn count_again(&self) -> Counts {
         let jobs = || self.jobs.iter().map(|(_, job)| job);
         let in_state = |state| jobs().filter(|job| job.row.state == state).count() as u64;
-        let cancelling = |job: &&Job| job.row.cancel_requested.is_some() && job.reservation.is_some();
+        let cancelling = |job: &&Job| job.row.cancel_requested.is_some() && job.past.reservation.is_some();
         let held = |job: &Job| job.row.hold.0.unsigned_abs();
         let reservations = || self.fleet.reservations();
-        let unread: u64 = self.clients.values().map(|client| client.unread_bytes).sum();
         let timers_of_job = |job: &Job| match job.waits {
             Waits::Not => 0,
             Waits::ForNode(_) => 1,
@@ -124,7 +124,8 @@ impl Coordinator {
             nodes: self.fleet.nodes().filter(|(_, node)| node.is_here()).count() as u64,
             holds: self.jobs.len() as u64,
             held_credits: jobs().map(held).sum(),
-            output_bytes_held: reservations().map(|r| r.output_bytes).sum::<u64>() + unread,
+            output_bytes_held: reservations().map(|r| r.output_bytes).sum::<u64>()
+                + self.clients.unread_bytes(),
             body_bytes_held: jobs()
                 .map(|job| job.row.body.as_ref().map_or(0, |body| body.len() as u64))
                 .sum(),
@@ -142,9 +143,15 @@ impl Coordinator {
         check("what has ended isn't here", row.state.is_live());
         check("a live job has its body", row.body.is_some());
         let with_node = matches!(row.state, JobState::Reserved | JobState::Running);
-        check("a job has a reservation exactly while a node has it", with_node == job.reservation.is_some());
-        check("a job's row names its reservation", row.reservation.as_ref().map(|r| r.id) == job.reservation);
-        if let Some(reservation) = job.reservation.map(|id| self.fleet.reservation(id)) {
+        check(
+            "a job has a reservation exactly while a node has it",
+            with_node == job.past.reservation.is_some(),
+        );
+        check(
+            "a job's row names its reservation",
+            row.reservation.as_ref().map(|r| r.id) == job.past.reservation,
+        );
+        if let Some(reservation) = job.past.reservation.map(|id| self.fleet.reservation(id)) {
             check("a job's reservation works for it", reservation.is_some_and(|r| r.job == Some(key)));
         }
         if row.state == JobState::Queued {
@@ -156,7 +163,7 @@ impl Coordinator {
         check("a job is charged at most its hold", row.charged <= row.hold);
         check("a job's need is of its environment", job.need.environment == row.spec.environment);
         if row.spec.is_tied_to_client() && row.cancel_requested.is_none() && !row.origin.is_system() {
-            let told = job.clients.iter().any(|id| self.clients.get(id).is_some_and(|c| c.job == Some(key)));
+            let told = job.clients.iter().any(|id| self.clients.job_of(*id) == Some(key));
             check("an attended job's client hears of it", told);
         }
     }
@@ -172,7 +179,7 @@ impl Coordinator {
             check("a working reservation takes capacity", reservation.capacity == Capacity::Taken);
         }
         if let Some(key) = reservation.job {
-            let back = self.jobs.get(key).and_then(|job| job.reservation);
+            let back = self.jobs.get(key).and_then(|job| job.past.reservation);
             check("a reservation's job is its own", back == Some(id));
             self.check_border(reservation, key, audit);
         }
@@ -188,7 +195,7 @@ impl Coordinator {
         audit.check("a job's node is on its lists", listed && !lists.deny.contains(node.id()), || {
             format!("reservation {id} on {}", node.id())
         });
-        if let Origin::Test { node: tested } = &self.jobs[key].row.origin {
+        if let Origin::Test { node: tested } = &*self.jobs[key].row.origin {
             audit.check("a test job is on its node", tested == node.id(), || format!("reservation {id}"));
         }
     }
@@ -286,11 +293,9 @@ impl Coordinator {
     }
 
     fn check_clients(&self, audit: &mut Audit) {
-        for (id, client) in &self.clients {
-            let known = |key| self.jobs.get(key).is_some_and(|job| job.clients.contains(id));
-            audit.check("a client's job knows it", client.job.is_none_or(known), || {
-                format!("client {}", id.0)
-            });
+        for (id, key) in self.clients.waiting() {
+            let known = self.jobs.get(key).is_some_and(|job| job.clients.iter().any(|known| *known == id));
+            audit.check("a client's job knows it", known, || format!("client {}", id.0));
         }
     }
 

@@ -1,6 +1,7 @@
 //! A job from acceptance to outcome: its states, who may change them, and the row that survives.
 
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, LazyLock};
 
 use super::admit::Admitted;
 use super::backlog::{Place, Stamp};
@@ -10,8 +11,9 @@ use super::event::{JobError, JobSpec, Origin};
 use super::integrity::ResultFacts;
 use super::ledger::Owner;
 use super::names::{NamespaceKey, NodeKey};
+use super::rare::{Rare, Usual};
 use super::timers::TimerKey;
-use super::trace::{TRACE_ENTRIES_MAX, TraceEntry, TraceEvent};
+use super::trace::{TRACE_ENTRIES_MAX, Trace, TraceEntry, TraceEvent};
 use crate::credits::{Credits, Price};
 use crate::ids::{ClientId, JobId, Lsn, ModelName, Namespace, NodeId, ReservationId};
 
@@ -73,24 +75,31 @@ pub(super) struct Job {
     /// What survives.
     pub(super) row: JobRow,
     /// Whose outboxes hear of it; none when nobody waits.
-    pub(super) clients: Vec<ClientId>,
-    /// The reservation that works for it now.
-    pub(super) reservation: Option<ReservationId>,
+    pub(super) clients: Listeners,
     /// Where it waits.
     pub(super) waits: Waits,
     /// Its TTL's timer, while it waits.
     pub(super) ttl_timer: Option<TimerKey>,
     /// The step that accepted it.
     pub(super) submit_lsn: Lsn,
-    /// Bytes of the body, which stay counted until the job ends.
-    pub(super) body_bytes: u64,
     /// Dense names, so that the hot path looks nothing up.
     pub(super) namespace: NamespaceKey,
     /// What it needs of a node, on the model that it runs on now.
     pub(super) need: Need,
+    /// What the rest of the core knows of it once it is more than one that waits.
+    pub(super) past: Rare<Past>,
+    /// Whether its row is to be emitted at the end of this step.
+    pub(super) row_state: RowState,
+}
+
+/// What most waiting jobs don't have yet.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Past {
+    /// The reservation that works for it now.
+    pub(super) reservation: Option<ReservationId>,
     /// Its namespace's virtual start when it was last dispatched: a job that comes back keeps its place.
     pub(super) stamp: Option<Stamp>,
-    /// How long it could have been placed so far.
+    /// How long it could have been placed before it was last taken out of the backlog.
     pub(super) waited: Span,
     /// What its answer looks like to whoever judges it; set just before it ends.
     pub(super) facts: Option<ResultFacts>,
@@ -98,8 +107,54 @@ pub(super) struct Job {
     pub(super) failed_on: Vec<NodeKey>,
     /// Since when it has been the next one but didn't fit a node's free capacity.
     pub(super) unfit_since: Option<Time>,
-    /// Whether its row is to be emitted at the end of this step.
-    pub(super) row_state: RowState,
+}
+
+impl Usual for Past {
+    fn usual() -> &'static Self {
+        static USUAL: LazyLock<Past> = LazyLock::new(Past::default);
+        &USUAL
+    }
+}
+
+/// The clients of a job: hardly ever more than one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Listeners {
+    first: Option<ClientId>,
+    more: Rare<Vec<ClientId>>,
+}
+
+impl Listeners {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &ClientId> {
+        self.first.iter().chain(self.more.iter())
+    }
+
+    pub(super) fn push(&mut self, client: ClientId) {
+        match self.first {
+            None => self.first = Some(client),
+            Some(_) => self.more.push(client),
+        }
+    }
+
+    pub(super) fn remove(&mut self, client: ClientId) {
+        if self.first == Some(client) {
+            self.first = (!self.more.is_empty()).then(|| self.more.remove(0));
+        } else if !self.more.is_empty() {
+            self.more.retain(|id| *id != client);
+        }
+    }
+}
+
+impl From<Option<ClientId>> for Listeners {
+    fn from(first: Option<ClientId>) -> Self {
+        Self { first, more: Rare::default() }
+    }
+}
+
+impl Usual for Vec<ClientId> {
+    fn usual() -> &'static Self {
+        static USUAL: Vec<ClientId> = Vec::new();
+        &USUAL
+    }
 }
 
 /// Where a queued job waits.
@@ -153,6 +208,9 @@ impl Job {
 pub const ATTEMPTS_KEPT_MAX: usize = 16;
 
 /// What is kept of a job: the state after each change. A finished job is only this.
+///
+/// What nodes and the end leave, which a job that waits for its first node doesn't have, is kept apart as its
+/// [`Progress`], and read as if it stood here.
 #[derive(Debug, Clone)]
 pub struct JobRow {
     /// Its id.
@@ -160,24 +218,16 @@ pub struct JobRow {
     /// What was asked for.
     pub spec: Arc<JobSpec>,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: Rare<Origin>,
     /// The client's raw body; dropped once an attended job has ended, unless it failed: dead letters are kept
     /// whole.
     pub body: Option<Arc<[u8]>>,
-    /// The model that it runs on: the one asked for, or one of its fallbacks.
-    pub model: ModelName,
-    /// Which of those: 0 is the one asked for.
+    /// Which model it runs on: 0 is the one asked for, its fallbacks follow.
     pub model_index: u32,
     /// Where it stands.
     pub state: JobState,
-    /// Set once somebody asked for its end while a node had it.
-    pub cancel_requested: Option<CancelCause>,
     /// When it was accepted.
     pub submitted_at: Time,
-    /// When it was last handed to a node.
-    pub dispatched_at: Option<Time>,
-    /// When it ended.
-    pub ended_at: Option<Time>,
     /// When it expires if it still waits.
     pub expires_at: Time,
     /// Not dispatched before this: from the request, or the end of a backoff.
@@ -186,6 +236,23 @@ pub struct JobRow {
     pub prices: Arc<[Price]>,
     /// Held from its payer while it lives; zero afterwards.
     pub hold: Credits,
+    /// Its place among all jobs, by when it could first have been placed; 0 until then. It keeps it for life.
+    pub sequence: u64,
+    /// Every decision with its time, oldest first.
+    pub trace: Trace,
+    /// What else has happened to it.
+    pub progress: Rare<Progress>,
+}
+
+/// What has happened to a job since it was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Set once somebody asked for its end while a node had it.
+    pub cancel_requested: Option<CancelCause>,
+    /// When it was last handed to a node.
+    pub dispatched_at: Option<Time>,
+    /// When it ended.
+    pub ended_at: Option<Time>,
     /// What was charged at the end.
     pub charged: Credits,
     /// Times that a node was given it, whatever came of that; names the output.
@@ -200,8 +267,6 @@ pub struct JobRow {
     pub declines: u32,
     /// Local attempts that the box itself didn't survive.
     pub box_cuts: u32,
-    /// Its place among all jobs, by when it could first have been placed; 0 until then. It keeps it for life.
-    pub sequence: u64,
     /// The claim that works for it now.
     pub reservation: Option<ReservationRow>,
     /// Who ran it last.
@@ -214,10 +279,28 @@ pub struct JobRow {
     pub usage: Usage,
     /// Attempts that are over, oldest first.
     pub history: Vec<AttemptRow>,
-    /// Every decision with its time, oldest first.
-    pub trace: Vec<TraceEntry>,
     /// Lines that the trace had no room for.
     pub trace_dropped: u32,
+}
+
+impl Usual for Progress {
+    fn usual() -> &'static Self {
+        static USUAL: LazyLock<Progress> = LazyLock::new(Progress::default);
+        &USUAL
+    }
+}
+
+impl Deref for JobRow {
+    type Target = Progress;
+    fn deref(&self) -> &Progress {
+        &self.progress
+    }
+}
+
+impl DerefMut for JobRow {
+    fn deref_mut(&mut self) -> &mut Progress {
+        &mut self.progress
+    }
 }
 
 /// Who pays for a job.
@@ -237,43 +320,35 @@ impl JobRow {
     ) -> Self {
         Self {
             id,
-            origin,
+            origin: origin.into(),
             body: Some(body),
-            model: Arc::clone(&spec.model),
             model_index: 0,
             state: JobState::Queued,
-            cancel_requested: None,
             submitted_at: now,
-            dispatched_at: None,
-            ended_at: None,
             expires_at: now + spec.ttl,
             not_before: spec.not_before.unwrap_or_default(),
             spec: Arc::new(spec),
             prices: Arc::clone(&admitted.prices),
             hold: admitted.hold,
-            charged: Credits::ZERO,
-            attempts: 0,
-            failed_attempts: 0,
-            failed_on_model: 0,
-            lost_attempts: 0,
-            declines: 0,
-            box_cuts: 0,
             sequence: 0,
-            reservation: None,
-            node: None,
-            error: None,
-            end: None,
-            usage: Usage::default(),
-            history: Vec::new(),
-            // Most rows are those of jobs that wait, and they have one line.
-            trace: Vec::with_capacity(1),
-            trace_dropped: 0,
+            trace: Trace::default(),
+            progress: Rare::default(),
         }
+    }
+
+    /// Bytes of its body.
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body.as_ref().map_or(0, |body| body.len() as u64)
     }
 
     /// Who pays for it.
     pub fn payer(&self) -> Owner {
         payer_of(&self.origin, &self.spec.namespace)
+    }
+
+    /// The model that it runs on: the one asked for, or one of its fallbacks.
+    pub fn model(&self) -> &ModelName {
+        self.spec.model_at(self.model_index)
     }
 
     /// The price on the model that it runs on.
@@ -336,4 +411,33 @@ pub enum AttemptOutcome {
     Stopped,
     /// The box restarted under it.
     Cut,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_waits_takes_little() {
+        // A million of them wait; what few of them have belongs into something rare.
+        assert!(size_of::<Option<Job>>() <= 296, "{}", size_of::<Option<Job>>());
+        // With its two counts, 128 bytes: a size that allocators have.
+        assert!(size_of::<JobSpec>() <= 112, "{}", size_of::<JobSpec>());
+        assert!(size_of::<super::super::Timer>() <= 8, "{}", size_of::<super::super::Timer>());
+    }
+
+    #[test]
+    fn clients_stay_in_order_of_coming() {
+        let ids = |listeners: &Listeners| listeners.iter().map(|id| id.0).collect::<Vec<_>>();
+        let mut listeners = Listeners::from(Some(ClientId(1)));
+        [2, 3, 4].map(ClientId).into_iter().for_each(|id| listeners.push(id));
+        listeners.remove(ClientId(3));
+        listeners.remove(ClientId(1));
+        listeners.remove(ClientId(9));
+        assert_eq!(ids(&listeners), [2, 4]);
+        [2, 4].map(ClientId).into_iter().for_each(|id| listeners.remove(id));
+        assert_eq!(ids(&listeners), Vec::<u64>::new());
+        listeners.push(ClientId(5));
+        assert_eq!(ids(&listeners), [5]);
+    }
 }

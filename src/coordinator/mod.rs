@@ -7,7 +7,9 @@ mod admit;
 mod affinity;
 mod answer;
 mod backlog;
+mod by_hash;
 mod checks;
+mod clients;
 pub mod command;
 mod counts;
 pub mod effect;
@@ -34,6 +36,7 @@ mod on_tick;
 mod place;
 #[cfg(any(test, feature = "mutants"))]
 mod planted;
+pub mod rare;
 mod recover;
 mod reserve;
 mod retry;
@@ -60,6 +63,7 @@ pub use invariants::Audit;
 use affinity::Affinity;
 use backlog::Backlog;
 use checks::Validating;
+use clients::Clients;
 use command::Scope;
 use effect::{Effect, Reply, Row, When};
 use event::{Durability, Event};
@@ -106,11 +110,11 @@ enum Admission {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Timer {
     /// A queued job expires.
-    Ttl(JobId),
+    Ttl(Key),
     /// A job's time comes: `not_before`, or the end of a backoff.
-    Backoff(JobId),
+    Backoff(Key),
     /// A reservation's current deadline (see `fleet::Deadline`).
-    Reservation(ReservationId),
+    Reservation(Key),
     /// Time does something to a node: see `upkeep`.
     Node(NodeKey),
 }
@@ -148,7 +152,7 @@ pub struct Coordinator {
     prices: PriceTable,
     keys: Keys,
     timers: Timers<Timer>,
-    clients: BTreeMap<ClientId, Client>,
+    clients: Clients,
     paused: BTreeSet<Scope>,
     subclouds: Subclouds,
     snapshots: Snapshots,
@@ -179,15 +183,6 @@ pub struct Coordinator {
 enum Writes {
     None,
     Some,
-}
-
-/// What the core knows of a request's client.
-#[derive(Debug, Default)]
-struct Client {
-    /// Its live job.
-    job: Option<Key>,
-    /// Output budget that its finished, unread answer still takes.
-    unread_bytes: u64,
 }
 
 impl Coordinator {
@@ -229,7 +224,7 @@ impl Coordinator {
             prices: PriceTable::new(limits.price),
             keys: Keys::new(limits.keys_per_namespace_max as u64),
             timers: Timers::starting_at(now),
-            clients: BTreeMap::new(),
+            clients: Clients::default(),
             paused: BTreeSet::new(),
             subclouds: Subclouds::default(),
             snapshots: Snapshots::default(),

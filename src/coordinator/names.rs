@@ -3,7 +3,10 @@
 //! A key is given once and means the same name for as long as the process lives, so that tables by key can be
 //! plain vectors. Keys never leave the core and are never stored.
 
-use std::collections::BTreeMap;
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+use super::by_hash::ByHash;
 
 /// Defines a key: small, ordered by when it was given, good as an index.
 macro_rules! dense_key {
@@ -63,34 +66,40 @@ dense_key!(
 /// Names and their keys, both ways. It never forgets one: what could be forgotten couldn't be bounded by a count.
 #[derive(Debug)]
 pub(super) struct Names<T, K> {
-    keys: BTreeMap<T, K>,
     names: Vec<T>,
+    by_hash: ByHash,
     names_max: usize,
+    keys: PhantomData<K>,
 }
 
-impl<T: Ord + Clone, K: Copy + From<u32> + Into<usize>> Names<T, K> {
+impl<T: Hash + Eq + Clone, K: From<u32> + Into<usize>> Names<T, K> {
     /// Room for that many names, and none yet.
     pub(super) fn new(names_max: usize) -> Self {
-        Self { keys: BTreeMap::new(), names: Vec::new(), names_max }
+        Self { names: Vec::new(), by_hash: ByHash::default(), names_max, keys: PhantomData }
     }
 
     /// The key of a name, a new one if need be; `None` when there are too many names to take another.
     pub(super) fn intern(&mut self, name: &T) -> Option<K> {
-        if let Some(key) = self.keys.get(name) {
-            return Some(*key);
-        }
+        let number = match self.by_hash.find(name, |place| self.names[place] == *name) {
+            Ok(place) => return Some(Self::key_at(place)),
+            Err(number) => number,
+        };
         if self.names.len() >= self.names_max {
             return None;
         }
-        let key = K::from(u32::try_from(self.names.len()).ok()?);
+        let place = self.names.len();
         self.names.push(name.clone());
-        self.keys.insert(name.clone(), key);
-        Some(key)
+        self.by_hash.file(number, place);
+        Some(Self::key_at(place))
     }
 
     /// The key of a name that was interned before.
     pub(super) fn key(&self, name: &T) -> Option<K> {
-        self.keys.get(name).copied()
+        self.by_hash.find(name, |place| self.names[place] == *name).ok().map(Self::key_at)
+    }
+
+    fn key_at(place: usize) -> K {
+        K::from(u32::try_from(place).expect("tables have fewer than 2^32 places"))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What clients do: submit, cancel, leave, give feedback.
 
+use super::Coordinator;
+use super::clients::Had;
 use super::effect::{
     Answer, AttachOutput, CancelCause, CancelState, Effect, Lookup, Refusal, RefusalKind, Rejection, Reply,
     Row, Runnable,
@@ -11,14 +13,14 @@ use super::job::{Job, JobRow, JobState};
 use super::keys::{KeyEntry, KeyRow, Look};
 use super::ledger::Account;
 use super::limits::KEY_LIFE;
+use super::rare::Rare;
 use super::slab::Key;
 use super::trace::TraceEvent;
-use super::{Client, Coordinator};
 use crate::ids::{ClientId, JobId};
 
 impl Coordinator {
     pub(super) fn on_submit(&mut self, client: ClientId, submission: Submission) {
-        if let Some(keyed) = submission.spec.key
+        if let Some(keyed) = *submission.spec.key
             && self.attached(client, keyed, &submission)
         {
             return;
@@ -43,7 +45,7 @@ impl Coordinator {
         let admitted = self.admit(&submission, &origin)?;
         let spec = &submission.spec;
         let namespace = admitted.namespace;
-        if let Some(keyed) = spec.key
+        if let Some(keyed) = *spec.key
             && self.keys.look(&keyed.key, &keyed.body) == Look::Unknown
         {
             self.keys.room(&spec.namespace).map_err(|_| RefusalKind::KeysFull)?;
@@ -52,7 +54,7 @@ impl Coordinator {
         let held = self.ledger.hold(&Account { environment: spec.environment, owner }, admitted.hold);
         held.map_err(|_| RefusalKind::InsufficientCredits)?;
         let is_client = origin == Origin::Client;
-        let key = self.begin_job(submission, origin, admitted, client.into_iter().collect());
+        let key = self.begin_job(submission, origin, admitted, client);
         if is_client
             && self.refuses_unrunnable(namespace)
             && let Some(why) = self.reason_against_all(key)
@@ -62,7 +64,7 @@ impl Coordinator {
         }
         self.claim_key(key);
         if let Some(client) = client {
-            self.clients.insert(client, Client { job: Some(key), unread_bytes: 0 });
+            self.clients.wait(client, key);
         }
         if !self.jobs[key].row.origin.is_test() {
             self.file(key);
@@ -74,7 +76,7 @@ impl Coordinator {
     fn unbegin(&mut self, key: Key) {
         let job = self.jobs.remove(key);
         self.job_keys.remove(job.row.id);
-        self.counts.body_bytes_held -= job.body_bytes;
+        self.counts.body_bytes_held -= job.row.body_bytes();
         self.counts.accepted -= 1;
         let account = Account { environment: job.row.spec.environment, owner: job.row.payer() };
         self.ledger.release(job.row.id, &account, job.row.hold);
@@ -86,7 +88,7 @@ impl Coordinator {
 
     fn claim_key(&mut self, key: Key) {
         let row = &self.jobs[key].row;
-        let Some(Keyed { key: name, body }) = row.spec.key else { return };
+        let Some(Keyed { key: name, body }) = *row.spec.key else { return };
         let entry = KeyEntry {
             body,
             job: row.id,
@@ -128,13 +130,13 @@ impl Coordinator {
     /// One more client waits for a live job.
     fn attach(&mut self, key: Key, client: ClientId) {
         self.counts.attached += 1;
-        self.clients.insert(client, Client { job: Some(key), unread_bytes: 0 });
+        self.clients.wait(client, key);
         let runnable = self.runnable(key);
         let job = &mut self.jobs[key];
         job.clients.push(client);
         let (id, submit_lsn, attempt) = (job.row.id, job.submit_lsn, job.row.attempts);
         let reads = job.row.spec.mode.is_attended();
-        let reservation = job.reservation.filter(|_| reads && job.row.cancel_requested.is_none());
+        let reservation = job.past.reservation.filter(|_| reads && job.row.cancel_requested.is_none());
         self.reply_durable(client, Reply::Accepted { job: id, lsn: submit_lsn, runnable });
         if let Some(reservation) = reservation {
             let attach = AttachOutput { reservation, attempt, client, submit_lsn };
@@ -173,17 +175,20 @@ impl Coordinator {
     }
 
     pub(super) fn on_client_gone(&mut self, gone: ClientGone) {
-        let Some(client) = self.clients.remove(&gone.client) else { return };
-        self.release_output(client.unread_bytes);
-        let Some(key) = client.job else {
-            if gone.departure == Departure::Abandoned {
-                self.counts.disconnects_unread += 1;
+        let key = match self.clients.leave(gone.client) {
+            None => return,
+            Some(Had::Job(key)) => key,
+            Some(Had::Answer(unread_bytes)) => {
+                self.release_output(unread_bytes);
+                if gone.departure == Departure::Abandoned {
+                    self.counts.disconnects_unread += 1;
+                }
+                return;
             }
-            return;
         };
-        self.jobs[key].clients.retain(|id| *id != gone.client);
+        self.jobs[key].clients.remove(gone.client);
         if self.jobs[key].row.spec.is_tied_to_client() {
-            if self.jobs[key].reservation.is_none() {
+            if self.jobs[key].past.reservation.is_none() {
                 self.counts.disconnects_queued += 1;
             }
             self.cancel(key, CancelCause::Client, Left::ClientLeft);
@@ -211,7 +216,7 @@ impl Coordinator {
 
     /// Ends a live job: at once where no node has it, else when its node has stopped.
     pub(super) fn cancel(&mut self, key: Key, cause: CancelCause, left: Left) -> CancelState {
-        let Some(id) = self.jobs[key].reservation else {
+        let Some(id) = self.jobs[key].past.reservation else {
             self.finish_unserved(key, JobState::Cancelled, super::effect::End::Cancelled(cause));
             return CancelState::Cancelled;
         };
@@ -264,8 +269,8 @@ impl Coordinator {
         let mut spec = (*row.spec).clone();
         // Nobody waits on a connection for it, its key stands for the first job, and its time is now.
         spec.mode = super::event::Mode::Polling;
-        spec.key = None;
-        spec.not_before = None;
+        spec.key = Rare::default();
+        spec.not_before = Rare::default();
         let origin = Origin::Requeued { from: row.id };
         match self.accept(Submission { spec, body }, origin, None) {
             Ok(key) => {

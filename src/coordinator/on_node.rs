@@ -231,7 +231,7 @@ impl Coordinator {
         self.validate(key, node, &facts);
         self.drop_reservation(id);
         self.settled(node);
-        self.jobs[key].facts = Some(facts);
+        self.jobs[key].past.facts = Some(facts);
         let ending = Self::succeeded(reason, completion.seen.chunks, usage, unread_bytes);
         self.finish_served(key, ending, AttemptOutcome::Succeeded);
     }

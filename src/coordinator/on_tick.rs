@@ -9,7 +9,6 @@ use super::mutant::mutant;
 use super::names::LaneKey;
 use super::slab::Key;
 use super::{Coordinator, Timer};
-use crate::ids::{JobId, ReservationId};
 use crate::time::Span;
 
 impl Coordinator {
@@ -17,13 +16,10 @@ impl Coordinator {
         for _ in 0..TICK_TIMERS_MAX {
             let Some((_, timer)) = self.timers.due(self.now) else { break };
             match timer {
-                Timer::Ttl(job) => self.ttl_due(job),
-                Timer::Backoff(job) => {
-                    if let Some(key) = self.job_keys.find(job) {
-                        self.time_has_come(key);
-                    }
-                }
-                Timer::Reservation(id) => self.deadline(id),
+                // A job's timers are cleared when it leaves the queue, and a reservation's when it is gone.
+                Timer::Ttl(key) => self.ttl_due(key),
+                Timer::Backoff(key) => self.time_has_come(key),
+                Timer::Reservation(key) => self.deadline(key),
                 Timer::Node(node) => self.node_due(node),
             }
         }
@@ -32,11 +28,10 @@ impl Coordinator {
         self.placing.tick();
     }
 
-    fn ttl_due(&mut self, job: JobId) {
-        let Some(key) = self.job_keys.find(job) else { return };
+    fn ttl_due(&mut self, key: Key) {
         self.jobs[key].ttl_timer = None;
         if mutant!(TtlLateBehindBusyLane) && self.is_behind_busy_lane(key) {
-            let timer = self.timers.set(self.now + Span::from_secs(30), Timer::Ttl(job));
+            let timer = self.timers.set(self.now + Span::from_secs(30), Timer::Ttl(key));
             self.jobs[key].ttl_timer = Some(timer);
             return;
         }
@@ -47,9 +42,10 @@ impl Coordinator {
         matches!(self.jobs[key].waits, Waits::ForNode(place) if self.fleet.lanes.of(place.lane).ready.is_empty())
     }
 
-    fn deadline(&mut self, id: ReservationId) {
-        let Some(reservation) = self.fleet.reservation_mut(id) else { return };
+    fn deadline(&mut self, key: Key) {
+        let reservation = self.fleet.at_mut(key);
         reservation.timer = None;
+        let id = reservation.id;
         let stopping = matches!(reservation.state, ReservationState::Stopping(_));
         match reservation.due.1 {
             Deadline::Stop => self.stop_overdue(id),
@@ -95,7 +91,7 @@ impl Coordinator {
             && !self.is_servable(key, index)
             && (index + 1..=last).any(|further| self.is_servable(key, further));
         if moves {
-            self.unfile(key);
+            self.jobs[key].past.waited = self.unfile(key);
             self.file(key);
             self.touch(key);
         }

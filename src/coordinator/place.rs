@@ -238,7 +238,7 @@ impl Coordinator {
         let look = self.look();
         let mut considered = Considered::default();
         let mut scored: Vec<(i64, NodeKey, Score)> = Vec::with_capacity(CANDIDATES_MAX);
-        let [first, second] = self.affinity.nodes(job.need.model, job.row.spec.prefix);
+        let [first, second] = self.affinity.nodes(job.need.model, *job.row.spec.prefix);
         let listed: Vec<NodeKey> =
             job.row.spec.constraints.allow.iter().filter_map(|node| self.fleet.find(node)).collect();
         // Among those of its own need, where it waits beside jobs of others.
@@ -277,7 +277,7 @@ impl Coordinator {
         let (node, model) = (self.fleet.node(key), job.need.model);
         let Some(serving) = node.serving(model) else { return Score::default() };
         let means = self.fleet.means(model);
-        let near = self.affinity.nodes(model, job.row.spec.prefix).contains(&Some(key));
+        let near = self.affinity.nodes(model, *job.row.spec.prefix).contains(&Some(key));
         let load = Load {
             input_tokens: job.row.spec.input_tokens,
             output_tokens: job.row.spec.output_tokens_max.min(means.typical_tokens().1.max(16)),
@@ -367,7 +367,7 @@ impl Coordinator {
                 }
                 Finding::Unfit(key) => {
                     if self.jobs.get(key).is_some() {
-                        self.jobs[key].unfit_since.get_or_insert(self.now);
+                        self.jobs[key].past.unfit_since.get_or_insert(self.now);
                     }
                 }
                 Finding::Starved { key, lane, tier } => {

@@ -10,7 +10,7 @@ use super::backlog::Stamp;
 use super::effect::{CancelCause, Effect, End, OpenOutput, Row};
 use super::event::{Durability, ErrorClass, JobError, Mode};
 use super::fleet::{Began, Capacity, Deadline, Reservation, ReservationState};
-use super::job::{AttemptOutcome, Job, JobRow, JobState, ReservationRow, RowState, Waits};
+use super::job::{AttemptOutcome, Job, JobRow, JobState, Listeners, Past, ReservationRow, RowState, Waits};
 use super::keys::KeyRow;
 use super::ledger::{Account, Subject};
 use super::limits::{BOX_CUTS_MAX, Limits};
@@ -21,9 +21,9 @@ use super::snapshot::{Snapshot, Snapshots};
 use super::subcloud::{Subcloud, Subclouds};
 use super::suits::output_bytes;
 use super::trace::TraceEvent;
-use super::{Boot, Coordinator, Timer, eligibility::Need};
+use super::{Boot, Coordinator, eligibility::Need};
 use crate::ids::{NodeId, ReservationId, Session};
-use crate::time::{Span, Time};
+use crate::time::Time;
 
 /// Rows that are put back after all others.
 #[derive(Default)]
@@ -135,7 +135,7 @@ impl Coordinator {
             // Its node may not have heard yet that the answer is kept.
             let answers = row.history.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Succeeded);
             answers.for_each(|attempt| self.accept_result(attempt.reservation));
-            let body_bytes = row.body.as_ref().map_or(0, |body| body.len() as u64);
+            let body_bytes = row.body_bytes();
             let key = row.spec.key.filter(|_| row.state == JobState::Succeeded);
             self.finished.push_back((row.id, body_bytes, key));
             self.finished_bytes += body_bytes;
@@ -143,12 +143,13 @@ impl Coordinator {
         }
         let fate = fate_of(&mut row);
         let (Some(namespace), Some(model)) =
-            (self.namespace_key(&row.spec.namespace), self.models.intern(&row.model))
+            (self.namespace_key(&row.spec.namespace), self.models.intern(row.model()))
         else {
             panic!("job {}: more names than the bound that it was accepted under", row.id);
         };
-        let body_bytes = row.body.as_ref().map_or(0, |body| body.len() as u64);
+        let body_bytes = row.body_bytes();
         row.body.get_or_insert_with(|| Arc::from([]));
+        row.prices = self.prices.shared(&row.prices);
         let account = Account { environment: row.spec.environment, owner: row.payer() };
         self.ledger.restore_hold(&account, row.hold);
         self.counts.body_bytes_held += body_bytes;
@@ -159,18 +160,12 @@ impl Coordinator {
         let job = Job {
             need: Need::of(&row.spec, model, row.model_index),
             row,
-            clients: Vec::new(),
-            reservation: None,
+            clients: Listeners::default(),
             waits: Waits::Not,
             ttl_timer: None,
             submit_lsn: self.lsn,
-            body_bytes,
             namespace,
-            stamp,
-            waited: Span::default(),
-            failed_on: Vec::new(),
-            unfit_since: None,
-            facts: None,
+            past: Past { stamp, ..Past::default() }.into(),
             row_state: RowState::Kept,
         };
         let key = self.jobs.insert(job);
@@ -218,7 +213,9 @@ impl Coordinator {
         let mut nodes: Vec<NodeKey> = failed.filter_map(|attempt| self.fleet.find(&attempt.node)).collect();
         nodes.sort_unstable();
         nodes.dedup();
-        self.jobs[key].failed_on = nodes;
+        if !nodes.is_empty() {
+            self.jobs[key].past.failed_on = nodes;
+        }
     }
 
     /// The job's reservation stays valid until its deadline: its node may come back and list it.
@@ -240,7 +237,7 @@ impl Coordinator {
             self.counts.jobs_running += 1;
         }
         let job = &mut self.jobs[key];
-        job.reservation = Some(id);
+        job.past.reservation = Some(id);
         let (model, attempt, submit_lsn) = (job.need.model, job.row.attempts, job.submit_lsn);
         self.counts.output_bytes_held += bytes;
         let first_output_due = now + self.limits.first_output_timeout;
@@ -253,7 +250,6 @@ impl Coordinator {
             }
         };
         let due = if due.0 == attempt_due { (attempt_due, Deadline::Attempt) } else { due };
-        let timer = Some(self.timers.set(due.0, Timer::Reservation(id)));
         let state = match began {
             Began::Yes => ReservationState::Running,
             Began::No => ReservationState::Assigned,
@@ -269,7 +265,7 @@ impl Coordinator {
             began,
             session: Session::default(),
             due,
-            timer,
+            timer: None,
             assigned_at,
             began_at: assigned_at,
             attempt_due,
@@ -277,6 +273,7 @@ impl Coordinator {
             output_bytes: bytes,
             seen_tokens: 0,
         });
+        self.set_due(id, due.0, due.1);
         let open = OpenOutput { reservation: id, attempt, clients: Vec::new(), bytes_max: bytes, submit_lsn };
         self.effects.push(Effect::OpenOutput(open));
         self.touch(key);

@@ -1,5 +1,7 @@
 //! Reservations begin and end here: capacity, output, timers, and what the node is told.
 
+use std::sync::Arc;
+
 use super::effect::{Assignment, Effect, OpenOutput, When};
 use super::event::Tier;
 use super::fleet::{Began, Capacity, Deadline, Ending, Reservation, ReservationState};
@@ -9,7 +11,7 @@ use super::mutant::mutant;
 use super::names::NodeKey;
 use super::slab::Key;
 use super::suits::output_bytes;
-use super::trace::{Loss, PlacedBy, TraceEvent};
+use super::trace::{Loss, PlacedBy, Placement, TraceEvent};
 use super::{Coordinator, Timer};
 use crate::ids::{NodeId, ReservationId};
 use crate::time::Time;
@@ -31,15 +33,16 @@ impl Coordinator {
         let waited = self.backlog.waited(&place, self.now);
         let stamp = self.backlog.dispatch(&place, charged, tokens, self.now);
         let job = &mut self.jobs[key];
-        job.waited = waited;
-        job.stamp = Some(stamp);
-        let unfit = job.unfit_since.take();
+        let past = &mut *job.past;
+        past.waited = waited;
+        past.stamp = Some(stamp);
+        let unfit = past.unfit_since.take();
         self.placing.forget(key, unfit);
         self.leave_queue(key);
         let id = self.next_reservation_id();
         let name = self.fleet.node(node).id().clone();
-        let placed = TraceEvent::Placed { reservation: id, node: name, candidates, by, score, losers };
-        self.jobs[key].note(self.now, placed);
+        let placed = Placement { reservation: id, node: name, candidates, by, score, losers };
+        self.jobs[key].note(self.now, TraceEvent::Placed(Arc::new(placed)));
         self.begin_attempt(key, node, id);
     }
 
@@ -50,13 +53,14 @@ impl Coordinator {
         let job = &mut self.jobs[key];
         let bytes = output_bytes(job);
         job.transition(JobState::Reserved);
-        job.reservation = Some(id);
-        job.row.dispatched_at = Some(now);
-        job.row.attempts += 1;
-        job.row.node = Some(name.clone());
-        job.row.reservation = Some(ReservationRow { id, node: name.clone(), assigned_at: now, attempt_due });
+        job.past.reservation = Some(id);
+        let progress = &mut *job.row.progress;
+        progress.dispatched_at = Some(now);
+        progress.attempts += 1;
+        progress.node = Some(name.clone());
+        progress.reservation = Some(ReservationRow { id, node: name.clone(), assigned_at: now, attempt_due });
         let (kv_tokens, alone) = (job.kv_tokens(), job.row.box_cuts > 0);
-        let (model, prefix) = (job.need.model, job.row.spec.prefix);
+        let (model, prefix) = (job.need.model, *job.row.spec.prefix);
         self.counts.jobs_reserved += 1;
         self.counts.output_bytes_held += bytes;
         if alone && self.fleet.node(node).is_local() {
@@ -66,7 +70,6 @@ impl Coordinator {
             self.affinity.note(model, prefix, node);
         }
         let due = (now + self.limits.accept_timeout, Deadline::Accept);
-        let timer = Some(self.timers.set(due.0, Timer::Reservation(id)));
         let session = self.fleet.node(node).session;
         let first_output_due = now + self.limits.first_output_timeout;
         self.fleet.reserve(Reservation {
@@ -80,7 +83,7 @@ impl Coordinator {
             began: Began::No,
             session,
             due,
-            timer,
+            timer: None,
             assigned_at: now,
             began_at: now,
             attempt_due,
@@ -88,6 +91,7 @@ impl Coordinator {
             output_bytes: bytes,
             seen_tokens: 0,
         });
+        self.set_due(id, due.0, due.1);
         self.touch(key);
         self.assign(key, name, id, bytes);
     }
@@ -98,7 +102,7 @@ impl Coordinator {
         let open = OpenOutput {
             reservation,
             attempt: row.attempts,
-            clients: if spec.mode.is_attended() { job.clients.clone() } else { Vec::new() },
+            clients: if spec.mode.is_attended() { job.clients.iter().copied().collect() } else { Vec::new() },
             bytes_max: output_bytes,
             submit_lsn: job.submit_lsn,
         };
@@ -107,7 +111,7 @@ impl Coordinator {
             job: row.id,
             environment: spec.environment,
             endpoint: spec.endpoint,
-            model: row.model.clone(),
+            model: row.model().clone(),
             body: row.body.clone().expect("a live job has its body"),
             input_tokens: spec.input_tokens,
             output_tokens_max: spec.output_tokens_max,
@@ -124,8 +128,9 @@ impl Coordinator {
 
     /// Moves a reservation's one timer.
     pub(super) fn set_due(&mut self, id: ReservationId, at: Time, deadline: Deadline) {
-        let timer = self.timers.set(at, Timer::Reservation(id));
-        let reservation = self.fleet.reservation_mut(id).expect("only a live reservation has a deadline");
+        let place = self.fleet.place_of(id).expect("only a live reservation has a deadline");
+        let timer = self.timers.set(at, Timer::Reservation(place));
+        let reservation = self.fleet.at_mut(place);
         reservation.due = (at, deadline);
         if let Some(before) = reservation.timer.replace(timer) {
             self.timers.clear(before);
@@ -185,12 +190,15 @@ impl Coordinator {
     pub(super) fn record_attempt(&mut self, key: Key, outcome: AttemptOutcome) {
         let now = self.now;
         let job = &mut self.jobs[key];
-        let Some(ReservationRow { id, node, assigned_at, .. }) = job.row.reservation.take() else { return };
-        if job.row.history.len() >= ATTEMPTS_KEPT_MAX {
-            job.row.history.remove(0);
+        if job.row.reservation.is_none() {
+            return;
         }
-        let model = job.row.model.clone();
-        job.row.history.push(AttemptRow {
+        let (model, progress) = (job.row.model().clone(), &mut *job.row.progress);
+        let Some(ReservationRow { id, node, assigned_at, .. }) = progress.reservation.take() else { return };
+        if progress.history.len() >= ATTEMPTS_KEPT_MAX {
+            progress.history.remove(0);
+        }
+        progress.history.push(AttemptRow {
             reservation: id,
             node,
             model,

@@ -47,13 +47,13 @@ impl Coordinator {
         job.row.declines = 0;
         job.row.error = Some(error.clone());
         if !matches!(outcome, AttemptOutcome::TimedOut(_)) {
-            job.note(now, TraceEvent::AttemptFailed { error: error.clone() });
+            job.note(now, TraceEvent::AttemptFailed { error: error.clone().into() });
         }
-        if error.class != ErrorClass::Terminal && !job.failed_on.contains(&remains.node) {
-            if job.failed_on.len() >= FAILED_NODES_MAX {
-                job.failed_on.remove(0);
+        if error.class != ErrorClass::Terminal && !job.past.failed_on.contains(&remains.node) {
+            if job.past.failed_on.len() >= FAILED_NODES_MAX {
+                job.past.failed_on.remove(0);
             }
-            job.failed_on.push(remains.node);
+            job.past.failed_on.push(remains.node);
         }
         let failed = job.row.failed_attempts;
         let hopeless = error.class == ErrorClass::Terminal || failed >= self.attempts_max_of(key);
@@ -96,7 +96,7 @@ impl Coordinator {
         let job = &mut self.jobs[key];
         job.row.declines += 1;
         let declines = job.row.declines;
-        job.note(now, TraceEvent::Declined { reason: reason.clone() });
+        job.note(now, TraceEvent::Declined { reason: reason.as_str().into() });
         if declines >= DECLINES_MAX || delivered > 0 || job.row.origin.is_test() {
             let message = format!("declined {declines} times in a row; the last reason: {reason}");
             self.fail(key, JobError { class: ErrorClass::Node, message }, AttemptOutcome::Declined);

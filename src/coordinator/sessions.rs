@@ -9,7 +9,7 @@ use super::fleet::{Began, Capacity, Deadline, Ending, Reservation, ReservationSt
 use super::mutant::mutant;
 use super::names::{ModelKey, NodeKey};
 use super::standing::{Environments, Fault, MODELS_PER_NODE_MAX, NodeRow, Party, Standing, Trust};
-use super::{Coordinator, Timer, index};
+use super::{Coordinator, index};
 use crate::ids::{NodeId, ReservationId, Session};
 
 /// Reservations and results that a node may list; what is beyond counts as not listed.
@@ -135,7 +135,6 @@ impl Coordinator {
     fn readmit(&mut self, key: NodeKey, session: Session, held: &Held) {
         let (now, id) = (self.now, held.reservation);
         let due = (now + self.limits.stop_timeout, Deadline::Stop);
-        let timer = Some(self.timers.set(due.0, Timer::Reservation(id)));
         self.fleet.reserve(Reservation {
             id,
             job: None,
@@ -147,7 +146,7 @@ impl Coordinator {
             began: Began::Yes,
             session,
             due,
-            timer,
+            timer: None,
             assigned_at: now,
             began_at: now,
             attempt_due: due.0,
@@ -155,6 +154,7 @@ impl Coordinator {
             output_bytes: 0,
             seen_tokens: 0,
         });
+        self.set_due(id, due.0, due.1);
         let node = self.fleet.node(key).id().clone();
         self.effects.push(Effect::Stop { node, reservation: id });
     }

@@ -1,7 +1,8 @@
 //! What a job asks for: the part of a job that never changes once it was accepted.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use super::rare::{Rare, Usual};
 use super::standing::Trust;
 use crate::ids::{
     Digest, GpuClass, IdempotencyKey, JobId, ModelName, ModelVersion, Namespace, NodeId, Region, SubcloudName,
@@ -118,8 +119,6 @@ pub struct JobSpec {
     pub endpoint: Endpoint,
     /// Which model.
     pub model: ModelName,
-    /// Which version of it; `None` takes any.
-    pub version: Option<ModelVersion>,
     /// How the client waits.
     pub mode: Mode,
     /// Priority.
@@ -127,7 +126,7 @@ pub struct JobSpec {
     /// How long the job may wait before it is dispatched.
     pub ttl: Span,
     /// Not dispatched before this.
-    pub not_before: Option<Time>,
+    pub not_before: Rare<Option<Time>>,
     /// Tokens of the prompt as the box counts them under the model's template.
     pub input_tokens: u32,
     /// How well that is known.
@@ -137,15 +136,15 @@ pub struct JobSpec {
     /// Messages of the prompt; 1 where the endpoint has none.
     pub messages: u32,
     /// Where it may run.
-    pub constraints: Constraints,
+    pub constraints: Rare<Constraints>,
     /// Which models may stand in.
-    pub fallbacks: Fallbacks,
+    pub fallbacks: Rare<Fallbacks>,
     /// Ties repeats of the same request to one job.
-    pub key: Option<Keyed>,
+    pub key: Rare<Option<Keyed>>,
     /// The client's own pairs, given back as they came.
-    pub metadata: Arc<[(String, String)]>,
+    pub metadata: Rare<Vec<(String, String)>>,
     /// Hash of the beginning of the prompt: jobs that share it may find it in a node's cache.
-    pub prefix: Option<u64>,
+    pub prefix: Rare<Option<u64>>,
     /// Whether the same request gives the same answer.
     pub determinism: Determinism,
 }
@@ -158,21 +157,28 @@ impl JobSpec {
             environment: Environment::Mainnet,
             endpoint,
             model,
-            version: None,
             mode: Mode::Sync,
             tier: Tier::Standard,
             ttl: Span::from_secs(600),
-            not_before: None,
+            not_before: Rare::default(),
             input_tokens: 0,
             input_count: InputCount::Exact,
             output_tokens_max: 1,
             messages: 1,
-            constraints: Constraints::default(),
-            fallbacks: Fallbacks::default(),
-            key: None,
-            metadata: Arc::default(),
-            prefix: None,
+            constraints: Rare::default(),
+            fallbacks: Rare::default(),
+            key: Rare::default(),
+            metadata: Rare::default(),
+            prefix: Rare::default(),
             determinism: Determinism::Sampled,
+        }
+    }
+
+    /// The model of that index: 0 is the one asked for, its fallbacks follow.
+    pub fn model_at(&self, index: u32) -> &ModelName {
+        match index.checked_sub(1) {
+            None => &self.model,
+            Some(fallback) => &self.fallbacks.models[fallback as usize],
         }
     }
 
@@ -185,6 +191,8 @@ impl JobSpec {
 /// Where a job may run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Constraints {
+    /// Only this version of the model that was asked for; `None` takes any.
+    pub version: Option<ModelVersion>,
     /// Only on a GPU of this class.
     pub gpu: Option<GpuClass>,
     /// Only on nodes with at least this much memory for models, in bytes.
@@ -201,6 +209,29 @@ pub struct Constraints {
     pub trust: Option<Trust>,
 }
 
+impl Constraints {
+    /// These, with at least that much trust where they say nothing of it. Those that want nothing else are shared:
+    /// nearly all jobs' are.
+    pub(super) fn trusting(mut constraints: Rare<Self>, trust: Trust) -> Rare<Self> {
+        static PLAIN: LazyLock<[Rare<Constraints>; 3]> = LazyLock::new(|| {
+            let plain = |trust| Constraints { trust: Some(trust), ..Constraints::default() }.into();
+            [Trust::Open, Trust::Approved, Trust::Own].map(plain)
+        });
+        if constraints == Rare::default() {
+            return PLAIN[trust as usize].clone();
+        }
+        constraints.trust.get_or_insert(trust);
+        constraints
+    }
+}
+
+impl Usual for Constraints {
+    fn usual() -> &'static Self {
+        static USUAL: LazyLock<Constraints> = LazyLock::new(Constraints::default);
+        &USUAL
+    }
+}
+
 /// Models that stand in for the one that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fallbacks {
@@ -210,6 +241,13 @@ pub struct Fallbacks {
     pub after_failures: u32,
 }
 
+impl Usual for Fallbacks {
+    fn usual() -> &'static Self {
+        static USUAL: LazyLock<Fallbacks> = LazyLock::new(Fallbacks::default);
+        &USUAL
+    }
+}
+
 /// An idempotency key with what it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keyed {
@@ -217,6 +255,31 @@ pub struct Keyed {
     pub key: IdempotencyKey,
     /// SHA-256 of the raw body: the same key with another body is a mistake.
     pub body: Digest,
+}
+
+impl Usual for Vec<(String, String)> {
+    fn usual() -> &'static Self {
+        static USUAL: Vec<(String, String)> = Vec::new();
+        &USUAL
+    }
+}
+
+impl Usual for Option<Time> {
+    fn usual() -> &'static Self {
+        &None
+    }
+}
+
+impl Usual for Option<u64> {
+    fn usual() -> &'static Self {
+        &None
+    }
+}
+
+impl Usual for Option<Keyed> {
+    fn usual() -> &'static Self {
+        &None
+    }
 }
 
 /// How well the tokens of a prompt are known.
@@ -262,6 +325,12 @@ pub enum Origin {
         /// Of which job.
         of: JobId,
     },
+}
+
+impl Usual for Origin {
+    fn usual() -> &'static Self {
+        &Origin::Client
+    }
 }
 
 impl Origin {

@@ -98,7 +98,7 @@ impl Standing {
 }
 
 /// How far the operator trusts a node with prompts; a larger one includes the smaller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub enum Trust {
     /// Anyone's machine.
     #[default]

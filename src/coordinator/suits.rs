@@ -62,7 +62,7 @@ impl Look<'_> {
             return (Suit::No, None);
         }
         if !node.has_room(job.kv_tokens()) || must_wait_to_be_alone(node, job) {
-            let waited = job.unfit_since.is_some_and(|since| self.now.since(since) >= FIT_WAIT);
+            let waited = job.past.unfit_since.is_some_and(|since| self.now.since(since) >= FIT_WAIT);
             return (if waited { Suit::Block } else { Suit::No }, Some(Finding::Unfit(key)));
         }
         self.suits_budget(job, key, charged)
@@ -111,7 +111,7 @@ impl Look<'_> {
         let listed = lists.allow.is_empty() || lists.allow.contains(node.id());
         // A blind job on the operator's own machine would find out nothing.
         let blind_on_own =
-            matches!(job.row.origin, Origin::Blind { .. }) && node.record.row().trust == Trust::Own;
+            matches!(*job.row.origin, Origin::Blind { .. }) && node.record.row().trust == Trust::Own;
         listed
             && !blind_on_own
             && !lists.deny.contains(node.id())
@@ -126,13 +126,13 @@ impl Look<'_> {
 
     /// Whether a node failed this job while another could do it: then it waits for that one.
     fn is_avoided(&self, at: NodeKey, job: &Job) -> bool {
-        !mutant!(FailedNodeRetried) && job.failed_on.contains(&at) && self.other_exists(job)
+        !mutant!(FailedNodeRetried) && job.past.failed_on.contains(&at) && self.other_exists(job)
     }
 
     fn other_exists(&self, job: &Job) -> bool {
         let could = |key: NodeKey| {
             let node = self.fleet.node(key);
-            !job.failed_on.contains(&key) && node.kv_tokens >= job.kv_tokens() && self.may_run(node, job)
+            !job.past.failed_on.contains(&key) && node.kv_tokens >= job.kv_tokens() && self.may_run(node, job)
         };
         let allow = &job.row.spec.constraints.allow;
         if !allow.is_empty() {

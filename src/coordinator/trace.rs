@@ -1,14 +1,62 @@
 //! What a job's trace tells: every decision on it, with its time and reasons.
 
+use std::sync::Arc;
+
 use super::effect::{CancelCause, Why};
 use super::event::JobError;
 use super::job::JobState;
+use super::rare::{Rare, Usual};
 use super::score::Score;
 use crate::ids::{ModelName, NodeId, ReservationId};
 use crate::time::Time;
 
 /// Most lines of a job's trace.
 pub const TRACE_ENTRIES_MAX: usize = 64;
+
+/// Every decision on a job with its time, oldest first. That it was accepted is nearly always all there is.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Trace {
+    first: Option<TraceEntry>,
+    more: Rare<Vec<TraceEntry>>,
+}
+
+impl Trace {
+    /// Adds a line.
+    pub(super) fn push(&mut self, entry: TraceEntry) {
+        match &self.first {
+            None => self.first = Some(entry),
+            Some(_) => self.more.push(entry),
+        }
+    }
+
+    /// All lines.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &TraceEntry> {
+        self.first.iter().chain(self.more.iter())
+    }
+
+    /// The newest line.
+    pub fn last(&self) -> Option<&TraceEntry> {
+        self.iter().next_back()
+    }
+
+    /// How many lines there are.
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+}
+
+impl std::fmt::Debug for Trace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl Usual for Vec<TraceEntry> {
+    fn usual() -> &'static Self {
+        static USUAL: Vec<TraceEntry> = Vec::new();
+        &USUAL
+    }
+}
 
 /// One decision on a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,20 +76,7 @@ pub enum TraceEvent {
         ahead: u64,
     },
     /// A node was chosen.
-    Placed {
-        /// The claim.
-        reservation: ReservationId,
-        /// Who.
-        node: NodeId,
-        /// How many nodes were looked at.
-        candidates: u32,
-        /// How it was found.
-        by: PlacedBy,
-        /// The winner's score.
-        score: Score,
-        /// The best of the others, at most `LOSERS_KEPT_MAX`: who, and why not.
-        losers: Vec<(NodeId, Loss)>,
-    },
+    Placed(Arc<Placement>),
     /// It can't run for now.
     NotRunnable {
         /// Why.
@@ -57,12 +92,12 @@ pub enum TraceEvent {
     /// The node refused.
     Declined {
         /// In its words.
-        reason: String,
+        reason: Arc<str>,
     },
     /// An attempt failed.
     AttemptFailed {
         /// Why.
-        error: JobError,
+        error: Arc<JobError>,
     },
     /// An attempt missed a deadline.
     TimedOut {
@@ -97,6 +132,23 @@ pub enum TraceEvent {
         /// In which state.
         state: JobState,
     },
+}
+
+/// How a node was chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// The claim.
+    pub reservation: ReservationId,
+    /// Who.
+    pub node: NodeId,
+    /// How many nodes were looked at.
+    pub candidates: u32,
+    /// How it was found.
+    pub by: PlacedBy,
+    /// The winner's score.
+    pub score: Score,
+    /// The best of the others, at most `LOSERS_KEPT_MAX`: who, and why not.
+    pub losers: Vec<(NodeId, Loss)>,
 }
 
 /// Losers whose reasons a trace keeps per placement.

@@ -278,7 +278,7 @@ impl Coordinator {
 
     /// How long an attempt may take.
     pub(super) fn attempt_timeout_of(&self, key: Key) -> Span {
-        match self.jobs[key].row.origin {
+        match *self.jobs[key].row.origin {
             Origin::Test { .. } => self.limits.test_timeout,
             _ => self.limits.attempt_timeout,
         }

@@ -8,10 +8,12 @@ use super::fleet::Picky;
 use super::job::{JobState, Waits};
 use super::mutant::mutant;
 use super::names::LaneKey;
+use super::rare::Rare;
 use super::slab::Key;
 use super::standing::Trust;
 use super::trace::TraceEvent;
 use super::{Coordinator, Timer};
+use crate::time::Span;
 
 impl Coordinator {
     /// Lets a queued job wait: for its time if that hasn't come, else for a node.
@@ -23,13 +25,13 @@ impl Coordinator {
             job.row.id,
             job.row.state.word()
         );
-        let (id, expires_at, not_before) = (job.row.id, job.row.expires_at, job.row.not_before);
-        let ttl_timer = self.timers.set(expires_at, Timer::Ttl(id));
+        let (expires_at, not_before) = (job.row.expires_at, job.row.not_before);
+        let ttl_timer = self.timers.set(expires_at, Timer::Ttl(key));
         self.jobs[key].ttl_timer = Some(ttl_timer);
         *self.namespaces.waiting_mut(self.jobs[key].namespace) += 1;
         self.counts.jobs_queued += 1;
         if not_before > self.now {
-            let timer = self.timers.set(not_before, Timer::Backoff(id));
+            let timer = self.timers.set(not_before, Timer::Backoff(key));
             self.jobs[key].waits = Waits::ForTime(timer);
         } else {
             self.enqueue(key);
@@ -46,7 +48,7 @@ impl Coordinator {
         job.need = need;
         job.row.sequence = sequence;
         let (row, namespace) = (&job.row, job.namespace);
-        let (tier, sequence, stamp, waited) = (row.spec.tier, row.sequence, job.stamp, job.waited);
+        let (tier, sequence, stamp, waited) = (row.spec.tier, row.sequence, job.past.stamp, job.past.waited);
         let arrival = Arrival { key, lane, tier, namespace, sequence, stamp, waited };
         let place = self.backlog.insert(arrival, self.now);
         job.waits = Waits::ForNode(place);
@@ -88,7 +90,7 @@ impl Coordinator {
         let alone = job.row.box_cuts > 0;
         // What may be too large for a node mustn't stand in the way of what isn't.
         let large = self.fleet.may_be_too_large(need.model, job.kv_tokens());
-        let ordinary = !listed && !alone && !large && job.failed_on.is_empty();
+        let ordinary = !listed && !alone && !large && job.past.failed_on.is_empty();
         let shape = if ordinary { self.fleet.shapes.intern(&need.shape) } else { None };
         // The lane of its need knows its nodes, though it waits elsewhere.
         if !ordinary {
@@ -155,7 +157,7 @@ impl Coordinator {
     pub(super) fn is_servable(&self, key: Key, index: u32) -> bool {
         let job = &self.jobs[key];
         let spec = &job.row.spec;
-        let name = if index == 0 { &spec.model } else { &spec.fallbacks.models[index as usize - 1] };
+        let name = spec.model_at(index);
         let nodes =
             self.models.key(name).and_then(|model| self.fleet.lanes.with_need(&Need::of(spec, model, index)));
         let could = |key: &super::names::NodeKey| {
@@ -171,11 +173,10 @@ impl Coordinator {
 
     /// Moves a job to a model that stands in.
     pub(super) fn fall_back(&mut self, key: Key, index: u32) {
-        let name = self.jobs[key].row.spec.fallbacks.models[index as usize - 1].clone();
+        let name = self.jobs[key].row.spec.model_at(index).clone();
         let Some(model) = self.models.intern(&name) else { return };
         let now = self.now;
         let job = &mut self.jobs[key];
-        job.row.model = name.clone();
         job.row.model_index = index;
         job.row.failed_on_model = 0;
         job.need.model = model;
@@ -188,7 +189,7 @@ impl Coordinator {
     pub(super) fn reason_against(&self, key: Key, index: u32) -> Option<Why> {
         let job = &self.jobs[key];
         let spec = &job.row.spec;
-        let name = if index == 0 { &spec.model } else { &spec.fallbacks.models[index as usize - 1] };
+        let name = spec.model_at(index);
         let Some(model) = self.models.key(name) else { return Some(Why::NoNodeServesModel) };
         let need = Need::of(spec, model, index);
         let mut furthest = Why::NoNodeServesModel;
@@ -222,22 +223,27 @@ impl Coordinator {
         self.counts.jobs_queued -= 1;
     }
 
-    /// Takes a queued job out of wherever it waits.
-    pub(super) fn unfile(&mut self, key: Key) {
+    /// Takes a queued job out of wherever it waits. Says how long it could have been placed so far.
+    pub(super) fn unfile(&mut self, key: Key) -> Span {
         let job = &mut self.jobs[key];
+        let mut waited = job.past.waited;
         match std::mem::replace(&mut job.waits, Waits::Not) {
             Waits::Not => panic!("job {} waits nowhere", job.row.id),
             Waits::ForTime(timer) => self.timers.clear(timer),
             Waits::ForNode(place) => {
-                job.waited = self.backlog.waited(&place, self.now);
+                waited = self.backlog.waited(&place, self.now);
                 self.backlog.remove(&place, self.now);
                 // It may have been the one that the others waited behind.
                 self.placing.wake(place.lane);
             }
         }
-        let unfit = self.jobs[key].unfit_since.take();
+        let unfit = self.jobs[key].past.unfit_since;
+        if unfit.is_some() {
+            self.jobs[key].past.unfit_since = None;
+        }
         self.placing.forget(key, unfit);
         self.leave_queue(key);
+        waited
     }
 
     /// A job's time has come: it waits for a node.
@@ -257,11 +263,7 @@ fn any_shape() -> Shape {
     use super::eligibility::StandsIn;
     Shape {
         trust: Trust::Open,
-        version: None,
-        gpu: None,
-        memory_bytes_min: 0,
-        region: None,
-        subcloud: None,
+        particulars: Rare::default(),
         falls_back: FallsBack::No,
         stands_in: StandsIn::No,
     }

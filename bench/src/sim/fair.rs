@@ -251,7 +251,7 @@ impl Fair {
 
     fn on_row(&mut self, effect: &Effect) {
         let Effect::Row(Row::Job(row)) = effect else { return };
-        if row.origin != Origin::Client || row.attempts > 1 || self.waiting.contains_key(&row.id) {
+        if *row.origin != Origin::Client || row.attempts > 1 || self.waiting.contains_key(&row.id) {
             return;
         }
         if row.state.is_live()

@@ -2,8 +2,6 @@
 //!
 //! The list is all that a replay needs beside the scene, and any sublist is a run of its own.
 
-use std::sync::Arc;
-
 use switchbox::coordinator::command::{NodeCommand, Scope};
 use switchbox::coordinator::event::{
     Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Tier, Wish,
@@ -73,8 +71,8 @@ fn burst(scene: &Scene, rng: &mut Rng, list: &mut Vec<Timed>) {
         let mut plan = submit(scene, at, rng);
         if rng.chance(75) {
             plan.spec.model = only.clone();
-            plan.spec.constraints =
-                Constraints { trust: plan.spec.constraints.trust, ..Constraints::default() };
+            let Constraints { version, trust, .. } = (*plan.spec.constraints).clone();
+            plan.spec.constraints = Constraints { version, trust, ..Constraints::default() }.into();
         }
         list.push((at, Action::Submit(Box::new(plan))));
     }
@@ -103,14 +101,14 @@ fn submit(scene: &Scene, at: Time, rng: &mut Rng) -> SubmitPlan {
     (spec.mode, spec.tier) = (mode, tier);
     spec.ttl = ttl(rng);
     if rng.chance(7) {
-        spec.not_before = Some(at + rng.ms(1, 2_500));
+        *spec.not_before = Some(at + rng.ms(1, 2_500));
         spec.ttl = Span(spec.ttl.0 + 2_500_000);
     }
     spec.messages = rng.range(1, 4) as u32;
     spec.output_tokens_max = rng.range(4, 120) as u32;
     spec.determinism = if rng.chance(50) { Determinism::Exact } else { Determinism::Sampled };
     if rng.chance(40) {
-        spec.prefix = Some(rng.below(8));
+        *spec.prefix = Some(rng.below(8));
     }
     constrain(&mut spec, rng);
     if rng.chance(25) {
@@ -122,7 +120,7 @@ fn submit(scene: &Scene, at: Time, rng: &mut Rng) -> SubmitPlan {
         let endpoint_keys = if endpoint == Endpoint::Completions { 500 } else { 0 };
         let keyed = key_of(number, endpoint_keys + key, &mut body_number, rng);
         spec = of_body(spec, body_number);
-        spec.key = Some(keyed);
+        *spec.key = Some(keyed);
     }
     spec.input_tokens = rng.range(4, 90) as u32;
     if !has_tokenizer(&spec.model) {
@@ -187,7 +185,7 @@ fn constrain(spec: &mut JobSpec, rng: &mut Rng) {
         constraints.trust = Some(*rng.pick(&[Trust::Open, Trust::Open, Trust::Approved, Trust::Own]));
     }
     if rng.chance(8) {
-        spec.version = Some(name(rng.choose(&["v1", "v2"])));
+        spec.constraints.version = Some(name(rng.choose(&["v1", "v2"])));
     }
 }
 
@@ -196,7 +194,7 @@ fn fall_back(spec: &mut JobSpec, rng: &mut Rng) {
     let count = rng.range(1, 2) as usize;
     let start = rng.below(others.len() as u64) as usize;
     let models = (0..count).map(|n| others[(start + n) % others.len()].clone()).collect();
-    spec.fallbacks = Fallbacks { models, after_failures: rng.below(3) as u32 };
+    spec.fallbacks = Fallbacks { models, after_failures: rng.below(3) as u32 }.into();
 }
 
 /// What a repeated request asks for is its body's affair: the same bytes ask for the same.
@@ -227,14 +225,14 @@ fn spoil(spec: &mut JobSpec, at: Time, rng: &mut Rng) {
         1 => spec.output_tokens_max = 0,
         2 => spec.output_tokens_max = u32::MAX,
         3 => spec.ttl = Span(0),
-        4 => spec.not_before = Some(Time(u64::MAX)),
+        4 => *spec.not_before = Some(Time(u64::MAX)),
         5 => spec.constraints.deny = (0..1_000).map(|n| NodeId::named(&format!("node_{n}"))).collect(),
         6 => spec.constraints.subcloud = Some(name::<SubcloudName>("nowhere")),
         7 => spec.tier = Tier::Background,
         8 => spec.output_tokens_max = 5_000,
-        9 => spec.metadata = Arc::from((0..40).map(|n| (n.to_string(), String::new())).collect::<Vec<_>>()),
+        9 => spec.metadata = (0..40).map(|n| (n.to_string(), String::new())).collect::<Vec<_>>().into(),
         10 => spec.namespace = switchbox::ids::Namespace::named(&format!("new{}", rng.draw())),
-        _ => spec.not_before = Some(at + Span(spec.ttl.0 * 2)),
+        _ => *spec.not_before = Some(at + Span(spec.ttl.0 * 2)),
     }
 }
 

@@ -26,32 +26,35 @@ impl Fuzz {
     pub(super) fn submission(&mut self) -> Submission {
         let mut spec = JobSpec::plain(self.namespace(), Endpoint::ChatCompletions, self.model());
         spec.environment = self.environment();
-        spec.version = self.rng.chance(5).then(|| name("v1"));
+        let version = self.rng.chance(5).then(|| name("v1"));
         spec.mode = *self.rng.pick(&[Mode::Sync, Mode::Stream, Mode::Polling, Mode::Batch]);
         spec.tier = *self.rng.pick(&[Tier::Realtime, Tier::Standard, Tier::Batch, Tier::Background]);
         spec.ttl = self.span();
-        spec.not_before = self.rng.chance(10).then(|| self.time());
+        spec.not_before = self.rng.chance(10).then(|| self.time()).into();
         (spec.input_tokens, spec.output_tokens_max) = (self.rng.below(50) as u32, self.rng.below(50) as u32);
         if self.rng.chance(10) {
             (spec.input_tokens, spec.output_tokens_max, spec.messages) =
                 (self.small(), self.small(), self.small());
         }
         if self.rng.chance(20) {
-            spec.constraints = self.constraints();
+            spec.constraints = self.constraints().into();
+        }
+        if version.is_some() {
+            spec.constraints.version = version;
         }
         if self.rng.chance(20) {
             let (models, after_failures) = (self.list(Self::model), self.small());
-            spec.fallbacks = Fallbacks { models, after_failures };
+            spec.fallbacks = Fallbacks { models, after_failures }.into();
         }
         if self.rng.chance(20) {
             let key = IdempotencyKey(bytes32(1, self.rng.below(5)));
-            spec.key = Some(Keyed { key, body: Digest(bytes32(2, self.rng.below(2))) });
+            *spec.key = Some(Keyed { key, body: Digest(bytes32(2, self.rng.below(2))) });
         }
-        spec.prefix = self.rng.chance(30).then(|| self.rng.below(3));
+        spec.prefix = self.rng.chance(30).then(|| self.rng.below(3)).into();
         spec.determinism = *self.rng.pick(&[Determinism::Exact, Determinism::Sampled]);
         if self.rng.chance(3) {
             let pair = |_: &mut Self| ("k".repeat(200), "v".repeat(200));
-            spec.metadata = Arc::from(self.list(pair));
+            spec.metadata = self.list(pair).into();
         }
         Submission {
             spec,
@@ -61,6 +64,7 @@ impl Fuzz {
 
     fn constraints(&mut self) -> Constraints {
         Constraints {
+            version: None,
             gpu: self.rng.chance(20).then(|| name::<GpuClass>("h100")),
             memory_bytes_min: if self.rng.chance(20) { self.number() } else { 0 },
             region: self.rng.chance(20).then(|| name::<Region>("eu")),

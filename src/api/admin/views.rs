@@ -15,7 +15,7 @@ use crate::coordinator::job::{AttemptOutcome, AttemptRow, JobRow};
 use crate::coordinator::ledger::{Account, Owner};
 use crate::coordinator::score::Score;
 use crate::coordinator::standing::{Exclusion, Order, Party, Trust};
-use crate::coordinator::trace::{Loss, PlacedBy, TraceEntry, TraceEvent};
+use crate::coordinator::trace::{Loss, PlacedBy, Placement, TraceEntry, TraceEvent};
 use crate::credits::Credits;
 use crate::ids::{JobId, ModelName, NodeId};
 use crate::time::Time;
@@ -181,7 +181,7 @@ fn facts(row: &JobRow) -> Value {
         "environment": row.spec.environment.word(),
         "endpoint": row.spec.endpoint.path(),
         "origin": origin(&row.origin),
-        "model": *row.model,
+        "model": **row.model(),
         "model_asked_for": *row.spec.model,
         "mode": mode(row.spec.mode),
         "tier": row.spec.tier.word(),
@@ -218,7 +218,8 @@ fn entry(entry: &TraceEntry) -> Value {
 fn event(what: &TraceEvent) -> Value {
     match what {
         TraceEvent::Submitted { ahead } => json!({"event": "submitted", "ahead": ahead}),
-        TraceEvent::Placed { reservation, node, candidates, by, score, losers } => {
+        TraceEvent::Placed(placed) => {
+            let Placement { reservation, node, candidates, by, score, losers } = &**placed;
             let by = match by {
                 PlacedBy::Job => "job",
                 PlacedBy::Node => "node",
@@ -231,7 +232,7 @@ fn event(what: &TraceEvent) -> Value {
         TraceEvent::FellBack { model } => json!({"event": "fell_back", "model": **model}),
         TraceEvent::Recovered => json!({"event": "recovered"}),
         TraceEvent::Accepted => json!({"event": "accepted"}),
-        TraceEvent::Declined { reason } => json!({"event": "declined", "reason": reason}),
+        TraceEvent::Declined { reason } => json!({"event": "declined", "reason": **reason}),
         TraceEvent::AttemptFailed { error: failure } => {
             json!({"event": "attempt_failed", "error": error(failure)})
         }

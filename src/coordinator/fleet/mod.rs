@@ -261,6 +261,16 @@ impl Fleet {
         Some(&mut self.reservations[key])
     }
 
+    /// The place of a reservation, good until it is gone.
+    pub(super) fn place_of(&self, id: ReservationId) -> Option<Key> {
+        self.by_id.find(id)
+    }
+
+    /// The reservation at a place.
+    pub(super) fn at_mut(&mut self, place: Key) -> &mut Reservation {
+        &mut self.reservations[place]
+    }
+
     pub(super) fn reservations(&self) -> impl Iterator<Item = &Reservation> {
         self.reservations.iter().map(|(_, reservation)| reservation)
     }

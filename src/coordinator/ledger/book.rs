@@ -3,9 +3,7 @@
 //! What is above zero on all accounts together, plus all that is held, is never more than an amount can hold.
 //! So no settlement can overflow, whoever it pays: that is refused where credits are made or set aside.
 
-use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
-
+use super::super::by_hash::{ByHash, Number};
 use super::super::event::Environment;
 use super::{ACCOUNTS_MAX, Account, Balance, CreditLine, LedgerRefusal, Owner, Posted, Posting, Statement};
 use crate::credits::Credits;
@@ -49,9 +47,7 @@ impl Entry {
 pub(super) struct Book {
     /// In order of opening; none is ever closed.
     entries: Vec<Entry>,
-    /// Places by the hash of the owner, or the next free number after it: comparing numbers is several times
-    /// faster than comparing names, and whoever finds names of one hash gains nothing.
-    by_hash: BTreeMap<u64, u32>,
+    by_hash: ByHash,
     /// What all accounts above zero have.
     above_zero: i128,
     held: i128,
@@ -61,10 +57,10 @@ pub(super) struct Book {
 impl Book {
     /// An account, opened if need be.
     pub(super) fn entry(&mut self, owner: &Owner) -> &mut Entry {
-        let place = self.place(owner).unwrap_or_else(|hash| {
+        let place = self.place(owner).unwrap_or_else(|number| {
             self.entries.push(Entry::new(owner));
             let place = self.entries.len() - 1;
-            self.by_hash.insert(hash, u32::try_from(place).expect("fewer than 2^32 accounts"));
+            self.by_hash.file(number, place);
             place
         });
         &mut self.entries[place]
@@ -75,15 +71,8 @@ impl Book {
     }
 
     /// Where an account is, or the number under which it would be found.
-    fn place(&self, owner: &Owner) -> Result<usize, u64> {
-        let mut hash = hash_of(owner);
-        loop {
-            let place = *self.by_hash.get(&hash).ok_or(hash)? as usize;
-            if self.entries[place].owner == *owner {
-                return Ok(place);
-            }
-            hash = hash.wrapping_add(1);
-        }
+    fn place(&self, owner: &Owner) -> Result<usize, Number> {
+        self.by_hash.find(owner, |place| self.entries[place].owner == *owner)
     }
 
     /// Refuses what would open an account too many.
@@ -221,60 +210,5 @@ impl Book {
         wrong
             .chain(odd.map(|odd| format!("ledger of {environment:?}: no such account can be: {odd:?}")))
             .collect()
-    }
-}
-
-/// Hashes words of eight bytes, always the same way. It spreads names; it doesn't resist who looks for two of
-/// one hash.
-struct WordHasher(u64);
-
-impl Hasher for WordHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.write_u64(byte.into());
-    }
-
-    fn write_isize(&mut self, word: isize) {
-        self.write_u64(word as u64);
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517C_C1B7_2722_0A95);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-fn hash_of(owner: &Owner) -> u64 {
-    let mut hasher = WordHasher(0);
-    owner.hash(&mut hasher);
-    hasher.finish()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::Namespace;
-
-    #[test]
-    fn accounts_of_one_hash_are_told_apart() {
-        let owner = |name: &str| Owner::Namespace(Namespace::named(name));
-        let (mut book, a, b) = (Book::default(), owner("a"), owner("b"));
-        book.restore(&a, Credits(1));
-        // As if the two had one hash, and `b` were asked for.
-        book.by_hash.insert(hash_of(&b), 0);
-        assert_eq!(book.place(&b), Err(hash_of(&b).wrapping_add(1)));
-        book.restore(&b, Credits(-1));
-        assert_eq!((book.statement(&a).balance, book.statement(&b).balance), (Credits(1), Credits(-1)));
-        assert_eq!(book.check(Environment::Mainnet), Vec::<String>::new());
     }
 }

@@ -1,8 +1,9 @@
 //! What a model costs, by tier and environment, from which date on. The price in force at acceptance is the
 //! job's: nothing here reaches back to a job.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use super::super::event::{Environment, Tier};
 use crate::credits::Price;
@@ -15,6 +16,8 @@ pub const PRICE_RULES_MAX: usize = 10_000;
 const TIERS: usize = Tier::ALL.len() + 1;
 /// One row an environment, one for rules of any.
 const ENVIRONMENTS: usize = 3;
+/// Lists of prices that are kept to be shared.
+const LISTS_SHARED_MAX: usize = 1_024;
 
 /// A price with what it is for; what it doesn't name it is for all of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +55,14 @@ pub struct PriceTable {
     of_model: BTreeMap<ModelName, Sheet>,
     of_any: Sheet,
     len: usize,
+    /// What jobs have lately been priced at.
+    lists: BTreeSet<Arc<[Price]>>,
 }
 
 impl PriceTable {
     /// A table without rules: everything has the default price.
     pub fn new(default: Price) -> Self {
-        Self { default, of_model: BTreeMap::new(), of_any: Sheet::default(), len: 0 }
+        Self { default, of_model: BTreeMap::new(), of_any: Sheet::default(), len: 0, lists: BTreeSet::new() }
     }
 
     /// Adds a rule; one for the same things from the same time on replaces the one before.
@@ -105,6 +110,19 @@ impl PriceTable {
     pub fn price_at(&self, environment: Environment, model: &ModelName, tier: Tier, at: Time) -> Price {
         let of_model = self.of_model.get(model).and_then(|sheet| sheet.price_at(environment, tier, at));
         of_model.or_else(|| self.of_any.price_at(environment, tier, at)).unwrap_or(self.default)
+    }
+
+    /// These prices, in memory that jobs of the same prices share.
+    pub(in crate::coordinator) fn shared(&mut self, prices: &[Price]) -> Arc<[Price]> {
+        if let Some(list) = self.lists.get(prices) {
+            return Arc::clone(list);
+        }
+        if self.lists.len() >= LISTS_SHARED_MAX {
+            self.lists.clear();
+        }
+        let list: Arc<[Price]> = prices.into();
+        self.lists.insert(Arc::clone(&list));
+        list
     }
 
     /// All rules, in a fixed order.

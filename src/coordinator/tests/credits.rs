@@ -163,7 +163,8 @@ fn the_hold_is_the_dearest_of_the_model_and_its_fallbacks() {
     let mut w = world();
     w.operate(rule("dear", Time(0), 100_000_000));
     let job = w.submit(|s| {
-        s.spec.fallbacks = Fallbacks { models: vec!["cheap".into(), "dear".into()], after_failures: 1 };
+        s.spec.fallbacks =
+            Fallbacks { models: vec!["cheap".into(), "dear".into()], after_failures: 1 }.into();
     });
     assert_eq!(w.row(job).hold.0, 20 + 100 * 100);
     let reservation = w.begin_on("a");

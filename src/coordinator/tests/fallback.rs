@@ -13,7 +13,7 @@ use crate::ids::{ClientId, Namespace};
 use crate::time::Span;
 
 fn with_fallback(s: &mut Submission, after_failures: u32) {
-    s.spec.fallbacks = Fallbacks { models: vec!["spare".into()], after_failures };
+    s.spec.fallbacks = Fallbacks { models: vec!["spare".into()], after_failures }.into();
     s.spec.ttl = Span::from_secs(3_600);
 }
 
@@ -165,7 +165,7 @@ fn a_dead_letter_is_requeued_once_as_a_new_job() {
         panic!("requeued")
     };
     let row = w.rows[&new].clone();
-    assert_eq!(row.origin, Origin::Requeued { from: id });
+    assert_eq!(*row.origin, Origin::Requeued { from: id });
     assert_eq!((row.hold.0, row.expires_at), (330, w.now + Span::from_secs(30)), "a new hold, price and TTL");
     assert_eq!((row.attempts, row.failed_attempts, row.state), (1, 0, JobState::Reserved));
     let old = w.rows[&id].clone();

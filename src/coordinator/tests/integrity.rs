@@ -53,7 +53,7 @@ fn world(blind: u32, validation: u32) -> World {
 }
 
 fn blind_rows(w: &World) -> Vec<JobRow> {
-    w.rows.values().filter(|row| matches!(row.origin, Origin::Blind { .. })).cloned().collect()
+    w.rows.values().filter(|row| matches!(*row.origin, Origin::Blind { .. })).cloned().collect()
 }
 
 fn answer(w: &mut World, reservation: ReservationId, digest: OutputDigest, tokens: u32) {
@@ -159,7 +159,7 @@ fn a_validation_pair_says_something_of_both() {
     let first = w.unseen[0];
     answer(&mut w, first, RIGHT, 3);
     assert_eq!(w.counts().validations, 1);
-    let copy = w.rows.values().find(|row| matches!(row.origin, Origin::Validation { .. })).cloned();
+    let copy = w.rows.values().find(|row| matches!(*row.origin, Origin::Validation { .. })).cloned();
     let copy = copy.expect("repeated");
     assert_eq!((copy.payer(), copy.spec.tier), (Owner::Integrity, Tier::Background));
     let second = w.unseen[0];

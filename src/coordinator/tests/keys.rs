@@ -14,7 +14,7 @@ fn world() -> World {
 
 fn keyed(w: &mut World, key: u8, body: u8, mode: Mode) -> ClientId {
     w.submit(|s| {
-        s.spec.key = Some(Keyed { key: IdempotencyKey([key; 32]), body: Digest([body; 32]) });
+        *s.spec.key = Some(Keyed { key: IdempotencyKey([key; 32]), body: Digest([body; 32]) });
         s.spec.mode = mode;
     })
 }
@@ -71,7 +71,7 @@ fn a_key_whose_job_failed_or_was_refused_starts_a_new_one() {
     let again = keyed(&mut w, 1, 2, Mode::Polling);
     assert_ne!(w.job(failed), w.job(again), "with another body even");
     let refused = w.submit(|s| {
-        s.spec.key = Some(Keyed { key: IdempotencyKey([9; 32]), body: Digest([1; 32]) });
+        *s.spec.key = Some(Keyed { key: IdempotencyKey([9; 32]), body: Digest([1; 32]) });
         s.spec.model = "nobody".into();
     });
     assert_eq!(w.clients[&refused].refused.as_ref().expect("refused").kind, RefusalKind::ModelUnknown);
@@ -111,10 +111,10 @@ fn a_key_means_something_for_24_hours_and_as_long_as_its_job_lives() {
     let reservation = w.accept();
     w.succeed(reservation);
     let long = w.submit(|s| {
-        s.spec.key = Some(Keyed { key: IdempotencyKey([2; 32]), body: Digest([1; 32]) });
+        *s.spec.key = Some(Keyed { key: IdempotencyKey([2; 32]), body: Digest([1; 32]) });
         s.spec.mode = Mode::Polling;
         s.spec.ttl = Span(KEY_LIFE.0 * 3);
-        s.spec.not_before = Some(w_after(KEY_LIFE.0 * 3));
+        *s.spec.not_before = Some(w_after(KEY_LIFE.0 * 3));
     });
     w.pass(Span(KEY_LIFE.0 + 10_000));
     let again = keyed(&mut w, 2, 1, Mode::Polling);
@@ -138,7 +138,7 @@ fn a_namespace_has_so_many_keys() {
     assert!(w.clients[&known].job.is_some(), "a known one needs no room");
     let other = w.submit(|s| {
         s.spec.namespace = Namespace::named("other");
-        s.spec.key = Some(Keyed { key: IdempotencyKey([4; 32]), body: Digest([1; 32]) });
+        *s.spec.key = Some(Keyed { key: IdempotencyKey([4; 32]), body: Digest([1; 32]) });
     });
     assert!(w.clients[&other].job.is_some(), "another's share");
 }

@@ -41,8 +41,8 @@ fn the_fastest_measured_node_wins_and_the_trace_says_why() {
     let job = w.submit(|_| {});
     assert_eq!(w.runs_on(job).as_deref(), Some("quick"));
     let placed = w.told_of(job).find_map(|told| match told {
-        TraceEvent::Placed { candidates, by, score, losers, .. } => {
-            Some((*candidates, *by, *score, losers.clone()))
+        TraceEvent::Placed(placed) => {
+            Some((placed.candidates, placed.by, placed.score, placed.losers.clone()))
         }
         _ => None,
     });
@@ -75,13 +75,13 @@ fn a_cold_model_costs_its_load_and_memory_of_the_beginning_helps() {
         warm: Vec::new(),
     }));
     let prefix = |s: &mut Submission| {
-        s.spec.prefix = Some(77);
+        *s.spec.prefix = Some(77);
         s.spec.input_tokens = 5_000;
     };
     let job = w.submit(prefix);
     assert_eq!(w.runs_on(job).as_deref(), Some("warm"));
     let loss = w.told_of(job).find_map(|told| match told {
-        TraceEvent::Placed { losers, .. } => losers.first().cloned(),
+        TraceEvent::Placed(placed) => placed.losers.first().cloned(),
         _ => None,
     });
     assert!(matches!(loss, Some((_, Loss::Slower(score))) if score.load_us == 30_000_000));
@@ -90,7 +90,7 @@ fn a_cold_model_costs_its_load_and_memory_of_the_beginning_helps() {
     let again = w.submit(prefix);
     assert_eq!(w.runs_on(again).as_deref(), Some("warm"));
     let near =
-        w.told_of(again).any(|told| matches!(told, TraceEvent::Placed { score, .. } if score.prefix_us < 0));
+        w.told_of(again).any(|told| matches!(told, TraceEvent::Placed(placed) if placed.score.prefix_us < 0));
     assert!(near);
 }
 
@@ -101,7 +101,7 @@ fn at_most_sixteen_candidates_are_compared() {
     let mut w = World::of(&names);
     let job = w.submit(|_| {});
     let looked = w.told_of(job).find_map(|told| match told {
-        TraceEvent::Placed { candidates, losers, .. } => Some((*candidates as usize, losers.len())),
+        TraceEvent::Placed(placed) => Some((placed.candidates as usize, placed.losers.len())),
         _ => None,
     });
     assert_eq!(looked, Some((CANDIDATES_MAX, LOSERS_KEPT_MAX)));
@@ -294,7 +294,7 @@ fn not_before_its_time() {
     let at = w.now + Span::from_secs(10);
     let job = w.submit(|s| {
         s.spec.mode = Mode::Polling;
-        s.spec.not_before = Some(at);
+        *s.spec.not_before = Some(at);
     });
     assert_eq!(
         (w.state(job), w.clients[&job].runnable),
@@ -310,7 +310,7 @@ fn not_before_its_time() {
 fn what_a_job_needs_of_a_node_is_looked_at() {
     type Change = fn(&mut JobSpec);
     let table: [(Change, Why); 6] = [
-        (|s| s.version = Some("2".parse().expect("a version")), Why::NoNodeWithVersion),
+        (|s| s.constraints.version = Some("2".parse().expect("a version")), Why::NoNodeWithVersion),
         (|s| s.constraints.region = Some("mars".parse().expect("a region")), Why::NoNodeInRegion),
         (|s| s.constraints.gpu = Some("h900".parse().expect("a class")), Why::NoNodeWithGpu),
         (|s| s.constraints.memory_bytes_min = 1 << 50, Why::NoNodeWithMemory),
@@ -337,6 +337,8 @@ fn what_came_meanwhile_is_not_overtaken() {
     let second = w.submit(patient);
     w.complete(reservation, STOP);
     assert_eq!((w.state(job), w.state(second)), (JobState::Succeeded, JobState::Reserved));
-    let by_node = w.told_of(second).any(|told| matches!(told, TraceEvent::Placed { by: PlacedBy::Node, .. }));
+    let by_node = w
+        .told_of(second)
+        .any(|told| matches!(told, TraceEvent::Placed(placed) if placed.by == PlacedBy::Node));
     assert!(by_node, "the freed node took it");
 }

@@ -156,7 +156,7 @@ fn story() -> World {
         let mode = [Mode::Polling, Mode::Stream, Mode::Sync][usize::from(number % 3)];
         let client = w.submit(|s| {
             s.spec.mode = mode;
-            s.spec.key = Some(key).filter(|_| number % 2 == 0);
+            *s.spec.key = Some(key).filter(|_| number % 2 == 0);
             s.spec.ttl = Span::from_secs(3_600);
         });
         let Some(reservation) = w.unseen.first().copied() else { continue };

@@ -123,7 +123,7 @@ fn its_policy_decides_who_and_what_runs_there() {
     });
     let other_model = w.submit(|s| {
         s.spec.constraints.subcloud = Some(name());
-        s.spec.fallbacks = Fallbacks { models: vec!["spare".into()], after_failures: 1 };
+        s.spec.fallbacks = Fallbacks { models: vec!["spare".into()], after_failures: 1 }.into();
     });
     assert_eq!(refused(&w, stranger), Some(RefusalKind::SubcloudForbidden));
     assert_eq!(refused(&w, owner), None, "its owners always may");
@@ -137,7 +137,8 @@ fn isolate_is_respected_by_fallbacks_and_retries() {
     w.join(NodeHello { models: vec![offer("spare", 1)], ..remote("b", 1) });
     done(w.operate(lab(|_| {})));
     done(w.operate(join("b")));
-    let job = w.submit(|s| s.spec.fallbacks = Fallbacks { models: vec!["spare".into()], after_failures: 1 });
+    let job =
+        w.submit(|s| s.spec.fallbacks = Fallbacks { models: vec!["spare".into()], after_failures: 1 }.into());
     let reservation = w.begin_on("a");
     w.fail(reservation, ErrorClass::Node);
     for _ in 0..50 {

@@ -31,8 +31,8 @@ impl Oracle {
             match effect {
                 Effect::Assign { node, assignment, .. } => self.check_assign(step, node, assignment),
                 Effect::Row(Row::Job(row)) => {
-                    if let Some(TraceEvent::Placed { by, .. }) = row.trace.last().map(|entry| &entry.what) {
-                        let word = match by {
+                    if let Some(TraceEvent::Placed(placed)) = row.trace.last().map(|entry| &entry.what) {
+                        let word = match placed.by {
                             PlacedBy::Job => "by the job",
                             PlacedBy::Node => "by the node",
                         };

@@ -48,12 +48,12 @@ impl JobFacts {
             AttemptOutcome::TimedOut(_) => true,
             _ => false,
         };
-        let failed = row.history.iter().filter(|a| a.model == row.model && by_fault(&a.outcome));
+        let failed = row.history.iter().filter(|a| a.model == *row.model() && by_fault(&a.outcome));
         Self {
             spec: Arc::clone(&row.spec),
-            origin: row.origin.clone(),
+            origin: (*row.origin).clone(),
             state: row.state,
-            model: row.model.clone(),
+            model: row.model().clone(),
             model_index: row.model_index,
             submitted_at: row.submitted_at,
             expires_at: row.expires_at,
@@ -169,7 +169,7 @@ impl Book {
             if let Some((reservation, _)) = &before.reservation {
                 self.live.remove(reservation);
             }
-        } else if let (Some(keyed), Origin::Client) = (row.spec.key, &row.origin) {
+        } else if let (Some(keyed), Origin::Client) = (*row.spec.key, &*row.origin) {
             self.keys.entry(keyed.key).or_default().push(row.id);
         }
         let facts = JobFacts::of(row, body_bytes);
@@ -182,9 +182,10 @@ impl Book {
                 self.live.insert(*reservation, row.id);
             }
         }
-        if let (Origin::Test { node }, JobState::Succeeded, Some(at)) = (&row.origin, row.state, row.ended_at)
+        if let (Origin::Test { node }, JobState::Succeeded, Some(at)) =
+            (&*row.origin, row.state, row.ended_at)
         {
-            self.tested.insert((node.clone(), row.model.clone()), at);
+            self.tested.insert((node.clone(), row.model().clone()), at);
         }
         self.jobs.insert(row.id, facts);
     }

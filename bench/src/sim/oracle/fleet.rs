@@ -227,7 +227,7 @@ fn serves_slots(known: &Presence, job: &JobFacts) -> bool {
 }
 
 fn serves(known: &Presence, job: &JobFacts) -> Result<(), (Line, String)> {
-    let version = job.spec.version.as_ref().filter(|_| job.model_index == 0);
+    let version = job.spec.constraints.version.as_ref().filter(|_| job.model_index == 0);
     let serves = known.hello.models.iter().any(|offer| {
         offer.model == job.model && version.is_none_or(|version| offer.version.as_ref() == Some(version))
     });

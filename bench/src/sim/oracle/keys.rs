@@ -11,7 +11,7 @@ use super::{Oracle, Step};
 impl Oracle {
     /// A new job may take a key only if no other job stands for it.
     pub(super) fn check_new_key(&mut self, job: JobId, facts: &JobFacts) {
-        let (Some(keyed), Origin::Client) = (facts.spec.key, &facts.origin) else { return };
+        let (Some(keyed), Origin::Client) = (*facts.spec.key, &facts.origin) else { return };
         let rivals = self.book.keys.get(&keyed.key).into_iter().flatten().filter(|other| **other != job);
         let standing = |other: &&JobId| {
             let state = self.book.jobs[other].state;
@@ -44,7 +44,7 @@ impl Oracle {
                 });
             }
         }
-        let (Some(keyed), Some(job)) = (spec.key, key_job) else { return };
+        let (Some(keyed), Some(job)) = (*spec.key, key_job) else { return };
         let known = &self.book.jobs[&job].spec;
         let same = known.key.is_some_and(|k| k.body == keyed.body) && known.endpoint == spec.endpoint;
         if same {

@@ -195,7 +195,7 @@ impl Oracle {
         self.check_lsn(step);
         let listed = self.listed(step.note);
         let dead = self.dead_named(step.note);
-        let key_job = step.note.submit.as_ref().and_then(|(_, spec)| self.book.key_job(spec.key?.key));
+        let key_job = step.note.submit.as_ref().and_then(|(_, spec)| self.book.key_job((*spec.key)?.key));
         let faults_before = self.faults_of(step.note.node.as_ref());
         self.on_rows(step);
         self.was_paused |= !self.book.paused.is_empty();
