@@ -24,8 +24,9 @@ use crate::time::Time;
 const ARRIVAL_TRIES_MAX: u32 = 4;
 /// What asking about one job of the backlog counts as, in looks: it is found anew, and read for the first time.
 const ASK_LOOKS: u32 = 4;
-/// What a placement counts as, in looks: a step makes at most 128 of them, which is well below two milliseconds.
-const PLACEMENT_LOOKS: u32 = 16;
+/// What a placement counts as, in looks: a step makes at most 80 of them, which is below two milliseconds even where
+/// nothing of what they touch is in the processor's caches.
+const PLACEMENT_LOOKS: u32 = 24;
 /// What offering a node counts as, in looks, whether or not there is a job to ask about.
 const OFFER_LOOKS: u32 = 4;
 
