@@ -95,7 +95,13 @@ impl Oracle {
         };
         let heard = step.now.since(known.heard_at) < self.limits.heartbeat_timeout;
         let works = row.environments.contains(of) && known.hello.environments.contains(&of);
-        if !known.here || !heard || !works || row.banned.is_some() || *node == NodeId::local() {
+        if !known.here
+            || self.maybe_away.contains(node)
+            || !heard
+            || !works
+            || row.banned.is_some()
+            || *node == NodeId::local()
+        {
             return;
         }
         let of_it = |effect: &&Effect| {

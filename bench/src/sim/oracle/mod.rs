@@ -82,6 +82,8 @@ pub(crate) struct Oracle {
     spoken: BTreeSet<ReservationId>,
     /// How long what could run.
     ages: Ages,
+    /// Nodes that were silent for too long and spoke since without a heartbeat: they may be away, or not.
+    maybe_away: BTreeSet<NodeId>,
     /// Jobs whose client took output of an attempt that was closed.
     delivered: BTreeSet<JobId>,
     /// The step that ended a job.
@@ -106,6 +108,7 @@ impl Oracle {
             revoked: BTreeMap::new(),
             spoken: BTreeSet::new(),
             ages: Ages::default(),
+            maybe_away: BTreeSet::new(),
             delivered: BTreeSet::new(),
             ended_lsn: BTreeMap::new(),
             accepted_lsn: BTreeMap::new(),
@@ -133,7 +136,10 @@ impl Oracle {
                 self.fleet.gone(gone);
                 gone.undelivered.iter().for_each(|reservation| self.fleet.frees(*reservation));
             }
-            Event::Heartbeat(beat) => self.fleet.heard(beat, now),
+            Event::Heartbeat(beat) => {
+                self.maybe_away.remove(&beat.node);
+                self.fleet.heard(beat, now);
+            }
             Event::NodeWish(wish) => (note.node, note.wish) = (Some(wish.node.clone()), Some(wish.wish)),
             Event::BadSignature(node) => note.node = Some(node.clone()),
             Event::Accepted(node, reservation) => {
@@ -163,6 +169,13 @@ impl Oracle {
         if let Some(node) = &note.node
             && note.word != "NodeGone"
         {
+            let heard_at = self.fleet.nodes.get(node).map(|known| known.heard_at);
+            if heard_at.is_some_and(|at| now.since(at) >= self.limits.heartbeat_timeout) {
+                self.maybe_away.insert(node.clone());
+            }
+            if note.word == "NodeConnected" {
+                self.maybe_away.remove(node);
+            }
             self.fleet.spoke(node, now);
         }
         note

@@ -5,7 +5,7 @@
 //! there. Where room, age or standing are in doubt, nothing is said.
 
 use switchbox::coordinator::effect::{Effect, Row};
-use switchbox::coordinator::event::{Origin, Tier};
+use switchbox::coordinator::event::Tier;
 use switchbox::ids::{JobId, NodeId};
 
 use super::book::JobFacts;
@@ -52,9 +52,15 @@ impl Oracle {
         let line = if fills { Line::BatchIdleOnly } else { Line::TierOrder };
         if rivals > 0 || !self.book.waiting.is_empty() {
             self.judge.check(line, passed_over.is_none(), || {
+                let known = self.fleet.nodes.get(node);
                 format!(
-                    "{id} ({tier:?}) went to {node}, though {passed_over:?} of a higher tier waits for it: {:?}",
-                    passed_over.map(|other| &self.book.jobs[&other])
+                    "{id} ({tier:?}) went to {node}, though {passed_over:?} of a higher tier waits for it: {:?}; \
+                     taken: {:?} of {:?} slots, {:?} tokens, {:?}",
+                    passed_over.map(|other| &self.book.jobs[&other]),
+                    known.map(|known| &known.taken),
+                    known.map(|known| known.hello.slots),
+                    known.map(|known| known.hello.kv_tokens),
+                    known.map(|known| &known.hello.models),
                 )
             });
         }
@@ -62,9 +68,8 @@ impl Oracle {
 
     /// Whether a rival would surely have found room on the node where a job did.
     fn finds_room(&self, node: &NodeId, rival: &JobFacts, job: &JobFacts) -> bool {
-        // A test job goes to its node as soon as there is room: nothing of that model can run before it passed.
-        takes_no_more(rival, job)
-            || !matches!(job.origin, Origin::Test { .. }) && self.fits_beside_all(node, rival)
+        // The system's own jobs are named for their node, or looked at one by one: only for their own room.
+        takes_no_more(rival, job) || !job.origin.is_system() && self.fits_beside_all(node, rival)
     }
 
     /// Whether a job fits on a node beside everything that may take its capacity.
