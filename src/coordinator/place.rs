@@ -132,6 +132,8 @@ struct Considered {
     losers: Vec<(NodeId, Loss)>,
     /// Those that couldn't take it at all: told of where there is room after the slower ones.
     unable: Vec<(NodeId, Loss)>,
+    #[cfg(any(test, feature = "mutants"))]
+    compared: Option<super::Comparison>,
 }
 
 /// What an offer came to.
@@ -186,8 +188,9 @@ impl Coordinator {
 
     fn place_arrival(&mut self, id: JobId, looks: &mut u32) {
         *looks = looks.saturating_sub(1);
-        let Some(key) = self.job_keys.find(id) else { return };
         for _ in 0..ARRIVAL_TRIES_MAX {
+            // An offer may have found it expired, after the node took another.
+            let Some(key) = self.job_keys.find(id) else { return };
             let Waits::ForNode(place) = self.jobs[key].waits else { return };
             let Some((node, considered)) = self.best_node(key, place.lane, looks) else {
                 if *looks == 0 {
@@ -205,7 +208,8 @@ impl Coordinator {
             }
         }
         // Others went before it: it goes on with the next step, for nobody else will offer what is left.
-        if self.jobs.get(key).is_some_and(|job| job.row.id == id && matches!(job.waits, Waits::ForNode(_))) {
+        let key = self.job_keys.find(id);
+        if key.is_some_and(|key| matches!(self.jobs[key].waits, Waits::ForNode(_))) {
             self.placing.arrivals.push_back(id);
         }
     }
@@ -270,7 +274,12 @@ impl Coordinator {
         for (node, loss) in std::mem::take(&mut considered.unable) {
             considered.lose(&node, loss);
         }
-        Some((scored.first()?.1, considered))
+        let node = scored.first()?.1;
+        #[cfg(any(test, feature = "mutants"))]
+        {
+            considered.compared = self.compare(key, scored[0].0);
+        }
+        Some((node, considered))
     }
 
     /// A node's score for a job.
@@ -307,6 +316,8 @@ impl Coordinator {
                     let asked = came.take_if(|(asking, _)| *asking == key).map(|(_, considered)| considered);
                     let by = if asked.is_some() { PlacedBy::Job } else { PlacedBy::Node };
                     let considered = asked.unwrap_or(Considered { candidates: 1, ..Considered::default() });
+                    #[cfg(any(test, feature = "mutants"))]
+                    self.comparisons.iter_mut().for_each(|all| all.extend(considered.compared.clone()));
                     self.reserve(key, node, charged, by, considered.candidates, considered.losers);
                     *looks = looks.saturating_sub(PLACEMENT_LOOKS);
                     offered = Offered::Took;
