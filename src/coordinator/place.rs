@@ -149,6 +149,10 @@ impl Coordinator {
         let mut looks = PLACE_LOOKS_MAX;
         self.fill_lanes();
         self.send_waiting_tests();
+        if !self.placing.arrivals.is_empty() {
+            // A job that comes chooses among nodes with room, and this step may have given some to a better one.
+            self.settle_touched();
+        }
         while looks > 0 {
             if let Some(lane) = self.placing.first.pop_first() {
                 self.place_woken(lane, None, &mut looks);

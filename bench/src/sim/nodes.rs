@@ -349,9 +349,9 @@ impl World<'_> {
 
     pub(crate) fn stop(&mut self, node: &NodeId, reservation: ReservationId) {
         let Some(index) = self.node_index(node) else { return };
-        // Being told again doesn't give it more time, unless the box had given it up.
+        // Being told again doesn't give it more time, unless the box had given it up, which takes it a tick.
         let due = self.now + self.scene.limits.stop_timeout;
-        if self.stops.get(&reservation).is_none_or(|before| *before <= self.now) {
+        if self.stops.get(&reservation).is_none_or(|before| *before + TICK <= self.now) {
             self.stops.insert(reservation, due);
         }
         let outbox = &mut self.nodes[index].outbox;

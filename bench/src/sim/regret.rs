@@ -362,7 +362,7 @@ impl Regret {
         spec.ttl = Span::from_secs(36_000);
         if self.rng.chance(50) {
             // The square makes some beginnings much more common than others.
-            spec.prefix = Some(self.rng.below(PREFIXES) * self.rng.below(PREFIXES) / PREFIXES);
+            *spec.prefix = Some(self.rng.below(PREFIXES) * self.rng.below(PREFIXES) / PREFIXES);
         }
         let client = self.client();
         self.step(Event::Submit(client, Box::new(Submission { spec, body: body(2) })));
