@@ -29,7 +29,7 @@ const AUDIT_STEPS: u64 = 64;
 /// Steps between two comparisons of the gauges.
 const GAUGE_STEPS: u64 = 8;
 /// The core's clock.
-const TICK: Span = Span::from_ms(10);
+pub(crate) const TICK: Span = Span::from_ms(10);
 /// By then everything has wound down, or never will.
 const PATIENCE: Span = Span::from_secs(40);
 
