@@ -16,7 +16,7 @@ use super::attempt::Run;
 use super::oracle::{Heard, Line};
 use super::rng::Rng;
 use super::scene::{Kind, NodeScene};
-use super::world::{Happening, Power, TOKEN_BYTES, World};
+use super::world::{Happening, Power, TICK, TOKEN_BYTES, World};
 
 /// What is on its way to a node.
 #[derive(Debug, Clone)]
