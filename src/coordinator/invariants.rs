@@ -286,7 +286,7 @@ impl Coordinator {
                 audit.check("a node with a slot is ready in its lanes", ready.is_some() == has_room, || {
                     format!("{lane:?} and {}: ready {ready:?}, room {has_room}", node.id())
                 });
-                let listed = ready.is_none_or(|score| nodes.ready.contains(&(score, key)));
+                let listed = ready.is_none_or(|place| nodes.ready.contains(place, key));
                 audit.check("a ready node is in its lane's order", listed, || node.id().to_string());
             }
         }

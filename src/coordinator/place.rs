@@ -4,12 +4,11 @@
 //! the order decides, whoever came. What one step may look at is bounded; the rest is for the next step.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
 
 use super::Coordinator;
 use super::backlog::Selection;
 use super::event::Tier;
-use super::fleet::Capacity;
+use super::fleet::{Capacity, Place};
 use super::job::{Job, Waits};
 use super::limits::{CANDIDATES_MAX, PLACE_LOOKS_MAX};
 use super::names::{LaneKey, NodeKey};
@@ -39,7 +38,7 @@ pub(super) struct Placing {
     offers: VecDeque<NodeKey>,
     offered: BTreeSet<NodeKey>,
     /// Lanes whose jobs may go on where there is room, each with the node that was offered last.
-    woken: BTreeMap<LaneKey, Option<(i64, NodeKey)>>,
+    woken: BTreeMap<LaneKey, Option<(Place, NodeKey)>>,
     /// Lanes whose next job lacked output budget: they look before anybody else does once some is free.
     first: BTreeSet<LaneKey>,
     /// Nodes that go on looking at the next tick.
@@ -185,7 +184,7 @@ impl Coordinator {
         let touched = self.fleet.take_touched();
         let (rules, now) = (&self.limits.penalties, self.now);
         for key in &touched {
-            self.fleet.settle(*key, |node, serving, means| score::typical(node, serving, means, rules, now));
+            self.fleet.settle(*key, |node, serving, means| score::place(node, serving, means, rules, now));
         }
         self.fleet.keep_touched(touched);
     }
@@ -219,13 +218,12 @@ impl Coordinator {
     }
 
     /// A lane's jobs may go on: its nodes are offered, the best first, a few at a time and as long as any job waits.
-    fn place_woken(&mut self, lane: LaneKey, after: Option<(i64, NodeKey)>, looks: &mut u32) {
+    fn place_woken(&mut self, lane: LaneKey, after: Option<(Place, NodeKey)>, looks: &mut u32) {
         if self.backlog.is_empty(lane) {
             return;
         }
         let ready = &self.fleet.lanes.of(lane).ready;
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let nodes: Vec<_> = ready.range((from, Bound::Unbounded)).take(CANDIDATES_MAX).copied().collect();
+        let nodes: Vec<_> = ready.after(after).take(CANDIDATES_MAX).collect();
         let goes_on = nodes.len() == CANDIDATES_MAX;
         let mut last = after;
         for at in nodes {
@@ -252,7 +250,7 @@ impl Coordinator {
             job.row.spec.constraints.allow.iter().filter_map(|node| self.fleet.find(node)).collect();
         // Among those of its own need, where it waits beside jobs of others.
         let nodes = self.fleet.lanes.with_need(&job.need).unwrap_or_else(|| self.fleet.lanes.of(lane));
-        let ordered = nodes.ready.iter().map(|(_, node)| *node);
+        let ordered = nodes.ready.in_turn();
         let near = [first, second].into_iter().flatten();
         for (at, node) in near.chain(listed).chain(ordered).enumerate() {
             if scored.len() >= CANDIDATES_MAX || *looks == 0 {

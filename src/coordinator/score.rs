@@ -6,11 +6,11 @@
 //! - `prefix_us`: minus three quarters of the prefill, where the node's cache may hold the prompt's beginning.
 //! - `reliability_us` = service x (1000 - reliability) / 250: a node that fails half of its jobs costs two more.
 //!
-//! The part that doesn't depend on the job takes the model's typical tokens; the nodes of a lane are kept in its
-//! order, and only the first `CANDIDATES_MAX` of them are compared by the whole score.
+//! Only `CANDIDATES_MAX` nodes of a lane are compared by the whole score: `place` says where a node stands among those
+//! with room, and `fleet/ready` which come first.
 
 use super::event::Warmth;
-use super::fleet::{ModelMeans, Node, Serving};
+use super::fleet::{ModelMeans, Node, Place, Serving};
 use super::standing::PenaltyRules;
 use crate::time::Time;
 
@@ -88,15 +88,25 @@ pub(super) fn score(
     }
 }
 
-/// The part of a score that doesn't depend on the job: for one of the model's typical size.
-pub(super) fn typical(
+/// Tokens of the job that nodes are compared by within a class: what matters is only how reading weighs against
+/// writing, and it mustn't move.
+const FIXED_TOKENS: (u32, u32) = (1_024, 256);
+
+/// Where a node stands among those of its lane that have room.
+pub(super) fn place(
     node: &Node,
     serving: &Serving,
     means: ModelMeans,
     rules: &PenaltyRules,
     now: Time,
-) -> i64 {
-    let (input_tokens, output_tokens) = means.typical_tokens();
-    let load = Load { input_tokens, output_tokens, prefix: Prefix::Unknown };
-    score(node, serving, means, load, rules, now).sum()
+) -> Place {
+    let nothing = Load { input_tokens: 0, output_tokens: 0, prefix: Prefix::Unknown };
+    let every_us = score(node, serving, means, nothing, rules, now).sum();
+    if !serving.pace.is_measured() {
+        return Place::unmeasured(every_us);
+    }
+    let service = i64::try_from(means.service().0).unwrap_or(i64::MAX).max(1);
+    let pace = serving.pace.or(means.pace);
+    let pace_us = pace.prefill(FIXED_TOKENS.0) + pace.decode(FIXED_TOKENS.1);
+    Place::measured(every_us.saturating_mul(1_000) / service, pace_us)
 }

@@ -1,10 +1,8 @@
 //! What the candidate rule costs: a job compares a few nodes only, and this holds each choice against all of them.
 //!
-//! CORE section 6: candidates are the first 16 of the model's nodes by the part of the score that doesn't depend on the
-//! job, plus those that may have the prompt's beginning. The *regret* of a choice is its score minus the best score of
-//! any node that could have taken the job at that moment, both in microseconds; the *relative* regret is that over the
-//! best score. The rule errs where the job isn't like the model's usual one: a node that reads fast and writes slowly is
-//! best for a long prompt with a short answer, and may be far down in the order made for the usual job.
+//! Candidates are 16 of the lane's nodes with room, one of each class of `fleet/ready` in turn, plus those that may have
+//! the prompt's beginning. The *regret* of a choice is its score minus the best score of any node that could have taken
+//! the job at that moment, both in microseconds; the *relative* regret is that over the best score.
 //!
 //! Two worlds, each of nodes whose speeds differ by a factor of 32 and more, with prompts and answers of very different
 //! lengths, loads, cold models, failing nodes, and prompts that share beginnings:
@@ -72,8 +70,8 @@ impl Paces {
     /// see `bench/results/regret-2026-11-28.txt` for why and for what would mend it.
     fn bound(self) -> Bound {
         match self {
-            Self::OneScale => Bound { mean: 1_800, p99: 9_500 },
-            Self::TwoScales => Bound { mean: 3_800, p99: 25_000 },
+            Self::OneScale => Bound { mean: 1_060, p99: 3_800 },
+            Self::TwoScales => Bound { mean: 1_000, p99: 3_700 },
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::eligibility::Need;
 use super::super::names::{LaneKey, NodeKey};
+use super::ready::Ready;
 
 /// The nodes of all lanes.
 #[derive(Debug, Default)]
@@ -23,8 +24,8 @@ pub(in crate::coordinator) struct Nodes {
     pub(in crate::coordinator) picky: Picky,
     /// Nodes that may run its jobs, now or when they are free.
     pub(in crate::coordinator) eligible: BTreeSet<NodeKey>,
-    /// Those with a slot, by the part of the score that doesn't depend on the job, best first.
-    pub(in crate::coordinator) ready: BTreeSet<(i64, NodeKey)>,
+    /// Those with a slot.
+    pub(in crate::coordinator) ready: Ready,
 }
 
 /// Whether a lane's jobs are each looked at by themselves.
@@ -43,7 +44,7 @@ impl LaneNodes {
         if picky == Picky::No {
             self.by_need.insert(need.clone(), lane);
         }
-        let nodes = Nodes { need, picky, eligible: BTreeSet::new(), ready: BTreeSet::new() };
+        let nodes = Nodes { need, picky, eligible: BTreeSet::new(), ready: Ready::default() };
         self.lanes[lane.index()] = Some(nodes);
     }
 

@@ -5,6 +5,7 @@
 
 mod lanes;
 mod node;
+mod ready;
 mod reservation;
 mod speed;
 
@@ -23,6 +24,7 @@ use crate::time::{Span, Time};
 
 pub(super) use lanes::{LaneNodes, Nodes, Picky};
 pub(super) use node::{Node, Serving};
+pub(super) use ready::Place;
 pub(super) use reservation::{Began, Capacity, Deadline, Ending, Left, Reservation, ReservationState};
 pub(super) use speed::{ModelMeans, Sample};
 
@@ -414,11 +416,11 @@ impl Fleet {
         let node = &mut self.nodes[key.index()];
         node.later = None;
         let (left, ready_at) = (std::mem::take(&mut node.lanes), std::mem::take(&mut node.ready_at));
-        for (lane, score) in left.into_iter().zip(ready_at) {
+        for (lane, place) in left.into_iter().zip(ready_at) {
             let nodes = self.lanes.of_mut(lane);
             nodes.eligible.remove(&key);
-            if let Some(score) = score {
-                nodes.ready.remove(&(score, key));
+            if let Some(place) = place {
+                nodes.ready.remove(place, key);
             }
         }
     }
@@ -440,8 +442,8 @@ impl Fleet {
         self.touched.push(key);
     }
 
-    /// Moves a node to its place among those with room, in each of its lanes. `score` gives the place in a model's.
-    pub(super) fn settle(&mut self, key: NodeKey, score: impl Fn(&Node, &Serving, ModelMeans) -> i64) {
+    /// Moves a node to its place among those with room, in each of its lanes. `place` gives that in a model's.
+    pub(super) fn settle(&mut self, key: NodeKey, place: impl Fn(&Node, &Serving, ModelMeans) -> Place) {
         let Self { nodes, lanes, means, .. } = self;
         let node = &mut nodes[key.index()];
         let mut ready_at = std::mem::take(&mut node.ready_at);
@@ -450,15 +452,15 @@ impl Fleet {
             let model = of_lane.need.model;
             let serving = node.serving(model).filter(|_| node.has_slot(model));
             let mean = means.get(model.index()).copied().unwrap_or_default();
-            let after = serving.map(|serving| score(node, serving, mean));
+            let after = serving.map(|serving| place(node, serving, mean));
             if *before == after {
                 continue;
             }
             if let Some(before) = *before {
-                of_lane.ready.remove(&(before, key));
+                of_lane.ready.remove(before, key);
             }
             if let Some(after) = after {
-                of_lane.ready.insert((after, key));
+                of_lane.ready.insert(after, key);
             }
             *before = after;
         }

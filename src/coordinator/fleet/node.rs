@@ -6,6 +6,7 @@ use super::super::names::{LaneKey, ModelKey};
 use super::super::slab::Key;
 use super::super::standing::{Record, Standing};
 use super::super::timers::TimerKey;
+use super::ready::Place;
 use super::speed::Pace;
 use crate::ids::{Digest, GpuClass, ModelName, ModelVersion, NodeId, Region, ReservationId, Session};
 use crate::time::{Span, Time};
@@ -40,8 +41,8 @@ pub(in crate::coordinator) struct Node {
     pub(in crate::coordinator) holds: Vec<Key>,
     /// Lanes that it may take work from, each with its place among those that have room.
     pub(in crate::coordinator) lanes: Vec<LaneKey>,
-    /// For each of `lanes`, the score it stands there with; `None` while it has no room.
-    pub(in crate::coordinator) ready_at: Vec<Option<i64>>,
+    /// For each of `lanes`, where it stands among those with room; `None` while it has none.
+    pub(in crate::coordinator) ready_at: Vec<Option<Place>>,
     /// Where it goes on looking at the next tick.
     pub(in crate::coordinator) later: Option<Cursor>,
     /// The one timer of its deadlines: heartbeat, away, cooldown, next test.

@@ -38,6 +38,11 @@ impl Pace {
         }
     }
 
+    /// Whether anything was learnt of it.
+    pub(in crate::coordinator) fn is_measured(self) -> bool {
+        self != Self::default()
+    }
+
     /// This pace where it was measured, else the other.
     pub(in crate::coordinator) fn or(self, other: Pace) -> Pace {
         let pick = |mine, theirs| if mine == 0 { theirs } else { mine };
