@@ -67,7 +67,7 @@ impl Paces {
     }
 
     /// What the rule is held to: about half as much again as was measured with 200 to 2,000 nodes. It is far from good,
-    /// see `bench/results/regret-2026-11-28.txt` for why and for what would mend it.
+    /// see `bench/results/regret-2026-11-28.txt` for what was tried.
     fn bound(self) -> Bound {
         match self {
             Self::OneScale => Bound { mean: 1_060, p99: 3_800 },

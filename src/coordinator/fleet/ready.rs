@@ -7,7 +7,7 @@
 //!
 //! A place rests on the node alone, not on means over all nodes, which move with every job: places made at different
 //! moments must compare, for a node is put in its place only when something about it changes. (A cold load is weighed
-//! by the mean attempt, and what isn't measured falls back on the mean; that puts few nodes wrong, and not for long.)
+//! by the mean attempt, which puts cold nodes wrong that nobody takes: see `bench/results/regret-2026-11-28.txt`.)
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
