@@ -5,7 +5,7 @@
 //! there. Where room, age or standing are in doubt, nothing is said.
 
 use switchbox::coordinator::effect::{Effect, Row};
-use switchbox::coordinator::event::Tier;
+use switchbox::coordinator::event::{Origin, Tier};
 use switchbox::ids::{JobId, NodeId};
 
 use super::book::JobFacts;
@@ -69,7 +69,7 @@ impl Oracle {
     /// Whether a rival would surely have found room on the node where a job did.
     fn finds_room(&self, node: &NodeId, rival: &JobFacts, job: &JobFacts) -> bool {
         // The system's own jobs are named for their node, or looked at one by one: only for their own room.
-        takes_no_more(rival, job) || !job.origin.is_system() && self.fits_beside_all(node, rival)
+        takes_no_more(rival, job) || !matches!(job.origin, Origin::Test { .. }) && self.fits_beside_all(node, rival)
     }
 
     /// Whether a job fits on a node beside everything that may take its capacity.
