@@ -143,10 +143,12 @@ impl Backlog {
         }
         let ages = recount.ages.get(&key).unwrap_or(const { &BTreeSet::new() });
         faults.extend(differs(format_args!("ages in {key:?}"), &lane.ages.order, ages));
-        let eldest = ages.first().and_then(|(sequence, flow)| {
-            Some(self.flows[*flow].job(*sequence)?.since + self.flows[*flow].excluded)
-        });
-        faults.extend(differs(format_args!("the eldest of {key:?}"), &lane.ages.eldest_since, &eldest));
+        let since = |(sequence, flow): &(u64, FlowKey)| {
+            let since = self.flows[*flow].job(*sequence)?.since + self.flows[*flow].excluded;
+            Some((since, *sequence, *flow))
+        };
+        let sinces = ages.iter().filter_map(since).collect();
+        faults.extend(differs(format_args!("since when in {key:?}"), &lane.ages.sinces, &sinces));
         let batch = recount.batch.get(&key).unwrap_or(const { &BTreeSet::new() });
         let stray = lane.ages.starts.keys().filter(|sequence| !batch.contains(sequence));
         faults.extend(stray.map(|sequence| format!("{key:?} keeps the start of {sequence}, which is gone")));

@@ -69,8 +69,9 @@ pub(super) struct LaneTier {
 pub(super) struct Ages {
     /// The oldest unstamped job of each flow and all that came back, by sequence; paused namespaces left out.
     pub(super) order: BTreeSet<(u64, FlowKey)>,
-    /// When the first of them began to wait, on the model's clock.
-    pub(super) eldest_since: Option<u64>,
+    /// The same by when they began to wait, on the model's clock: pauses of their namespaces make some younger than
+    /// others that came later.
+    pub(super) sinces: BTreeSet<(u64, u64, FlowKey)>,
     /// Where jobs stand in the standard tier since they were first seen to be aged, by sequence.
     pub(super) starts: BTreeMap<u64, AgedStart>,
 }

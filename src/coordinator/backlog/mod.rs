@@ -225,7 +225,7 @@ impl Backlog {
         match place.returned {
             Some(start) => {
                 let (_, job) = flow.returned.remove(&sequence).expect("a returned job waits in its flow");
-                self.withdraw_returned(flow_key, start, Offer { sequence, key: job.key });
+                self.withdraw_returned(flow_key, start, Offer { sequence, key: job.key }, job.since);
             }
             None => drop(flow.queued.remove(sequence).expect("a queued job waits in its flow")),
         }
@@ -248,7 +248,11 @@ impl Backlog {
         let sequence = |offer: Offer| offer.sequence;
         member.rehead(place.lane, place.flow, before.map(sequence), head.map(sequence));
         if place.tier == Tier::Batch && is_open {
-            before.inspect(|before| self.withdraw_age(place.flow, before.sequence));
+            before.inspect(|before| {
+                // It may be the one that was taken out.
+                let waits = self.flows[place.flow].job(before.sequence);
+                self.withdraw_age(place.flow, before.sequence, waits.map_or(place.since, |job| job.since));
+            });
             head.inspect(|head| self.offer_age(place.flow, head.sequence));
         }
         self.note_change(place);
@@ -262,33 +266,28 @@ impl Backlog {
         }
     }
 
-    fn withdraw_returned(&mut self, flow_key: FlowKey, start: u64, offer: Offer) {
+    fn withdraw_returned(&mut self, flow_key: FlowKey, start: u64, offer: Offer, since: u64) {
         let Flow { lane, tier, .. } = self.flows[flow_key];
         self.lanes[lane.index()].tiers[tier as usize].returned.remove(&(start, offer));
         if tier == Tier::Batch {
-            self.withdraw_age(flow_key, offer.sequence);
+            self.withdraw_age(flow_key, offer.sequence, since);
         }
     }
 
     fn offer_age(&mut self, flow_key: FlowKey, sequence: u64) {
-        let lane = self.flows[flow_key].lane;
-        self.lanes[lane.index()].ages.order.insert((sequence, flow_key));
-        self.look_for_eldest(lane);
+        let flow = &self.flows[flow_key];
+        let since = flow.job(sequence).expect("who is offered waits").since.saturating_add(flow.excluded);
+        let ages = &mut self.lanes[flow.lane.index()].ages;
+        ages.order.insert((sequence, flow_key));
+        ages.sinces.insert((since, sequence, flow_key));
     }
 
-    fn withdraw_age(&mut self, flow_key: FlowKey, sequence: u64) {
-        let lane = self.flows[flow_key].lane;
-        self.lanes[lane.index()].ages.order.remove(&(sequence, flow_key));
-        self.look_for_eldest(lane);
-    }
-
-    fn look_for_eldest(&mut self, lane: LaneKey) {
-        let ages = &mut self.lanes[lane.index()].ages;
-        let since = |&(sequence, flow): &(u64, FlowKey)| {
-            let flow = &self.flows[flow];
-            Some(flow.job(sequence)?.since.saturating_add(flow.excluded))
-        };
-        ages.eldest_since = ages.order.first().and_then(since);
+    fn withdraw_age(&mut self, flow_key: FlowKey, sequence: u64, since: u64) {
+        let flow = &self.flows[flow_key];
+        let since = since.saturating_add(flow.excluded);
+        let ages = &mut self.lanes[flow.lane.index()].ages;
+        ages.order.remove(&(sequence, flow_key));
+        ages.sinces.remove(&(since, sequence, flow_key));
     }
 
     fn note_change(&mut self, place: &Place) {

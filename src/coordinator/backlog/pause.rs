@@ -5,7 +5,7 @@
 use super::super::event::{Environment, Tier};
 use super::super::names::{ModelKey, NamespaceKey};
 use super::clock::Listing;
-use super::{Backlog, FlowKey, Home, clock_index};
+use super::{Backlog, FlowKey, Home, Offer, clock_index};
 use crate::time::Time;
 
 const ENVIRONMENTS: [Environment; 2] = [Environment::Mainnet, Environment::Testnet];
@@ -153,12 +153,17 @@ impl Backlog {
         let returned = flow.returned_offers();
         self.lanes[lane.index()].tiers[tier as usize].held += jobs;
         for (start, offer) in returned {
-            self.withdraw_returned(flow_key, start, offer);
+            let since = self.since(flow_key, offer);
+            self.withdraw_returned(flow_key, start, offer, since);
         }
         if let Some(head) = head.filter(|_| tier == Tier::Batch) {
-            self.withdraw_age(flow_key, head.sequence);
+            self.withdraw_age(flow_key, head.sequence, self.since(flow_key, head));
         }
         self.flows[flow_key].held_at = Some(self.model_clock(lane, tier, now));
+    }
+
+    fn since(&self, flow_key: FlowKey, offer: Offer) -> u64 {
+        self.flows[flow_key].job(offer.sequence).expect("who is offered waits").since
     }
 
     fn release(&mut self, flow_key: FlowKey, now: Time) {

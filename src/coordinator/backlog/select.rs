@@ -205,21 +205,21 @@ impl Backlog {
         lanes.iter().filter_map(first).min()
     }
 
-    /// The oldest batch job of a lane, if it is aged; in a picky lane, the oldest that wasn't refused.
+    /// The batch job of a lane that has waited longest, if it is aged; in a picky lane, the first aged one that wasn't
+    /// refused.
     fn aged(&mut self, lane_key: LaneKey, cursor: &Cursor, now: Time) -> Option<Candidate> {
         let lane = &self.lanes[lane_key.index()];
         let clock = self.ripening(lane, now)?;
         let refused = cursor.refused.iter().find(|(refused, _)| *refused == lane_key);
         let (sequence, flow) = match refused {
-            None => *lane.ages.order.first()?,
-            Some((_, sequence)) if lane.is_picky() => self.older_first(lane, *sequence)?,
+            refused if lane.is_picky() => {
+                self.first_aged(lane, refused.map(|(_, sequence)| *sequence), clock)?
+            }
+            None => lane.ages.sinces.first().map(|(_, sequence, flow)| (*sequence, *flow))?,
             Some(_) => return None,
         };
-        let Flow { namespace, excluded, .. } = self.flows[flow];
+        let namespace = self.flows[flow].namespace;
         let job = self.flows[flow].job(sequence)?;
-        if job.since.saturating_add(excluded) >= clock {
-            return None;
-        }
         let dispatched = self.clocks[clock_index(lane.home.environment, Tier::Standard)].dispatched;
         let starts = &mut self.lanes[lane_key.index()].ages.starts;
         starts.entry(sequence).or_insert(AgedStart::FirstSeen(dispatched));
@@ -229,23 +229,31 @@ impl Backlog {
 
     /// What a batch job of this lane must have begun before to be aged, if there may be one.
     fn ripening(&self, lane: &Lane, now: Time) -> Option<u64> {
-        let eldest_since = lane.ages.eldest_since?;
+        let (eldest_since, ..) = *lane.ages.sinces.first()?;
         let stock = &self.stocks[lane.home.index()].tiers[Tier::Batch as usize];
         let clock = stock.clock(now).checked_sub(self.batch_age.0)?;
         let is_paused = stock.stopped_at.is_some();
         (!is_paused && (eldest_since < clock || lane.is_picky())).then_some(clock)
     }
 
-    /// The first batch job of a picky lane after this one, by sequence. Only heads are kept in that order, so
-    /// whoever has one before it is asked for the next.
-    fn older_first(&self, lane: &Lane, refused: u64) -> Option<(u64, FlowKey)> {
+    /// The first aged batch job of a picky lane after the one that was refused, by sequence. Only heads are kept in
+    /// that order, so whoever has one before it is asked for the next.
+    fn first_aged(&self, lane: &Lane, refused: Option<u64>, clock: u64) -> Option<(u64, FlowKey)> {
         let mut best: Option<(u64, FlowKey)> = None;
-        for (sequence, flow) in &lane.ages.order {
-            if *sequence > refused {
-                return best.into_iter().chain([(*sequence, *flow)]).min();
+        for (head, flow_key) in &lane.ages.order {
+            if best.is_some_and(|(sequence, _)| sequence < *head) {
+                break;
             }
-            let next = self.flows[*flow].queued_after(refused).map(|offer| (offer.sequence, *flow));
-            best = best.into_iter().chain(next).min();
+            let flow = &self.flows[*flow_key];
+            let sequence = match refused {
+                Some(refused) if *head <= refused => flow.queued_after(refused).map(|offer| offer.sequence),
+                _ => Some(*head),
+            };
+            let is_aged = |sequence: &u64| {
+                flow.job(*sequence).is_some_and(|job| job.since.saturating_add(flow.excluded) < clock)
+            };
+            let aged = sequence.filter(is_aged).map(|sequence| (sequence, *flow_key));
+            best = best.into_iter().chain(aged).min();
         }
         best
     }

@@ -5,7 +5,8 @@
 //! there. Where room, age or standing are in doubt, nothing is said.
 
 use switchbox::coordinator::effect::{Effect, Row};
-use switchbox::coordinator::event::Tier;
+use switchbox::coordinator::event::{Origin, Tier};
+use switchbox::coordinator::job::JobState;
 use switchbox::ids::{JobId, NodeId};
 
 use super::book::JobFacts;
@@ -40,7 +41,7 @@ impl Oracle {
             let ask = AskNode { book: &self.book, limits: &self.limits, node, job: rival, now: step.now };
             let able = self.fleet.surely_takes(&ask)
                 && !rival.avoids.contains(node)
-                && !self.stands_behind(node, *other, rival, job);
+                && !self.stands_behind(step, node, *other, rival, job);
             if able && !self.is_paused(rival) && !rival.origin.is_system() && !changed(other) {
                 passed_over = Some(*other);
             }
@@ -69,7 +70,8 @@ impl Oracle {
     /// Whether a rival would surely have found room on the node where a job did.
     fn finds_room(&self, node: &NodeId, rival: &JobFacts, job: &JobFacts) -> bool {
         // The system's own jobs are named for their node, or looked at one by one: only for their own room.
-        takes_no_more(rival, job) || !job.origin.is_system() && self.fits_beside_all(node, rival)
+        takes_no_more(rival, job)
+            || !matches!(job.origin, Origin::Test { .. }) && self.fits_beside_all(node, rival)
     }
 
     /// Whether a job fits on a node beside everything that may take its capacity.
@@ -96,12 +98,25 @@ impl Oracle {
         slots > 0 && of_model > 0 && tokens >= job.tokens_max()
     }
 
-    /// Whether another job of the same namespace, model and tier waits that needs more room than there may be: jobs of
-    /// one flow go in the order in which they could first have gone, and only heads are tried (CORE section 5).
-    fn stands_behind(&self, node: &NodeId, id: JobId, rival: &JobFacts, job: &JobFacts) -> bool {
-        self.book.waiting.iter().any(|(_, other)| {
-            let before = &self.book.jobs[other];
-            *other != id
+    /// Whether another job of the same namespace, model and tier waits, or waited until this step, that needs more room
+    /// than there may be: jobs of one flow go in the order in which they could first have gone, and only heads are tried
+    /// (CORE section 5).
+    fn stands_behind(
+        &self,
+        step: &Step<'_>,
+        node: &NodeId,
+        id: JobId,
+        rival: &JobFacts,
+        job: &JobFacts,
+    ) -> bool {
+        let waiting = self.book.waiting.iter().map(|(_, other)| *other);
+        let left = step.effects.iter().filter_map(|effect| match effect {
+            Effect::Row(Row::Job(row)) if row.state == JobState::Reserved => Some(row.id),
+            _ => None,
+        });
+        waiting.chain(left).any(|other| {
+            let before = &self.book.jobs[&other];
+            other != id
                 && before.spec.namespace == rival.spec.namespace
                 && before.spec.environment == rival.spec.environment
                 && before.spec.tier == rival.spec.tier

@@ -1,5 +1,6 @@
 //! CORE section 5 by the letter: a list of jobs, scanned for every question.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::clock::TOKEN_SCALE;
@@ -169,13 +170,19 @@ impl Naive {
 
     /// Whether it may be looked at although others of its flow wait before it.
     fn is_head(&self, job: &Job) -> bool {
+        self.lanes[job.lane].is_picky || self.is_next(job, None)
+    }
+
+    /// Whether nobody of its flow is before it, those left out that were refused.
+    fn is_next(&self, job: &Job, refused: Option<u64>) -> bool {
         let queued = |job: &Job| job.stamp.is_none_or(|stamp| stamp.tier != job.tier);
         let before = |other: &Job| {
             (other.lane, other.tier, other.namespace) == (job.lane, job.tier, job.namespace)
                 && queued(other)
                 && other.sequence < job.sequence
+                && Some(other.sequence) > refused
         };
-        !queued(job) || self.lanes[job.lane].is_picky || !self.jobs.iter().any(before)
+        !queued(job) || !self.jobs.iter().any(before)
     }
 
     fn aged(&mut self, lane: usize, refused: Option<u64>) -> Option<(u64, u64, u64, Option<usize>)> {
@@ -184,10 +191,12 @@ impl Naive {
         }
         let batch = self.jobs.iter().filter(|job| job.lane == lane && job.tier == Tier::Batch);
         let batch = batch.filter(|job| self.is_runnable(job) && Some(job.sequence) > refused);
-        let oldest = batch.min_by_key(|job| job.sequence)?.clone();
-        if oldest.waited <= self.batch_age {
-            return None;
-        }
+        let aged = batch.filter(|job| job.waited > self.batch_age && self.is_next(job, refused));
+        // Pauses of its namespace make a job younger than others that came later.
+        let oldest = match self.lanes[lane].is_picky {
+            true => aged.min_by_key(|job| job.sequence)?.clone(),
+            false => aged.min_by_key(|job| (Reverse(job.waited), job.sequence))?.clone(),
+        };
         let key = (self.lanes[lane].home.environment, Tier::Standard);
         let dispatched = self.dispatched.get(&key).copied().unwrap_or(0);
         let job = self.jobs.iter_mut().find(|job| job.number == oldest.number)?;

@@ -78,6 +78,18 @@ fn an_aged_batch_job_runs_and_is_charged_as_standard() {
 }
 
 #[test]
+fn who_was_paused_hides_nobody_who_came_later_and_is_older() {
+    let mut story = Story::new();
+    let paused = story.insert(story.ordinary, Tier::Batch, 0);
+    let aged = story.insert(story.ordinary, Tier::Batch, 1);
+    story.backlog.pause(Scope::Namespace(namespace(0)), Time(0));
+    story.backlog.resume(Scope::Namespace(namespace(0)), Time(90));
+    assert_eq!(story.selected(Time(101)), Some((aged, Tier::Standard)), "the other waited 11 only");
+    story.dispatch(aged, Tier::Standard, 1);
+    assert_eq!(story.selected(Time(101)), Some((paused, Tier::Batch)));
+}
+
+#[test]
 fn pauses_do_not_age() {
     let scopes = [Scope::Model(ModelKey::from(0)), Scope::Namespace(namespace(0)), Scope::Tier(Tier::Batch)];
     for scope in scopes {
