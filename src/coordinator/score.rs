@@ -100,13 +100,15 @@ pub(super) fn place(
     rules: &PenaltyRules,
     now: Time,
 ) -> Place {
-    let nothing = Load { input_tokens: 0, output_tokens: 0, prefix: Prefix::Unknown };
-    let every_us = score(node, serving, means, nothing, rules, now).sum();
-    if !serving.pace.is_measured() {
-        return Place::unmeasured(every_us);
-    }
-    let service = i64::try_from(means.service().0).unwrap_or(i64::MAX).max(1);
+    let missing = 1_000 - i64::from(node.record.reliability(now, rules).min(1_000));
+    let share = 1_000 * i64::from(node.taken) / i64::from(node.slots.max(1)) + 4 * missing;
     let pace = serving.pace.or(means.pace);
     let pace_us = pace.prefill(FIXED_TOKENS.0) + pace.decode(FIXED_TOKENS.1);
-    Place::measured(every_us.saturating_mul(1_000) / service, pace_us)
+    let load_us = serving.load.0.min(1 << 40) as i64;
+    match (serving.pace.is_measured(), serving.warmth) {
+        (false, Warmth::Warm) => Place::unmeasured(share),
+        (false, Warmth::Cold) => Place::cold(load_us),
+        (true, Warmth::Cold) => Place::cold(load_us + pace_us),
+        (true, Warmth::Warm) => Place::measured(share, pace_us),
+    }
 }

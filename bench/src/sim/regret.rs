@@ -66,12 +66,12 @@ impl Paces {
         }
     }
 
-    /// What the rule is held to: about half as much again as was measured with 200 to 2,000 nodes. It is far from good,
-    /// see `bench/results/regret-2026-11-28.txt` for what was tried.
+    /// What the rule is held to: about half as much again as was measured with 400 and 2,000 nodes
+    /// (`bench/results/regret-2026-11-28.txt`).
     fn bound(self) -> Bound {
         match self {
-            Self::OneScale => Bound { mean: 1_060, p99: 3_800 },
-            Self::TwoScales => Bound { mean: 1_000, p99: 3_700 },
+            Self::OneScale => Bound { mean: 60, p99: 700 },
+            Self::TwoScales => Bound { mean: 280, p99: 2_800 },
         }
     }
 }

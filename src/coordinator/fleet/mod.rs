@@ -470,7 +470,10 @@ impl Fleet {
     /// Whether a model is in a node's memory once a job of it has run there.
     pub(super) fn warm(&mut self, key: NodeKey, model: ModelKey) {
         if let Some(serving) = self.nodes[key.index()].serving_mut(model) {
-            serving.warmth = Warmth::Warm;
+            let before = std::mem::replace(&mut serving.warmth, Warmth::Warm);
+            if before == Warmth::Cold {
+                self.touch(key);
+            }
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The nodes of a lane that have room, so kept that a job finds its best one among the first few.
 //!
-//! What a node costs a job has two parts: what is the same for every job (a share of the load, a cold model, failures)
+//! What a node costs a job has two parts: what is the same for every job (a share of the load, failures, a cold model)
 //! and the job's tokens at the node's pace. How much each weighs depends on the job, so no single order serves a small
 //! job and a large one. Here nodes stand in classes by the first part, and within a class by the second: of two in a
 //! class the faster is better for nearly every job, and a job looks at the first of each class in turn.
 //!
 //! A place rests on the node alone, not on means over all nodes, which move with every job: places made at different
-//! moments must compare, for a node is put in its place only when something about it changes. (A cold load is weighed
-//! by the mean attempt, which puts cold nodes wrong that nobody takes: see `bench/results/regret-2026-11-28.txt`.)
+//! moments must compare, for a node is put in its place only when something about it changes. A cold load can't be
+//! weighed against an attempt without such a mean, so cold nodes are a class of their own.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -16,8 +16,8 @@ use super::super::names::NodeKey;
 
 /// Where classes end: what a node costs every job, in thousandths of an attempt. Beyond the last is one more.
 const CLASS_ENDS: [i64; 3] = [125, 500, 1_500];
-/// Those, the one beyond, and the class of nodes of which nothing is measured.
-const CLASSES: usize = CLASS_ENDS.len() + 2;
+/// Those, the one beyond, the class of nodes of which nothing is measured, and the cold ones.
+const CLASSES: usize = CLASS_ENDS.len() + 3;
 /// Nodes of which nothing is measured yet: all are as fast as the mean, so the least loaded is the best.
 const UNMEASURED: u8 = 0;
 
@@ -37,7 +37,12 @@ impl Place {
         Self { class: UNMEASURED + 1 + ended as u8, cost_us: pace_us }
     }
 
-    /// For a node of which nothing was measured: what it costs every job, in microseconds.
+    /// For a node that must load the model first: loading, and a job of a fixed size, in microseconds.
+    pub(in crate::coordinator) fn cold(cost_us: i64) -> Self {
+        Self { class: CLASSES as u8 - 1, cost_us }
+    }
+
+    /// For a node of which nothing was measured: what it costs every job, in thousandths of an attempt.
     pub(in crate::coordinator) fn unmeasured(cost_us: i64) -> Self {
         Self { class: UNMEASURED, cost_us }
     }
