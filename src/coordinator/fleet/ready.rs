@@ -43,8 +43,8 @@ impl Place {
     }
 
     /// For a node of which nothing was measured: what it costs every job, in thousandths of an attempt.
-    pub(in crate::coordinator) fn unmeasured(cost_us: i64) -> Self {
-        Self { class: UNMEASURED, cost_us }
+    pub(in crate::coordinator) fn unmeasured(share: i64) -> Self {
+        Self { class: UNMEASURED, cost_us: share }
     }
 }
 
