@@ -1,10 +1,17 @@
 //! What Switchbox keeps: groups of changed rows, committed together and acknowledged in order.
 //!
-//! Knows nothing of jobs: rows are keys and values. For now the store is memory, so nothing survives the
-//! process; the grouping and the acknowledgement rule are those that a journal will follow.
+//! Knows nothing of jobs: rows are keys and values.
 
+mod bytes;
 mod committer;
+mod disk;
+mod error;
+mod journal;
 mod memory;
+mod row;
+#[cfg(test)]
+mod scratch;
 
 pub use committer::{Change, Committer, CommitterOptions, Group, Urgency};
+pub use error::{Error, Result};
 pub use memory::MemoryStore;
