@@ -3,7 +3,9 @@
 //! Knows nothing of jobs: rows are keys and values.
 
 mod bytes;
+mod checkpoint;
 mod committer;
+mod dirty;
 mod disk;
 mod error;
 mod journal;
@@ -11,6 +13,7 @@ mod memory;
 mod row;
 #[cfg(test)]
 mod scratch;
+mod state;
 
 pub use committer::{Change, Committer, CommitterOptions, Group, Urgency};
 pub use error::{Error, Result};
