@@ -5,7 +5,7 @@
 //! from the journal: every row ends up the same, and the totals were written down before.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::dirty::{Dirty, Layer};
 use crate::error::Result;
@@ -57,7 +57,7 @@ impl Applied {
 
 /// Dirty rows over a state store.
 pub(crate) struct Rowspace {
-    pub(crate) state: Box<dyn StateStore>,
+    pub(crate) state: Arc<dyn StateStore>,
     pub(crate) audit: Audit,
     dirty: RwLock<Dirty>,
     applied: Mutex<Applied>,
@@ -66,7 +66,7 @@ pub(crate) struct Rowspace {
 }
 
 impl Rowspace {
-    pub(crate) fn new(state: Box<dyn StateStore>, audit: Audit, applied: Applied) -> Self {
+    pub(crate) fn new(state: Arc<dyn StateStore>, audit: Audit, applied: Applied) -> Self {
         let Mark { group, lsn, epoch, .. } = applied.mark;
         let upto = Durable { group, lsn, epoch, written_at: 0 };
         let dirty = RwLock::new(Dirty::new(upto));

@@ -91,6 +91,11 @@ impl Dirty {
         self.frozen.take()
     }
 
+    /// The last group whose rows are in.
+    pub(crate) fn upto(&self) -> Durable {
+        self.upto
+    }
+
     /// Bytes that came since the last checkpoint began.
     pub(crate) fn newer_bytes(&self) -> usize {
         self.newer_bytes

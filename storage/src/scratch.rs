@@ -43,7 +43,11 @@ fn copy_all(from: &Path, to: &Path) {
             fs::create_dir_all(&target).expect("directory");
             copy_all(&entry.path(), &target);
         } else {
-            fs::copy(entry.path(), &target).expect("copy");
+            match fs::copy(entry.path(), &target) {
+                // A segment in the making got its name meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.expect("copy")),
+            }
         }
     }
 }

@@ -31,6 +31,27 @@ pub(crate) struct Survey {
     pub(crate) debris: Vec<Place>,
 }
 
+impl Survey {
+    /// The last intact group; 0 if there is none.
+    pub(crate) fn reached(&self) -> u64 {
+        self.last.map_or(0, |head| head.group)
+    }
+
+    /// Refuses a journal that ends before `group`, which was acknowledged.
+    pub(crate) fn reaches(&self, dir: &Path, group: u64, who: &str) -> Result<()> {
+        if self.reached() >= group {
+            return Ok(());
+        }
+        let place = self.debris.first().copied().unwrap_or(self.end);
+        let problem = format!(
+            "group {} should be here; the journal ends with group {}, yet {who} has group {group}",
+            self.reached() + 1,
+            self.reached()
+        );
+        Err(Error::damaged(&path_of(dir, place.segment), place.offset, problem))
+    }
+}
+
 /// An intact frame with a group above the base.
 pub(crate) struct Frame<'a> {
     pub(crate) head: Head,
@@ -65,15 +86,6 @@ pub(crate) fn scan(
     for segment in &segments[first..] {
         let bytes = segment.load(dir)?;
         scan.segment(segment, &bytes, &path_of(dir, segment.number), visit)?;
-    }
-    let reached = scan.last.map_or(0, |head| head.group);
-    if reached < base {
-        let place = scan.missing_at();
-        let problem = format!(
-            "group {} should be here; the journal ends with group {reached}, yet up to group {base} was acknowledged",
-            reached + 1
-        );
-        return Err(Error::damaged(&path_of(dir, place.segment), place.offset, problem));
     }
     Ok(Survey { last: scan.last, end: scan.end, debris: scan.debris })
 }

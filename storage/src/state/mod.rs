@@ -16,7 +16,7 @@ pub(crate) mod sled;
 mod tests;
 
 use crate::error::Result;
-use crate::row::{Key, RowChange, Stored};
+use crate::row::{Key, Stored};
 use mark::Mark;
 
 /// Which store holds the rows behind the journal.

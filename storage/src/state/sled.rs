@@ -67,11 +67,11 @@ pub(crate) fn is_there(dir: &Path) -> Result<bool> {
 pub(crate) fn open(dir: &Path, options: &SledOptions) -> Result<std::result::Result<SledState, Unusable>> {
     disk::make_dir(dir)?;
     // A snapshot that was being written when the process was killed: sled would take it for the newest.
-    set_aside(dir, |name| name.starts_with("snap.") && name.ends_with(".generating"))?;
+    remove_files(dir, |name| name.starts_with("snap.") && name.ends_with(".generating"))?;
     let mut opened = open_once(dir, options);
     if matches!(&opened, Err(Unusable(problem)) if !problem.contains("no answer")) {
         // Snapshots only speed its start up; without them it reads its whole log.
-        set_aside(dir, |name| name.starts_with("snap."))?;
+        remove_files(dir, |name| name.starts_with("snap."))?;
         opened = open_once(dir, options);
     }
     if opened.is_ok() {
@@ -84,7 +84,7 @@ pub(crate) fn open(dir: &Path, options: &SledOptions) -> Result<std::result::Res
     Ok(opened)
 }
 
-fn set_aside(dir: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
+fn remove_files(dir: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
     for name in disk::names(dir)?.iter().filter(|name| unwanted(name)) {
         let path = dir.join(name);
         fs::remove_file(&path).map_err(Error::io("remove", &path))?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -88,7 +89,7 @@ fn check_reads(rows: &Rowspace, model: &Model) {
     }
 }
 
-fn check_against_model(state: Box<dyn StateStore>, groups: &[Vec<(u8, Option<u8>)>]) {
+fn check_against_model(state: Arc<dyn StateStore>, groups: &[Vec<(u8, Option<u8>)>]) {
     let rows = Rowspace::new(state, audit, Applied::empty(Mark::empty(ID)));
     let mut model = Model::new();
     for (i, changes) in groups.iter().enumerate() {
@@ -110,7 +111,7 @@ proptest! {
 
     #[test]
     fn memory_behaves_like_a_map(groups in any_groups()) {
-        check_against_model(Box::<MemoryState>::default(), &groups);
+        check_against_model(Arc::<MemoryState>::default(), &groups);
     }
 }
 
@@ -120,7 +121,7 @@ proptest! {
     #[test]
     fn sled_behaves_like_a_map(groups in any_groups()) {
         let dir = Scratch::new();
-        check_against_model(Box::new(opened(&dir)), &groups);
+        check_against_model(Arc::new(opened(&dir)), &groups);
     }
 
     #[test]
