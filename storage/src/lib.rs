@@ -13,12 +13,14 @@
 //! `state/` ([`state`]); those modules state what is on disk. All numbers are little-endian but for keys, whose bytes
 //! are their order. All checksums are CRC-32 (ISO-HDLC).
 
+mod backup;
 mod bytes;
 mod checkpoint;
 mod committer;
 mod dirty;
 mod disk;
 
+mod doctor;
 mod error;
 mod identity;
 mod journal;
@@ -33,8 +35,10 @@ mod snapshot;
 mod state;
 mod store;
 
+pub use backup::BackedUp;
 pub use committer::{Change, Codec, Committer, CommitterOptions, Group, Urgency};
 pub use disk::Rewrites;
+pub use doctor::{Diagnosis, Finding, Severity, doctor};
 pub use error::{Error, Result};
 pub use identity::FORMAT_VERSION;
 pub use journal::JournalOptions;

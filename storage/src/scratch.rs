@@ -1,5 +1,6 @@
 //! Directories of tests.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -62,4 +63,18 @@ impl Choices {
         self.0 ^= self.0 << 17;
         (self.0 % n as u64) as usize
     }
+}
+
+/// All files below a directory with their bytes.
+pub(crate) fn bytes_of_all(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).expect("list") {
+        let path = entry.expect("entry").path();
+        if path.is_dir() {
+            found.extend(bytes_of_all(&path));
+        } else {
+            found.insert(path.clone(), fs::read(&path).expect("read"));
+        }
+    }
+    found
 }

@@ -218,6 +218,38 @@ pub(crate) fn read_groups(
     }
 }
 
+/// What one segment holds, whatever was needed of it.
+pub(crate) struct Walked {
+    /// Frames that are whole.
+    pub(crate) intact: u64,
+    /// The first place that isn't a whole frame, with a frame somewhere behind it.
+    pub(crate) broken: Option<u64>,
+}
+
+/// Looks at every frame of a segment.
+pub(crate) fn walk(segment: &Segment, bytes: &[u8]) -> Walked {
+    let mut walked = Walked { intact: 0, broken: None };
+    let (mut at, mut bad) = (BLOCK, None);
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let head = Head::read(segment, at, rest);
+        if head.is_some() {
+            walked.broken = walked.broken.or(bad);
+        }
+        match head.filter(|head| head.body(segment, rest).is_some()) {
+            Some(head) => {
+                walked.intact += 1;
+                at += crate::disk::blocks(head.len as usize);
+            }
+            None => {
+                bad = bad.or(Some(at as u64));
+                at += BLOCK;
+            }
+        }
+    }
+    walked
+}
+
 /// Whether to read on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {

@@ -4,7 +4,7 @@
 //! group behind that mark, every row opens, and rows and audit sum to what the mark says. A checkpoint that was begun
 //! is first applied again from the journal: only then the sums can agree.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +62,8 @@ pub(crate) fn find(
     rebuilt(layout, id, segments, options, (reason, first_error))
 }
 
-type Usable = (SledState, Applied, Survey);
+/// Why a state store isn't used, with the journal's error where that is the reason.
+type Unused = (Unusable, Option<Error>);
 
 /// The sled that is there, or why it isn't used.
 fn usable_sled(
@@ -70,28 +71,46 @@ fn usable_sled(
     id: DirectoryId,
     segments: &[Segment],
     options: &StoreOptions,
-) -> Result<std::result::Result<Usable, (Unusable, Option<Error>)>> {
-    let unusable = |reason: &str| Ok(Err((Unusable(reason.to_owned()), None)));
-    if !sled::is_there(&layout.state())? {
-        return unusable("it isn't there");
+) -> Result<std::result::Result<(SledState, Applied, Survey), Unused>> {
+    let journal = layout.journal();
+    let (state, marks, survey) = match examine_sled(&layout.state(), &journal, id, segments, options)? {
+        Ok(examined) => examined,
+        Err(unused) => return Ok(Err(unused)),
+    };
+    mend_tail(&journal, segments, &survey)?;
+    let applied = counted_as_marked(&state, &journal, segments, marks, options);
+    Ok(applied.map(|applied| (state, applied, survey)).map_err(|reason| (reason, None)))
+}
+
+/// Whether a sled belongs to a journal; its rows aren't counted yet.
+pub(crate) fn examine_sled(
+    dir: &Path,
+    journal: &Path,
+    id: DirectoryId,
+    segments: &[Segment],
+    options: &StoreOptions,
+) -> Result<std::result::Result<(SledState, Marks, Survey), Unused>> {
+    let unused = |reason: &str| Ok(Err((Unusable(reason.to_owned()), None)));
+    if !sled::is_there(dir)? {
+        return unused("it isn't there");
     }
-    let state = match sled::open(&layout.state(), &options.sled)? {
+    let state = match sled::open(dir, &options.sled)? {
         Ok(state) => state,
         Err(reason) => return Ok(Err((reason, None))),
     };
     state.check_shim()?;
     let marks = match state.marks() {
         Ok(Some(marks)) => marks,
-        Ok(None) => return unusable("it was never finished"),
+        Ok(None) => return unused("it was never finished"),
         Err(reason) => return Ok(Err((reason, None))),
     };
     if marks.applied.id != id {
-        return unusable("it belongs to another directory");
+        return unused("it belongs to another directory");
     }
     if state.side_files()? > 0 {
-        return unusable("it has side files, which are never synced");
+        return unused("it has side files, which are never synced");
     }
-    let survey = match scan(&layout.journal(), segments, marks.applied.group, &mut |_| Ok(())) {
+    let survey = match scan(journal, segments, marks.applied.group, &mut |_| Ok(())) {
         Ok(survey) => survey,
         Err(error) => {
             let reason = format!("it is as of group {}, and then {error}", marks.applied.group);
@@ -99,14 +118,12 @@ fn usable_sled(
         }
     };
     let newest = marks.begun.as_ref().unwrap_or(&marks.applied).group;
-    survey.reaches(&layout.journal(), newest, "the state store")?;
-    mend_tail(&layout.journal(), segments, &survey)?;
-    let applied = counted_as_marked(&state, &layout.journal(), segments, marks, options);
-    Ok(applied.map(|applied| (state, applied, survey)).map_err(|reason| (reason, None)))
+    survey.reaches(journal, newest, "the state store")?;
+    Ok(Ok((state, marks, survey)))
 }
 
 /// Ends a checkpoint that was begun, and counts.
-fn counted_as_marked(
+pub(crate) fn counted_as_marked(
     state: &SledState,
     journal: &Path,
     segments: &[Segment],
@@ -156,7 +173,39 @@ fn count(
     }
 }
 
-/// A state from a snapshot, or an empty one.
+/// Groups that a state can be rebuilt from, the best first: snapshots, and the journal's beginning.
+pub(crate) fn candidates(layout: &Layout) -> Result<Vec<u64>> {
+    let mut groups = snapshot::list(&layout.snapshots())?;
+    groups.insert(0, 0);
+    groups.reverse();
+    Ok(groups)
+}
+
+/// The journal from a candidate on.
+fn scan_candidate(layout: &Layout, segments: &[Segment], group: u64) -> Result<Survey> {
+    let survey = scan(&layout.journal(), segments, group, &mut |_| Ok(()))?;
+    let newest = candidates(layout)?[0];
+    survey.reaches(&layout.journal(), newest, "a snapshot")?;
+    Ok(survey)
+}
+
+/// A state rebuilt in `dir` from a candidate, and the journal behind it.
+pub(crate) fn try_candidate(
+    layout: &Layout,
+    dir: &Path,
+    id: DirectoryId,
+    (segments, group): (&[Segment], u64),
+    options: &StoreOptions,
+) -> Result<(SledState, Applied, Survey)> {
+    let survey = scan_candidate(layout, segments, group)?;
+    sled::remove(dir)?;
+    let state = open_own(dir, options)?;
+    state.check_shim()?;
+    let applied = fill(&state, layout, id, group, options.audit)?;
+    Ok((state, applied, survey))
+}
+
+/// A state from a snapshot, or from the journal's beginning.
 fn rebuilt(
     layout: &Layout,
     id: DirectoryId,
@@ -164,54 +213,45 @@ fn rebuilt(
     options: &StoreOptions,
     (reason, mut first_error): (String, Option<Error>),
 ) -> Result<Based> {
-    let mut bases = snapshot::list(&layout.snapshots())?;
-    let newest = bases.last().copied().unwrap_or(0);
-    bases.insert(0, 0);
-    for base in bases.into_iter().rev() {
-        let survey = match scan(&layout.journal(), segments, base, &mut |_| Ok(())) {
-            Ok(survey) => survey,
-            Err(error @ Error::Damaged { .. }) => {
-                first_error.get_or_insert(error);
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        survey.reaches(&layout.journal(), newest, "a snapshot")?;
-        mend_tail(&layout.journal(), segments, &survey)?;
-        match build(layout, id, base, options) {
-            Ok((state, applied)) => {
-                let moved_to = settle(layout, options)?;
-                let origin = Origin::Rebuilt { reason, from_group: base, moved_to };
-                let state = reopened(state, layout, options)?;
+    for group in candidates(layout)? {
+        match rebuilt_from(layout, id, (segments, group), options) {
+            Ok((state, applied, survey, moved_to)) => {
+                let origin = Origin::Rebuilt { reason, from_group: group, moved_to };
                 return Ok(Based { state, applied, survey, origin });
             }
             Err(error @ Error::Damaged { .. }) => drop(first_error.get_or_insert(error)),
             Err(error) => return Err(error),
         }
     }
-    Err(first_error.expect("every base was tried"))
+    Err(first_error.expect("every candidate was tried"))
 }
 
-/// A state that is whole, in its own directory, and not yet in its place.
-enum Built {
-    Memory(Arc<MemoryState>),
-    Sled,
-}
+type Rebuilt = (Arc<dyn StateStore>, Applied, Survey, Option<PathBuf>);
 
-fn build(layout: &Layout, id: DirectoryId, base: u64, options: &StoreOptions) -> Result<(Built, Applied)> {
+fn rebuilt_from(
+    layout: &Layout,
+    id: DirectoryId,
+    (segments, group): (&[Segment], u64),
+    options: &StoreOptions,
+) -> Result<Rebuilt> {
+    let journal = layout.journal();
     match options.state {
         StateKind::Memory => {
+            let survey = scan_candidate(layout, segments, group)?;
+            mend_tail(&journal, segments, &survey)?;
             let state = Arc::new(MemoryState::default());
-            let applied = fill(&*state, layout, id, base, options.audit)?;
-            Ok((Built::Memory(state), applied))
+            let applied = fill(&*state, layout, id, group, options.audit)?;
+            Ok((state, applied, survey, None))
         }
         StateKind::Sled => {
-            let dir = layout.rebuilding();
-            sled::remove(&dir)?;
-            let state = open_own(&dir, options)?;
-            state.check_shim()?;
-            let applied = fill(&state, layout, id, base, options.audit)?;
-            Ok((Built::Sled, applied))
+            let built = try_candidate(layout, &layout.rebuilding(), id, (segments, group), options)?;
+            let (state, applied, survey) = built;
+            // It is renamed only when it is closed.
+            drop(state);
+            mend_tail(&journal, segments, &survey)?;
+            let moved_to = settle(layout)?;
+            let state: Arc<dyn StateStore> = Arc::new(open_own(&layout.state(), options)?);
+            Ok((state, applied, survey, moved_to))
         }
     }
 }
@@ -256,24 +296,13 @@ fn fill(
 }
 
 /// Moves the old state aside and the new one into its place.
-fn settle(layout: &Layout, options: &StoreOptions) -> Result<Option<std::path::PathBuf>> {
-    if options.state == StateKind::Memory {
-        return Ok(None);
-    }
+fn settle(layout: &Layout) -> Result<Option<PathBuf>> {
     let there = sled::is_there(&layout.state())?;
     let moved_to = there.then(|| sled::move_aside(&layout.state())).transpose()?;
-    if !there {
-        sled::remove(&layout.state())?;
-    }
+    // An empty directory isn't worth keeping.
+    sled::remove(&layout.state())?;
     let from = layout.rebuilding();
     std::fs::rename(&from, layout.state()).map_err(Error::io("rename", &from))?;
     disk::sync_dir(&layout.dir)?;
     Ok(moved_to)
-}
-
-fn reopened(built: Built, layout: &Layout, options: &StoreOptions) -> Result<Arc<dyn StateStore>> {
-    match built {
-        Built::Memory(state) => Ok(state),
-        Built::Sled => Ok(Arc::new(open_own(&layout.state(), options)?)),
-    }
 }

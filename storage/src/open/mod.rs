@@ -15,7 +15,7 @@ pub(crate) mod base;
 #[cfg(test)]
 mod rot_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -172,7 +172,7 @@ fn prepare(
 }
 
 /// Makes the journal's groups dirty rows again; checkpoints on the way, where they are many.
-fn replay(
+pub(crate) fn replay(
     dir: &Path,
     segments: &[Segment],
     (base, to): (u64, u64),

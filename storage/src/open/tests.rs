@@ -10,10 +10,10 @@ use crate::journal::writer::Steps;
 use crate::scratch::{Choices, Scratch};
 use crate::state::StateKind;
 
-pub(super) type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Nothing happens by itself.
-pub(super) fn options(state: StateKind) -> StoreOptions {
+pub(crate) fn options(state: StateKind) -> StoreOptions {
     StoreOptions {
         state,
         journal: JournalOptions { segment_bytes: 64 << 10, ..JournalOptions::default() },
@@ -26,12 +26,12 @@ pub(super) fn options(state: StateKind) -> StoreOptions {
     }
 }
 
-pub(super) fn opened(dir: &Path, state: StateKind) -> (Store, Opened) {
+pub(crate) fn opened(dir: &Path, state: StateKind) -> (Store, Opened) {
     Store::open(dir, options(state)).expect("opens")
 }
 
 /// Commits a step with a few random rows, some of them payloads.
-pub(super) fn step(store: &Store, model: &mut Model, choices: &mut Choices) {
+pub(crate) fn step(store: &Store, model: &mut Model, choices: &mut Choices) {
     let mut rows = Rows::default();
     for _ in 0..1 + choices.below(4) {
         let key = vec![1 + choices.below(3) as u8, choices.below(40) as u8];
@@ -58,7 +58,7 @@ pub(super) fn step(store: &Store, model: &mut Model, choices: &mut Choices) {
     assert_eq!(store.durable_lsn(), lsn);
 }
 
-pub(super) fn rows_of(store: &Store) -> Model {
+pub(crate) fn rows_of(store: &Store) -> Model {
     let mut rows = Model::new();
     let visited = store.for_each(&[], None, |key, stored| {
         let bytes = match stored {
@@ -135,7 +135,7 @@ fn a_life_of_ends_with_the_state_in_sled() {
 }
 
 /// A store with some history: snapshots, a trimmed journal, dirty rows.
-pub(super) fn with_history(state: StateKind) -> (Scratch, Model) {
+pub(crate) fn with_history(state: StateKind) -> (Scratch, Model) {
     let (dir, mut model, mut choices) = (Scratch::new(), Model::new(), Choices(77));
     let (store, _) = opened(dir.path(), state);
     for round in 0..4 {
@@ -192,7 +192,7 @@ fn rows_that_the_state_lost_are_noticed() {
     let path = dir.path().join("state");
     let state = sled::open(&path, &Default::default()).expect("io").expect("usable");
     let rows = crate::state::StateStore::range(&state, &[], None, 5).expect("reads");
-    let gone = vec![(rows[2].0.clone(), None)];
+    let gone = [(rows[2].0.clone(), None)];
     crate::state::StateStore::apply(&state, &mut gone.iter().map(|(k, s)| (k, s))).expect("applies");
     drop(state);
     let (store, found) = opened(dir.path(), StateKind::Sled);
