@@ -78,7 +78,7 @@ impl Shared {
         let base = snapshot_group.min(applied.mark.group);
         let ended = self.journal.up_to(base);
         let unneeded = |segment: &Segment| {
-            ended.iter().any(|(old, _)| old.number == segment.number)
+            ended.iter().any(|old| old.number == segment.number)
                 && !applied.live.contains_key(&segment.number)
         };
         let mut segments = self.journal.segments();

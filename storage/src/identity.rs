@@ -129,7 +129,7 @@ mod tests {
         let bytes = render(1, id);
         assert_eq!(
             String::from_utf8_lossy(&bytes),
-            "switchbox storage\nversion 1\nid a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7\ncrc e7655c10\n"
+            "switchbox storage\nversion 1\nid a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7\ncrc 7f4d61cc\n"
         );
         assert_eq!(parse(path, &bytes).expect("ours"), id);
         for at in 0..bytes.len() {

@@ -196,7 +196,7 @@ impl Shared {
         // In this order: what was live later than the trim group isn't in these segments.
         let trim_group = disk::or_die("the snapshots can't be listed", self.trim_group());
         let live = self.rows.applied().live;
-        for (segment, _) in self.journal.up_to(trim_group) {
+        for segment in self.journal.up_to(trim_group) {
             if !live.contains_key(&segment.number) {
                 disk::or_die("an old segment can't be removed", self.journal.remove(segment.number));
                 self.counters.segments_removed.fetch_add(1, Ordering::Relaxed);

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::journal::rows::Rows;
-use crate::journal::scan::{self, Next};
+use crate::journal::scan;
 use crate::journal::segment::Segment;
 use crate::row::{Key, PayloadRef, Stored};
 use crate::store::Shared;
@@ -31,28 +31,25 @@ impl Shared {
             live.get(&segment.number).is_some_and(|live| live.saturating_mul(2) < segment.bytes)
         };
         let old = self.journal.up_to(self.trim_group()?);
-        match old
-            .into_iter()
-            .find(|(segment, _)| mostly_dead(segment) && !self.unmovable().contains(&segment.number))
-        {
-            Some((segment, last)) => self.empty(&segment, last).inspect_err(|error| {
-                if matches!(error, Error::Damaged { .. }) {
-                    self.unmovable().insert(segment.number);
-                }
-            }),
+        let wanted = |segment: &Segment| mostly_dead(segment) && !self.emptied().contains(&segment.number);
+        match old.into_iter().find(wanted) {
+            Some(segment) => {
+                // Once is enough: no new row can refer to it.
+                self.emptied().insert(segment.number);
+                self.empty(&segment)
+            }
             None => Ok(()),
         }
     }
 
-    /// Segments that can't be read whole: they stay, and aren't tried again.
-    fn unmovable(&self) -> MutexGuard<'_, BTreeSet<u32>> {
-        self.counters.unmovable.lock().unwrap_or_else(PoisonError::into_inner)
+    fn emptied(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.counters.emptied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn empty(&self, segment: &Segment, last: u64) -> Result<()> {
+    fn empty(&self, segment: &Segment) -> Result<()> {
         let mut batch: Vec<(Survivor, Vec<u8>)> = Vec::new();
         let mut bytes = 0;
-        for survivor in self.survivors(segment, last)? {
+        for survivor in self.survivors(segment)? {
             let payload = self.journal.payload(survivor.at)?;
             bytes += payload.len();
             batch.push((survivor, payload));
@@ -65,11 +62,9 @@ impl Shared {
     }
 
     /// What rows refer to in a segment.
-    fn survivors(&self, segment: &Segment, last: u64) -> Result<Vec<Survivor>> {
-        let first = segment.first_group.expect("a segment with groups");
+    fn survivors(&self, segment: &Segment) -> Result<Vec<Survivor>> {
         let mut survivors = Vec::new();
-        let only = std::slice::from_ref(segment);
-        scan::read_groups(&self.journal.dir, only, (first - 1, last), &mut |frame| {
+        scan::read_segment(&self.journal.dir, segment, &mut |frame| {
             for (key, stored) in frame.changes()? {
                 if let Some(Stored::Payload(at)) = stored
                     && self.rows.read(&key)? == Some(Stored::Payload(at))
@@ -77,7 +72,7 @@ impl Shared {
                     survivors.push(Survivor { key, at });
                 }
             }
-            Ok(Next::Go)
+            Ok(())
         })?;
         Ok(survivors)
     }

@@ -117,8 +117,8 @@ pub(crate) struct Counters {
     pub(crate) unsnapped_bytes: AtomicU64,
     /// What went wrong with a snapshot, as text; empty while all is well.
     pub(crate) trouble: Mutex<String>,
-    /// Segments whose payloads can't be moved, because a part of them is damaged.
-    pub(crate) unmovable: Mutex<BTreeSet<u32>>,
+    /// Segments whose payloads were moved, or couldn't be, because a part of them is damaged.
+    pub(crate) emptied: Mutex<BTreeSet<u32>>,
 }
 
 /// A handle to the store; clones share it. When the last one goes, what is dirty is checkpointed.

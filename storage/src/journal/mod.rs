@@ -85,14 +85,12 @@ impl Journal {
         read_payload(&self.dir, at)
     }
 
-    /// Segments whose groups all lie at or below `group`, with the last of those groups. Never the one being
-    /// written.
-    pub(crate) fn up_to(&self, group: u64) -> Vec<(Segment, u64)> {
+    /// Segments whose groups all lie at or below `group`. Never the one being written.
+    pub(crate) fn up_to(&self, group: u64) -> Vec<Segment> {
         let segments = self.lock();
-        let next = segments.iter().skip(1).map(|next| next.first_group);
-        let ended = segments.iter().zip(next);
-        let last = ended.filter_map(|(segment, next)| next.map(|next| (segment.clone(), next - 1)));
-        last.filter(|(_, last)| *last <= group).collect()
+        let ended =
+            segments.windows(2).filter(|pair| pair[1].first_group.is_some_and(|next| next <= group + 1));
+        ended.map(|pair| pair[0].clone()).collect()
     }
 
     /// Removes a segment.

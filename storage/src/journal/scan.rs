@@ -184,7 +184,8 @@ pub(crate) fn read_groups(
     visit: &mut dyn FnMut(Frame<'_>) -> Result<Next>,
 ) -> Result<()> {
     let mut seen = from;
-    for segment in &segments[start_of(segments, from)..] {
+    // Segments that end with `from` or before may be removed at any time.
+    for segment in &segments[start_of(segments, from + 1)..] {
         if seen == to {
             break;
         }
@@ -216,6 +217,32 @@ pub(crate) fn read_groups(
         }
         _ => Ok(()),
     }
+}
+
+/// Reads all groups of one segment.
+///
+/// # Errors
+/// When one is damaged, or `visit` fails.
+pub(crate) fn read_segment(
+    dir: &Path,
+    segment: &Segment,
+    visit: &mut dyn FnMut(Frame<'_>) -> Result<()>,
+) -> Result<()> {
+    let path = path_of(dir, segment.number);
+    let bytes = segment.load(dir)?;
+    let mut at = BLOCK;
+    while at < bytes.len() {
+        let Some(head) = Head::read(segment, at, &bytes[at..]) else {
+            at += BLOCK;
+            continue;
+        };
+        let damaged =
+            || Error::damaged(&path, at as u64, format!("group {} isn't what was written", head.group));
+        let body = head.body(segment, &bytes[at..]).ok_or_else(damaged)?;
+        visit(Frame { head, body, path: &path })?;
+        at += crate::disk::blocks(head.len as usize);
+    }
+    Ok(())
 }
 
 /// What one segment holds, whatever was needed of it.

@@ -266,8 +266,8 @@ fn old_segments_are_told_by_their_last_group() {
     let last_of_first = segments[1].first_group.expect("groups") - 1;
     assert_eq!(started.journal.up_to(last_of_first - 1), []);
     let old = started.journal.up_to(last_of_first);
-    assert_eq!(old, [(segments[0].clone(), last_of_first)]);
-    assert_eq!(started.journal.up_to(u64::MAX).len(), segments.len() - 1, "never the one being written");
+    assert_eq!(old, segments[..1]);
+    assert_eq!(started.journal.up_to(1000).len(), segments.len() - 1, "never the one being written");
     started.journal.remove(segments[0].number).expect("removed");
     assert_eq!(started.journal.segments(), segments[1..]);
     let at = crate::row::PayloadRef { segment: segments[0].number, offset: 4096, len: 1, crc: 0 };

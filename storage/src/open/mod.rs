@@ -13,6 +13,8 @@
 pub(crate) mod base;
 
 #[cfg(test)]
+mod power_tests;
+#[cfg(test)]
 mod rot_tests;
 #[cfg(test)]
 pub(crate) mod tests;
