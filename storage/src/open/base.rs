@@ -1,0 +1,308 @@
+//! Which state a start goes on from.
+//!
+//! sled is used only if it opens, carries this directory's id and a mark that was finished, the journal has every
+//! group behind that mark, every row opens, and rows and audit sum to what the mark says. A checkpoint that was begun
+//! is first applied again from the journal: only then the sums can agree.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::checkpoint::{Applied, apply};
+use crate::dirty::Layer;
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::identity::Layout;
+use crate::journal::open::mend_tail;
+use crate::journal::scan::{Survey, scan};
+use crate::journal::segment::{DirectoryId, Segment};
+use crate::journal::writer::Durable;
+use crate::open::Origin;
+use crate::row::{Key, Stored};
+use crate::snapshot;
+use crate::snapshot::file::SnapshotReader;
+use crate::snapshot::merge::{MergeBytes, changes_since};
+use crate::state::guard;
+use crate::state::mark::{Audit, Mark};
+use crate::state::memory::MemoryState;
+use crate::state::sled::{self, SledState, Unusable};
+use crate::state::{Marks, StateKind, StateStore};
+use crate::store::StoreOptions;
+
+/// A state that belongs here, what it holds, and the journal behind it, with its tail mended.
+pub(crate) struct Based {
+    pub(crate) state: Arc<dyn StateStore>,
+    pub(crate) applied: Applied,
+    pub(crate) survey: Survey,
+    pub(crate) origin: Origin,
+}
+
+/// Rows that are read together when all are counted.
+const COUNT_ROWS: usize = 4096;
+
+pub(crate) fn find(
+    layout: &Layout,
+    id: DirectoryId,
+    segments: &[Segment],
+    options: &StoreOptions,
+) -> Result<Based> {
+    let mut first_error = None;
+    let reason = match options.state {
+        StateKind::Memory => "it is kept in memory".into(),
+        StateKind::Sled => match usable_sled(layout, id, segments, options)? {
+            Ok((state, applied, survey)) => {
+                return Ok(Based { state: Arc::new(state), applied, survey, origin: Origin::State });
+            }
+            Err((Unusable(reason), error)) => {
+                first_error = error;
+                reason
+            }
+        },
+    };
+    rebuilt(layout, id, segments, options, (reason, first_error))
+}
+
+/// Why a state store isn't used, with the journal's error where that is the reason.
+type Unused = (Unusable, Option<Error>);
+
+/// The sled that is there, or why it isn't used.
+fn usable_sled(
+    layout: &Layout,
+    id: DirectoryId,
+    segments: &[Segment],
+    options: &StoreOptions,
+) -> Result<std::result::Result<(SledState, Applied, Survey), Unused>> {
+    let journal = layout.journal();
+    let (state, marks, survey) = match examine_sled(&layout.state(), &journal, id, segments, options)? {
+        Ok(examined) => examined,
+        Err(unused) => return Ok(Err(unused)),
+    };
+    mend_tail(&journal, segments, &survey)?;
+    let applied = counted_as_marked(&state, &journal, segments, marks, options);
+    Ok(applied.map(|applied| (state, applied, survey)).map_err(|reason| (reason, None)))
+}
+
+/// Whether a sled belongs to a journal; its rows aren't counted yet.
+pub(crate) fn examine_sled(
+    dir: &Path,
+    journal: &Path,
+    id: DirectoryId,
+    segments: &[Segment],
+    options: &StoreOptions,
+) -> Result<std::result::Result<(SledState, Marks, Survey), Unused>> {
+    let unused = |reason: &str| Ok(Err((Unusable(reason.to_owned()), None)));
+    if !sled::is_there(dir)? {
+        return unused("it isn't there");
+    }
+    let state = match sled::open(dir, &options.sled)? {
+        Ok(state) => state,
+        Err(reason) => return Ok(Err((reason, None))),
+    };
+    state.check_shim()?;
+    let marks = match state.marks() {
+        Ok(Some(marks)) => marks,
+        Ok(None) => return unused("it was never finished"),
+        Err(reason) => return Ok(Err((reason, None))),
+    };
+    if marks.applied.id != id {
+        return unused("it belongs to another directory");
+    }
+    if state.side_files()? > 0 {
+        return unused("it has side files, which are never synced");
+    }
+    let survey = match scan(journal, segments, marks.applied.group, &mut |_| Ok(())) {
+        Ok(survey) => survey,
+        Err(error) => {
+            let reason = format!("it is as of group {}, and then {error}", marks.applied.group);
+            return Ok(Err((Unusable(reason), Some(error))));
+        }
+    };
+    let newest = marks.begun.as_ref().unwrap_or(&marks.applied).group;
+    survey.reaches(journal, newest, "the state store")?;
+    Ok(Ok((state, marks, survey)))
+}
+
+/// Ends a checkpoint that was begun, and counts.
+pub(crate) fn counted_as_marked(
+    state: &SledState,
+    journal: &Path,
+    segments: &[Segment],
+    marks: Marks,
+    options: &StoreOptions,
+) -> std::result::Result<Applied, Unusable> {
+    let unreadable = |error: Error| Unusable(error.to_string());
+    let mut expected = marks.applied;
+    if let Some(begun) = marks.begun {
+        let groups = (expected.group, begun.group);
+        let (layer, _) =
+            changes_since(journal, segments, groups, MergeBytes(usize::MAX)).map_err(unreadable)?;
+        let again = (state.clone(), begun.clone());
+        let applied = guard::call(options.sled.patience, move || {
+            let (state, begun) = again;
+            state.apply(&mut layer.iter()).and_then(|()| state.finish(&begun))
+        })?;
+        applied.map_err(unreadable)?;
+        expected = begun;
+    }
+    let applied = count(state, &expected, options.audit, options.sled.patience)?;
+    if applied.mark.totals != expected.totals {
+        let (found, wanted) = (&applied.mark.totals, &expected.totals);
+        return Err(Unusable(format!("its rows sum to {found:?}, its mark says {wanted:?}")));
+    }
+    Ok(applied)
+}
+
+/// Reads every row.
+fn count(
+    state: &SledState,
+    mark: &Mark,
+    audit: Audit,
+    patience: Duration,
+) -> std::result::Result<Applied, Unusable> {
+    let mut applied = Applied::empty(Mark { totals: Default::default(), ..mark.clone() });
+    let mut from: Key = Box::default();
+    loop {
+        let piece = (state.clone(), from.clone());
+        let rows = guard::call(patience, move || piece.0.range(&piece.1, None, COUNT_ROWS))?;
+        let rows = rows.map_err(|error| Unusable(error.to_string()))?;
+        rows.iter().for_each(|(key, stored)| applied.add(audit, key, stored));
+        match rows.last() {
+            Some((last, _)) if rows.len() == COUNT_ROWS => from = last.iter().copied().chain([0]).collect(),
+            _ => return Ok(applied),
+        }
+    }
+}
+
+/// Groups that a state can be rebuilt from, the best first: snapshots, and the journal's beginning.
+pub(crate) fn candidates(layout: &Layout) -> Result<Vec<u64>> {
+    let mut groups = snapshot::list(&layout.snapshots())?;
+    groups.insert(0, 0);
+    groups.reverse();
+    Ok(groups)
+}
+
+/// The journal from a candidate on.
+fn scan_candidate(layout: &Layout, segments: &[Segment], group: u64) -> Result<Survey> {
+    let survey = scan(&layout.journal(), segments, group, &mut |_| Ok(()))?;
+    let newest = candidates(layout)?[0];
+    survey.reaches(&layout.journal(), newest, "a snapshot")?;
+    Ok(survey)
+}
+
+/// A state rebuilt in `dir` from a candidate, and the journal behind it.
+pub(crate) fn try_candidate(
+    layout: &Layout,
+    dir: &Path,
+    id: DirectoryId,
+    (segments, group): (&[Segment], u64),
+    options: &StoreOptions,
+) -> Result<(SledState, Applied, Survey)> {
+    let survey = scan_candidate(layout, segments, group)?;
+    sled::remove(dir)?;
+    let state = open_own(dir, options)?;
+    state.check_shim()?;
+    let applied = fill(&state, layout, id, group, options.audit)?;
+    Ok((state, applied, survey))
+}
+
+/// A state from a snapshot, or from the journal's beginning.
+fn rebuilt(
+    layout: &Layout,
+    id: DirectoryId,
+    segments: &[Segment],
+    options: &StoreOptions,
+    (reason, mut first_error): (String, Option<Error>),
+) -> Result<Based> {
+    for group in candidates(layout)? {
+        match rebuilt_from(layout, id, (segments, group), options) {
+            Ok((state, applied, survey, moved_to)) => {
+                let origin = Origin::Rebuilt { reason, from_group: group, moved_to };
+                return Ok(Based { state, applied, survey, origin });
+            }
+            Err(error @ Error::Damaged { .. }) => drop(first_error.get_or_insert(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(first_error.expect("every candidate was tried"))
+}
+
+type Rebuilt = (Arc<dyn StateStore>, Applied, Survey, Option<PathBuf>);
+
+fn rebuilt_from(
+    layout: &Layout,
+    id: DirectoryId,
+    (segments, group): (&[Segment], u64),
+    options: &StoreOptions,
+) -> Result<Rebuilt> {
+    let journal = layout.journal();
+    match options.state {
+        StateKind::Memory => {
+            let survey = scan_candidate(layout, segments, group)?;
+            mend_tail(&journal, segments, &survey)?;
+            let state = Arc::new(MemoryState::default());
+            let applied = fill(&*state, layout, id, group, options.audit)?;
+            Ok((state, applied, survey, None))
+        }
+        StateKind::Sled => {
+            let built = try_candidate(layout, &layout.rebuilding(), id, (segments, group), options)?;
+            let (state, applied, survey) = built;
+            // It is renamed only when it is closed.
+            drop(state);
+            mend_tail(&journal, segments, &survey)?;
+            let moved_to = settle(layout)?;
+            let state: Arc<dyn StateStore> = Arc::new(open_own(&layout.state(), options)?);
+            Ok((state, applied, survey, moved_to))
+        }
+    }
+}
+
+/// Opens a sled that was made in this very start.
+fn open_own(dir: &Path, options: &StoreOptions) -> Result<SledState> {
+    let refused = |Unusable(problem)| Error::Io {
+        action: "open",
+        path: dir.to_owned(),
+        source: std::io::Error::other(problem),
+    };
+    sled::open(dir, &options.sled)?.map_err(refused)
+}
+
+/// Puts a snapshot's rows into an empty state.
+fn fill(
+    state: &dyn StateStore,
+    layout: &Layout,
+    id: DirectoryId,
+    base: u64,
+    audit: Audit,
+) -> Result<Applied> {
+    let mut applied = Applied::empty(Mark::empty(id));
+    if base > 0 {
+        let mut reader = SnapshotReader::open(&layout.snapshots(), id, base, audit)?;
+        while let Some(rows) = reader.next_block()? {
+            rows.iter().for_each(|(key, stored)| applied.add(audit, key, stored));
+            let rows: Vec<(Key, Option<Stored>)> = rows.into_iter().map(|(k, s)| (k, Some(s))).collect();
+            state.apply(&mut rows.iter().map(|(key, stored)| (key, stored)))?;
+        }
+        let Mark { group, lsn, epoch, .. } = reader.mark.expect("it ended well");
+        applied.at(Durable { group, lsn, epoch, written_at: 0 });
+    }
+    // Through `apply`, so that a state is finished in one way only.
+    let upto = Durable {
+        group: applied.mark.group,
+        lsn: applied.mark.lsn,
+        epoch: applied.mark.epoch,
+        written_at: 0,
+    };
+    apply(state, audit, applied, &Layer::new(), upto)
+}
+
+/// Moves the old state aside and the new one into its place.
+fn settle(layout: &Layout) -> Result<Option<PathBuf>> {
+    let there = sled::is_there(&layout.state())?;
+    let moved_to = there.then(|| sled::move_aside(&layout.state())).transpose()?;
+    // An empty directory isn't worth keeping.
+    sled::remove(&layout.state())?;
+    let from = layout.rebuilding();
+    std::fs::rename(&from, layout.state()).map_err(Error::io("rename", &from))?;
+    disk::sync_dir(&layout.dir)?;
+    Ok(moved_to)
+}
