@@ -6,17 +6,19 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use switchbox_storage::{Change, Committer, Group, MemoryStore, Urgency};
+use switchbox_storage::{Change, Committer, Group, MemoryStore, Store, Urgency};
 
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
-use crate::coordinator::effect::{Assignment, AttachOutput, Effect, Lookup, OpenOutput, Reply, When};
+use crate::coordinator::effect::{Assignment, AttachOutput, Effect, Lookup, OpenOutput, Reply, Row, When};
 use crate::coordinator::event::{Declined, Event, Progress, Revoked};
+use crate::coordinator::job::{AttemptOutcome, JobState};
 use crate::door::{ClientMail, ClientMessage, Opened};
 use crate::ids::{ClientId, NodeId, ReservationId};
 use crate::node::{NodeMail, SlotRoom};
 use crate::outbox::{Commits, Outbox};
 use crate::output::Output;
+use crate::persist::RowCodec;
 use crate::queue::{Machine, Permit};
 use crate::rows::{RowKey, RowValue, changes_of};
 use crate::time::Time;
@@ -107,9 +109,38 @@ impl Driver {
         Ok(committer)
     }
 
+    /// As [`Driver::committer`], for a store on the disk.
+    ///
+    /// # Errors
+    /// When the thread can't be started.
+    pub fn durable_committer(
+        store: &Store,
+        commits: &Arc<Commits>,
+    ) -> std::io::Result<Committer<RowKey, RowValue>> {
+        let advancing = Arc::clone(commits);
+        commits.advance(store.durable_lsn());
+        let options = Default::default();
+        let on_durable = move |lsn| advancing.advance(lsn);
+        let committer = Committer::start_durable(store.clone(), RowCodec, options, on_durable)?;
+        commits.hurry_by(committer.hurrier());
+        Ok(committer)
+    }
+
+    /// Does what recovery wants done, before anything else is stepped.
+    pub fn begin(&mut self, mut effects: Vec<Effect>) {
+        self.publish(&mut effects);
+        self.step_local();
+    }
+
     /// What can be seen from outside.
     pub fn gauges(&self) -> Arc<DriverGauges> {
         Arc::clone(&self.gauges)
+    }
+
+    fn step_local(&mut self) {
+        while let Some(event) = self.local.pop_front() {
+            self.step_core(event);
+        }
     }
 
     fn step_core(&mut self, event: Event) {
@@ -130,9 +161,13 @@ impl Driver {
     fn publish(&mut self, effects: &mut Vec<Effect>) {
         let mut changes: Vec<Change<RowKey, RowValue>> = Vec::new();
         let mut urgency = Urgency::Lazy;
+        let mut forgotten = Vec::new();
         for effect in effects.drain(..) {
             match effect {
-                Effect::Row(row) => changes_of(row, &mut changes),
+                Effect::Row(row) => {
+                    changes.extend(self.answer_to_keep(&row));
+                    changes_of(row, &mut changes);
+                }
                 Effect::Urgent => urgency = Urgency::Urgent,
                 Effect::ToClient { client, reply, when } => self.mail_client(client, mail_of(reply), when),
                 Effect::Read { client, what, lsn } => {
@@ -146,11 +181,27 @@ impl Driver {
                 Effect::OpenOutput(open) => self.open_output(open),
                 Effect::AttachOutput(attach) => self.attach_output(attach),
                 Effect::CloseOutput(reservation) => self.close_output(reservation),
-                Effect::ForgetOutput(reservation) => drop(self.outputs.remove(&reservation)),
+                // Its job's row may come after this, and the answer is kept with that.
+                Effect::ForgetOutput(reservation) => forgotten.push(reservation),
                 Effect::CheckProgress(reservation) => self.check_progress(reservation),
             }
         }
+        for reservation in forgotten {
+            self.outputs.remove(&reservation);
+        }
         self.commit(changes, urgency);
+    }
+
+    /// The answer of a job that ends with one and outlives its client's connection: somebody may ask for it later.
+    fn answer_to_keep(&self, row: &Row) -> Option<Change<RowKey, RowValue>> {
+        let Row::Job(row) = row else { return None };
+        let outlives = !row.spec.is_tied_to_client() && !row.origin.is_system();
+        if row.state != JobState::Succeeded || !outlives {
+            return None;
+        }
+        let last = row.history.last().filter(|attempt| attempt.outcome == AttemptOutcome::Succeeded)?;
+        let output = self.outputs.get(&last.reservation)?;
+        Some((RowKey::Answer(row.id), Some(RowValue::Answer(output.written().into()))))
     }
 
     fn commit(&mut self, changes: Vec<Change<RowKey, RowValue>>, urgency: Urgency) {
@@ -252,9 +303,7 @@ impl Machine<Envelope> for Driver {
         }
         drop(envelope.permit);
         self.step_core(envelope.event);
-        while let Some(event) = self.local.pop_front() {
-            self.step_core(event);
-        }
+        self.step_local();
     }
 
     fn flush(&mut self) {

@@ -194,6 +194,19 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, "internal_error", message)
     }
 
+    /// The server reads what it has kept.
+    pub(super) fn starting(rows: u64) -> Self {
+        let message =
+            format!("The server is starting: it has read {rows} stored rows so far. Try again shortly.");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "server_is_starting", message)
+            .retry(retry_after_secs(RETRY_AFTER_MIN_S))
+    }
+
+    /// Something that is kept can't be read.
+    pub(super) fn unreadable() -> Self {
+        Self::internal("What is stored of this job can't be read: the server's log says why.")
+    }
+
     /// The server stops soon and takes nothing new.
     pub(super) fn draining() -> Self {
         let message = "The server is draining: it finishes what it has and takes nothing new.";
@@ -209,6 +222,13 @@ impl ApiError {
     /// An id in a path that isn't one.
     pub(super) fn id_malformed(message: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value", message).about("id")
+    }
+
+    /// An idempotency key that can't be one.
+    pub(super) fn key_malformed(bytes_max: usize) -> Self {
+        let message =
+            format!("`Idempotency-Key` must be given once, as 1 to {bytes_max} printable ASCII characters.");
+        Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value", message).about("Idempotency-Key")
     }
 
     /// An operator's command that isn't one.
