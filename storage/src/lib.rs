@@ -45,6 +45,7 @@ pub use journal::JournalOptions;
 pub use journal::open::TornTail;
 pub use journal::rows::Rows;
 pub use memory::MemoryStore;
+pub use open::base::Load;
 pub use open::{Opened, Origin};
 pub use row::{KEY_BYTES_MAX, Key, PayloadRef, Stored, VALUE_BYTES_MAX};
 pub use state::StateKind;

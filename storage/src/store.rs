@@ -200,7 +200,7 @@ impl Store {
         self.shared.rows.range(from, to, limit)
     }
 
-    /// Visits the rows of `from..to` in key order, a few thousand at a time: what recovery loads.
+    /// Visits the rows of `from..to` in key order, a few thousand at a time.
     ///
     /// # Errors
     /// As [`Store::read`], and what `visit` returns.
@@ -208,18 +208,9 @@ impl Store {
         &self,
         from: &[u8],
         to: Option<&[u8]>,
-        mut visit: impl FnMut(Key, Stored) -> std::result::Result<(), E>,
+        visit: impl FnMut(Key, Stored) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        const ROWS: usize = 4096;
-        let mut from: Key = from.into();
-        loop {
-            let rows = self.range(&from, to, ROWS)?;
-            let Some((last, _)) = rows.last().filter(|_| rows.len() == ROWS) else {
-                return rows.into_iter().try_for_each(|(key, stored)| visit(key, stored));
-            };
-            from = last.iter().copied().chain([0]).collect();
-            rows.into_iter().try_for_each(|(key, stored)| visit(key, stored))?;
-        }
+        self.shared.rows.for_each(from, to, visit)
     }
 
     /// The last step that is durable.

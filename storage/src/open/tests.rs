@@ -26,8 +26,16 @@ pub(crate) fn options(state: StateKind) -> StoreOptions {
     }
 }
 
+/// Opens, and sees that what was loaded on the way is what is there.
 pub(crate) fn opened(dir: &Path, state: StateKind) -> (Store, Opened) {
-    Store::open(dir, options(state)).expect("opens")
+    let mut loaded = Vec::new();
+    let (store, found) = Store::open_and_load(dir, options(state), |load| match load {
+        Load::Again => loaded.clear(),
+        Load::Row(key, stored) => loaded.push((key, stored)),
+    })
+    .expect("opens");
+    assert_eq!(loaded, store.range(&[], None, usize::MAX / 2).expect("reads"));
+    (store, found)
 }
 
 /// Commits a step with a few random rows, some of them payloads.
