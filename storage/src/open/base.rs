@@ -58,7 +58,7 @@ pub enum Load {
 pub(crate) type Loader<'a> = &'a mut dyn FnMut(Load);
 
 /// Rows that are read together when all are counted.
-const COUNT_ROWS: usize = 8192;
+const COUNT_ROWS: usize = 4096;
 
 pub(crate) fn find(
     layout: &Layout,
@@ -234,26 +234,33 @@ pub(crate) fn count(
     visit: &mut dyn FnMut(Key, Stored),
 ) -> std::result::Result<Applied, Unusable> {
     let mut applied = Applied::empty(Mark { totals: Default::default(), ..mark.clone() });
-    let mut from: Key = Box::default();
-    loop {
-        let piece = (state.clone(), from);
-        let rows = guard::call(options.sled.patience, move || piece.0.range(&piece.1, None, COUNT_ROWS))?;
-        let rows = rows.map_err(unreadable)?;
-        let last = rows.last().filter(|_| rows.len() == COUNT_ROWS).map(|(key, _)| successor(key));
-        for (key, stored) in rows {
+    let mut failed = None;
+    guard::pieces(options.sled.patience, pieces_of(state.clone()), |piece| match piece {
+        Ok(rows) => rows.into_iter().for_each(|(key, stored)| {
             applied.add(options.audit, &key, &stored);
             visit(key, stored);
-        }
-        match last {
-            Some(next) => from = next,
-            None => break,
-        }
+        }),
+        Err(error) => failed = Some(error),
+    })?;
+    if let Some(error) = failed {
+        return Err(unreadable(error));
     }
     if applied.mark.totals != mark.totals {
         let (found, wanted) = (&applied.mark.totals, &mark.totals);
         return Err(Unusable(format!("its rows sum to {found:?}, its mark says {wanted:?}")));
     }
     Ok(applied)
+}
+
+/// All rows, piece by piece; nothing after an error.
+fn pieces_of(state: SledState) -> impl FnMut() -> Option<Result<Vec<(Key, Stored)>>> {
+    let mut next: Option<Key> = Some(Box::default());
+    move || {
+        let rows = state.range(&next.take()?, None, COUNT_ROWS);
+        let whole = rows.as_ref().ok().filter(|rows| rows.len() == COUNT_ROWS);
+        next = whole.and_then(|rows| rows.last()).map(|(key, _)| successor(key));
+        Some(rows)
+    }
 }
 
 /// Groups that a state can be rebuilt from, the best first: snapshots, and the journal's beginning.
