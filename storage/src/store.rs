@@ -139,6 +139,8 @@ pub(crate) struct Shared {
     writer: Mutex<Writer>,
     /// Held while segments or snapshots are removed, and while they are copied.
     pub(crate) retention: Mutex<()>,
+    /// Held while snapshots are made: two would write the same file.
+    pub(crate) snapping: Mutex<()>,
     _lock: Lock,
 }
 
@@ -295,9 +297,9 @@ impl Shared {
         (journal, writer): (Arc<Journal>, Writer),
         rows: Rowspace,
     ) -> Self {
-        let (counters, signal, retention) = (Counters::default(), Signal::default(), Mutex::new(()));
-        let writer = Mutex::new(writer);
-        Self { layout, options, journal, rows, counters, signal, writer, retention, _lock: lock }
+        let (counters, signal, writer) = (Counters::default(), Signal::default(), Mutex::new(writer));
+        let (retention, snapping) = (Mutex::default(), Mutex::default());
+        Self { layout, options, journal, rows, counters, signal, writer, retention, snapping, _lock: lock }
     }
 
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {

@@ -60,6 +60,9 @@ pub(crate) type Loader<'a> = &'a mut dyn FnMut(Load);
 /// Rows that are read together when all are counted.
 const COUNT_ROWS: usize = 4096;
 
+/// Rows of a snapshot that are put into a state together: each time costs a flush.
+const FILL_ROWS: usize = 16_384;
+
 pub(crate) fn find(
     layout: &Layout,
     id: DirectoryId,
@@ -367,11 +370,16 @@ fn fill(
     let mut applied = Applied::empty(Mark::empty(id));
     if base > 0 {
         let mut reader = SnapshotReader::open(&layout.snapshots(), id, base, audit)?;
+        let mut blocks = Vec::new();
         while let Some(rows) = reader.next_block()? {
             rows.iter().for_each(|(key, stored)| applied.add(audit, key, stored));
-            let rows: Vec<(Key, Option<Stored>)> = rows.into_iter().map(|(k, s)| (k, Some(s))).collect();
-            state.apply(&mut rows.iter().map(|(key, stored)| (key, stored)))?;
+            blocks.extend(rows.into_iter().map(|(key, stored)| (key, Some(stored))));
+            if blocks.len() >= FILL_ROWS {
+                state.apply(&mut blocks.iter().map(|(key, stored)| (key, stored)))?;
+                blocks.clear();
+            }
         }
+        state.apply(&mut blocks.iter().map(|(key, stored)| (key, stored)))?;
         let Mark { group, lsn, epoch, .. } = reader.mark.expect("it ended well");
         applied.at(Durable { group, lsn, epoch, written_at: 0 });
     }
