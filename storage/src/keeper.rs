@@ -114,7 +114,7 @@ fn run_checkpoints(shared: &Shared) {
 }
 
 fn run_snapshots(shared: &Shared) {
-    while shared.signal.wait(LOOK_EVERY, || false) == Wish::Keep {
+    while shared.signal.wait(LOOK_EVERY, || shared.snapshot_is_due()) == Wish::Keep {
         let kept = shared.look_at_disk().and_then(|()| shared.keep());
         if let Err(error) = kept {
             shared.suffer(error);
@@ -130,8 +130,12 @@ impl Shared {
         }
     }
 
+    pub(crate) fn snapshot_is_due(&self) -> bool {
+        self.counters.unsnapped_bytes.load(Ordering::Relaxed) >= self.options.snapshot_journal_bytes
+    }
+
     fn keep(&self) -> Result<()> {
-        if self.counters.unsnapped_bytes.load(Ordering::Relaxed) >= self.options.snapshot_journal_bytes {
+        if self.snapshot_is_due() {
             self.snapshot()?;
         }
         self.trim();

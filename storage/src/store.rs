@@ -319,7 +319,7 @@ impl Shared {
         let changes = writer.append(steps, rows);
         self.rows.absorb(changes, writer.durable());
         self.counters.unsnapped_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if self.rows.dirty().newer_bytes() >= self.options.checkpoint_bytes {
+        if self.rows.dirty().newer_bytes() >= self.options.checkpoint_bytes || self.snapshot_is_due() {
             self.signal.notify();
         }
     }
