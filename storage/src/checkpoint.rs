@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::dirty::{Dirty, Layer};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::journal::writer::Durable;
 use crate::row::{Key, RowChange, Stored};
 use crate::state::StateStore;
@@ -91,7 +91,7 @@ impl Rowspace {
     }
 
     /// Takes the rows of a durable group, all at once.
-    pub(crate) fn absorb(&self, changes: Vec<RowChange>, upto: Durable) {
+    pub(crate) fn absorb(&self, changes: impl IntoIterator<Item = RowChange>, upto: Durable) {
         self.dirty_mut().absorb(changes, upto);
     }
 
@@ -132,6 +132,35 @@ impl Rowspace {
         Ok(rows)
     }
 
+    /// Visits all rows in key order, a few thousand at a time.
+    pub(crate) fn visit(&self, mut visit: impl FnMut(Key, Stored)) -> Result<()> {
+        let each = |key, stored| {
+            visit(key, stored);
+            Ok::<_, Error>(())
+        };
+        self.for_each(&[], None, each)
+    }
+
+    /// Visits the rows of `from..to` in key order, a few thousand at a time.
+    pub(crate) fn for_each<E: From<Error>>(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        mut visit: impl FnMut(Key, Stored) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        const ROWS: usize = 4096;
+        let mut from: Key = from.into();
+        loop {
+            let rows = self.range(&from, to, ROWS)?;
+            let next = rows.last().filter(|_| rows.len() == ROWS).map(|(last, _)| successor(last));
+            rows.into_iter().try_for_each(|(key, stored)| visit(key, stored))?;
+            match next {
+                Some(next) => from = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// Moves the dirty rows into the state store. Returns whether there were any. An error ends the process.
     ///
     /// # Errors
@@ -159,7 +188,7 @@ pub(crate) enum Moved {
 }
 
 /// The smallest key above `key`.
-fn successor(key: &[u8]) -> Key {
+pub(crate) fn successor(key: &[u8]) -> Key {
     key.iter().copied().chain([0]).collect()
 }
 

@@ -129,7 +129,9 @@ impl<K: Send + 'static, V: Send + 'static> Committer<K, V> {
     ) -> std::io::Result<Self> {
         let journal = &store.shared.options.journal;
         let last = store.durable_lsn();
-        let bounds = Bounds { bytes: journal.group_bytes, steps: journal.group_steps };
+        // What a change takes is an estimate, so a group stays well within a segment.
+        let bytes = journal.group_bytes.min(journal.step_bytes_max() / 4);
+        let bounds = Bounds { bytes, steps: journal.group_steps };
         let codec = Arc::new(codec);
         let weigh = {
             let codec = Arc::clone(&codec);

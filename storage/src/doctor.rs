@@ -13,7 +13,7 @@ use crate::journal::scan::{self, Survey};
 use crate::journal::segment::{self, DirectoryId, Segment};
 use crate::journal::{self, open::TornTail};
 use crate::open::{self, Present, base};
-use crate::row::{Key, Stored};
+use crate::row::Stored;
 use crate::snapshot::{self, file};
 use crate::state::StateStore;
 use crate::state::mark::Totals;
@@ -171,7 +171,8 @@ impl Examination<'_> {
         let (reason, mut first_error) = match found {
             Ok((state, marks, survey)) => {
                 let journal = self.layout.journal();
-                match base::counted_as_marked(&state, &journal, segments, marks, self.options) {
+                let marked = base::finish_begun(&state, &journal, segments, marks, self.options);
+                match marked.and_then(|mark| base::count(&state, &mark, self.options, &mut |_, _| ())) {
                     Ok(applied) => {
                         let text = format!(
                             "state store: belongs here, as of group {}, {} rows that sum to what they should; a \
@@ -211,18 +212,10 @@ impl Examination<'_> {
         let rows = Rowspace::new(start.state, self.options.audit, start.applied);
         open::replay(&self.layout.journal(), segments, groups, &rows, self.options)?;
         let mut totals = Totals::default();
-        let mut from: Key = Box::default();
-        loop {
-            let piece = rows.range(&from, None, 4096)?;
-            for (key, stored) in &piece {
-                totals.add(self.options.audit, key, stored);
-                self.examine_payload(key, stored, diagnosis)?;
-            }
-            match piece.last() {
-                Some((last, _)) if piece.len() == 4096 => from = last.iter().copied().chain([0]).collect(),
-                _ => break,
-            }
-        }
+        rows.for_each(&[], None, |key, stored| {
+            totals.add(self.options.audit, &key, &stored);
+            self.examine_payload(&key, &stored, diagnosis)
+        })?;
         let text = format!(
             "{} rows as of group {}, {} payloads ({} bytes) whole, audit sum {}",
             totals.all_rows(),

@@ -56,6 +56,11 @@ impl Error {
         move |source| Self::Io { action, path, source }
     }
 
+    /// Whether the disk is full.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+
     pub(crate) fn damaged(path: &Path, offset: u64, problem: impl Into<String>) -> Self {
         Self::Damaged { path: path.to_owned(), offset, problem: problem.into() }
     }

@@ -19,6 +19,9 @@ use crate::store::Shared;
 /// How often the disk is looked at, and what could be removed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Less free disk than this, and no checkpoint is begun.
+const CHECKPOINT_FREE_BYTES_MIN: u64 = 64 << 20;
+
 /// Wakes the keeper's threads.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
@@ -98,7 +101,12 @@ fn run_checkpoints(shared: &Shared) {
     let due = || shared.rows.dirty().newer_bytes() >= shared.options.checkpoint_bytes;
     loop {
         let wish = shared.signal.wait(shared.options.checkpoint_every, due);
-        shared.checkpoint();
+        // On a full disk rows stay dirty, and admission closed, rather than sled in an unknown state.
+        if shared.counters.disk_free_bytes.load(Ordering::Relaxed) >= CHECKPOINT_FREE_BYTES_MIN {
+            shared.checkpoint();
+        } else if wish == Wish::Keep {
+            std::thread::sleep(shared.options.checkpoint_every);
+        }
         if wish == Wish::Stop {
             return;
         }
@@ -106,7 +114,7 @@ fn run_checkpoints(shared: &Shared) {
 }
 
 fn run_snapshots(shared: &Shared) {
-    while shared.signal.wait(LOOK_EVERY, || false) == Wish::Keep {
+    while shared.signal.wait(LOOK_EVERY, || shared.snapshot_is_due()) == Wish::Keep {
         let kept = shared.look_at_disk().and_then(|()| shared.keep());
         if let Err(error) = kept {
             shared.suffer(error);
@@ -122,18 +130,22 @@ impl Shared {
         }
     }
 
+    pub(crate) fn snapshot_is_due(&self) -> bool {
+        self.counters.unsnapped_bytes.load(Ordering::Relaxed) >= self.options.snapshot_journal_bytes
+    }
+
     fn keep(&self) -> Result<()> {
-        if self.counters.unsnapped_bytes.load(Ordering::Relaxed) >= self.options.snapshot_journal_bytes {
+        if self.snapshot_is_due() {
             self.snapshot()?;
         }
         self.trim();
         self.move_survivors()
     }
 
-    /// What can't be read is told; what can't be written ends the process.
+    /// What can't be read is told, and that the disk is full; what else can't be written ends the process.
     fn suffer(&self, error: Error) {
         match error {
-            Error::Io { .. } => disk::fatal(&error.to_string()),
+            Error::Io { .. } if !error.is_full() => disk::fatal(&error.to_string()),
             error => {
                 let mut trouble = self.counters.trouble.lock().unwrap_or_else(PoisonError::into_inner);
                 *trouble = error.to_string();
@@ -143,6 +155,7 @@ impl Shared {
 
     /// Makes snapshots up to what is durable now.
     pub(crate) fn snapshot(&self) -> Result<()> {
+        let _snapping = self.snapping.lock().unwrap_or_else(PoisonError::into_inner);
         let to = self.durable().group;
         self.counters.unsnapped_bytes.store(0, Ordering::Relaxed);
         let dir = self.layout.snapshots();

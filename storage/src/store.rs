@@ -139,6 +139,8 @@ pub(crate) struct Shared {
     writer: Mutex<Writer>,
     /// Held while segments or snapshots are removed, and while they are copied.
     pub(crate) retention: Mutex<()>,
+    /// Held while snapshots are made: two would write the same file.
+    pub(crate) snapping: Mutex<()>,
     _lock: Lock,
 }
 
@@ -200,7 +202,7 @@ impl Store {
         self.shared.rows.range(from, to, limit)
     }
 
-    /// Visits the rows of `from..to` in key order, a few thousand at a time: what recovery loads.
+    /// Visits the rows of `from..to` in key order, a few thousand at a time.
     ///
     /// # Errors
     /// As [`Store::read`], and what `visit` returns.
@@ -208,18 +210,9 @@ impl Store {
         &self,
         from: &[u8],
         to: Option<&[u8]>,
-        mut visit: impl FnMut(Key, Stored) -> std::result::Result<(), E>,
+        visit: impl FnMut(Key, Stored) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        const ROWS: usize = 4096;
-        let mut from: Key = from.into();
-        loop {
-            let rows = self.range(&from, to, ROWS)?;
-            let Some((last, _)) = rows.last().filter(|_| rows.len() == ROWS) else {
-                return rows.into_iter().try_for_each(|(key, stored)| visit(key, stored));
-            };
-            from = last.iter().copied().chain([0]).collect();
-            rows.into_iter().try_for_each(|(key, stored)| visit(key, stored))?;
-        }
+        self.shared.rows.for_each(from, to, visit)
     }
 
     /// The last step that is durable.
@@ -304,9 +297,9 @@ impl Shared {
         (journal, writer): (Arc<Journal>, Writer),
         rows: Rowspace,
     ) -> Self {
-        let (counters, signal, retention) = (Counters::default(), Signal::default(), Mutex::new(()));
-        let writer = Mutex::new(writer);
-        Self { layout, options, journal, rows, counters, signal, writer, retention, _lock: lock }
+        let (counters, signal, writer) = (Counters::default(), Signal::default(), Mutex::new(writer));
+        let (retention, snapping) = (Mutex::default(), Mutex::default());
+        Self { layout, options, journal, rows, counters, signal, writer, retention, snapping, _lock: lock }
     }
 
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -326,7 +319,7 @@ impl Shared {
         let changes = writer.append(steps, rows);
         self.rows.absorb(changes, writer.durable());
         self.counters.unsnapped_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if self.rows.dirty().newer_bytes() >= self.options.checkpoint_bytes {
+        if self.rows.dirty().newer_bytes() >= self.options.checkpoint_bytes || self.snapshot_is_due() {
             self.signal.notify();
         }
     }

@@ -187,7 +187,7 @@ fn turnover_keeps_the_disk_flat_and_the_rows_right() {
             lsn += 1;
             let number = lsn as u32 % 1000;
             // One in ten stays for long, so that old segments keep some payloads.
-            let kept = number % 10 == 0 && lsn > 1000;
+            let kept = number.is_multiple_of(10) && lsn > 1000;
             let long = (!kept).then(|| text(lsn as u32).repeat(8));
             let changes = if kept { vec![(number + 5000, None)] } else { vec![(number, long.clone())] };
             if let Some(text) = long {

@@ -80,12 +80,7 @@ pub(crate) fn resume(
     // It isn't listed before its first group.
     used.retain(|segment| segment.number != survey.end.segment || survey.last.is_some());
     let spares = Spares::start(dir, id, (spare, next), options.segment_bytes)?;
-    let durable = survey.last.map_or(Durable::default(), |head| Durable {
-        group: head.group,
-        lsn: head.last_lsn,
-        epoch: head.epoch,
-        written_at: head.written_at,
-    });
+    let durable = survey.last.map_or(Durable::default(), |head| Durable::of(&head));
     let journal = Arc::new(Journal::new(dir, id, used));
     let writer = Writer::new(Arc::clone(&journal), spares, (current, survey.end.offset), durable)?;
     Ok((journal, writer))

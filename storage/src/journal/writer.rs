@@ -27,6 +27,13 @@ pub(crate) struct Durable {
     pub(crate) written_at: u64,
 }
 
+impl Durable {
+    /// As of a frame.
+    pub(crate) fn of(head: &frame::Head) -> Self {
+        Self { group: head.group, lsn: head.last_lsn, epoch: head.epoch, written_at: head.written_at }
+    }
+}
+
 /// The steps of a group.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Steps {
@@ -99,8 +106,7 @@ impl Writer {
             self.journal.started(self.segment.clone());
         }
         self.offset += needed;
-        self.durable =
-            Durable { group: head.group, lsn: head.last_lsn, epoch: head.epoch, written_at: head.written_at };
+        self.durable = Durable::of(&head);
         self.bytes = bytes;
         // A frame of one huge step isn't worth keeping the memory for.
         self.bytes.shrink_to(8 << 20);

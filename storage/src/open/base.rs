@@ -6,9 +6,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::checkpoint::{Applied, apply};
+use crate::checkpoint::{Applied, apply, successor};
 use crate::dirty::Layer;
 use crate::disk;
 use crate::error::{Error, Result};
@@ -35,25 +34,52 @@ pub(crate) struct Based {
     pub(crate) applied: Applied,
     pub(crate) survey: Survey,
     pub(crate) origin: Origin,
+    pub(crate) behind: Behind,
 }
+
+/// The journal's groups behind the state.
+pub(crate) enum Behind {
+    /// Read, and the rows of state and journal together were loaded.
+    Loaded(Layer),
+    /// To be read, and rows to be loaded after that.
+    Unread,
+}
+
+/// A row on its way to the caller, in key order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Load {
+    /// Forget all rows so far: the state store they came from isn't right, and the rows of another one follow.
+    Again,
+    /// A row as of the last durable group.
+    Row(Key, Stored),
+}
+
+/// Who is given the rows.
+pub(crate) type Loader<'a> = &'a mut dyn FnMut(Load);
 
 /// Rows that are read together when all are counted.
 const COUNT_ROWS: usize = 4096;
+
+/// Rows of a snapshot that are put into a state together: each time costs a flush.
+const FILL_ROWS: usize = 16_384;
 
 pub(crate) fn find(
     layout: &Layout,
     id: DirectoryId,
     segments: &[Segment],
     options: &StoreOptions,
+    load: Loader<'_>,
 ) -> Result<Based> {
     let mut first_error = None;
     let reason = match options.state {
         StateKind::Memory => "it is kept in memory".into(),
-        StateKind::Sled => match usable_sled(layout, id, segments, options)? {
-            Ok((state, applied, survey)) => {
-                return Ok(Based { state: Arc::new(state), applied, survey, origin: Origin::State });
+        StateKind::Sled => match usable_sled(layout, id, segments, options, load)? {
+            Ok(Usable { state, applied, survey, behind }) => {
+                let state = Arc::new(state);
+                return Ok(Based { state, applied, survey, origin: Origin::State, behind });
             }
             Err((Unusable(reason), error)) => {
+                load(Load::Again);
                 first_error = error;
                 reason
             }
@@ -65,21 +91,83 @@ pub(crate) fn find(
 /// Why a state store isn't used, with the journal's error where that is the reason.
 type Unused = (Unusable, Option<Error>);
 
+struct Usable {
+    state: SledState,
+    applied: Applied,
+    survey: Survey,
+    behind: Behind,
+}
+
 /// The sled that is there, or why it isn't used.
 fn usable_sled(
     layout: &Layout,
     id: DirectoryId,
     segments: &[Segment],
     options: &StoreOptions,
-) -> Result<std::result::Result<(SledState, Applied, Survey), Unused>> {
+    load: Loader<'_>,
+) -> Result<std::result::Result<Usable, Unused>> {
     let journal = layout.journal();
     let (state, marks, survey) = match examine_sled(&layout.state(), &journal, id, segments, options)? {
         Ok(examined) => examined,
         Err(unused) => return Ok(Err(unused)),
     };
     mend_tail(&journal, segments, &survey)?;
-    let applied = counted_as_marked(&state, &journal, segments, marks, options);
-    Ok(applied.map(|applied| (state, applied, survey)).map_err(|reason| (reason, None)))
+    let reached = survey.reached();
+    let counted = finish_begun(&state, &journal, segments, marks, options).and_then(|mark| {
+        let behind = read_behind(&journal, segments, (mark.group, reached), options)?;
+        let applied = match &behind {
+            Behind::Loaded(layer) => count_merged(&state, &mark, layer, options, load)?,
+            Behind::Unread => count(&state, &mark, options, &mut |_, _| ())?,
+        };
+        Ok((applied, behind))
+    });
+    Ok(match counted {
+        Ok((applied, behind)) => Ok(Usable { state, applied, survey, behind }),
+        Err(reason) => Err((reason, None)),
+    })
+}
+
+/// The groups behind a state, if they aren't too many to be held at once.
+fn read_behind(
+    journal: &Path,
+    segments: &[Segment],
+    (from, to): (u64, u64),
+    options: &StoreOptions,
+) -> std::result::Result<Behind, Unusable> {
+    let limit = MergeBytes(options.dirty_bytes_max / 2);
+    let (layer, upto) = changes_since(journal, segments, (from, to), limit).map_err(unreadable)?;
+    Ok(if upto.group == to { Behind::Loaded(layer) } else { Behind::Unread })
+}
+
+fn unreadable(error: Error) -> Unusable {
+    Unusable(error.to_string())
+}
+
+/// Counts the state's rows, and loads them with what came behind them.
+fn count_merged(
+    state: &SledState,
+    mark: &Mark,
+    layer: &Layer,
+    options: &StoreOptions,
+    load: Loader<'_>,
+) -> std::result::Result<Applied, Unusable> {
+    let mut changes = layer.iter().peekable();
+    let changed = |(key, stored): (&Key, &Option<Stored>), load: Loader<'_>| {
+        if let Some(stored) = stored {
+            load(Load::Row(key.clone(), stored.clone()));
+        }
+    };
+    let applied = count(state, mark, options, &mut |key, stored| {
+        while let Some(change) = changes.next_if(|(changed, _)| **changed < key) {
+            changed(change, load);
+        }
+        match changes.next_if(|(changed, _)| **changed == key) {
+            Some(change) => changed(change, load),
+            None => load(Load::Row(key, stored)),
+        }
+    })?;
+    changes.for_each(|change| changed(change, load));
+    Ok(applied)
 }
 
 /// Whether a sled belongs to a journal; its rows aren't counted yet.
@@ -122,54 +210,59 @@ pub(crate) fn examine_sled(
     Ok(Ok((state, marks, survey)))
 }
 
-/// Ends a checkpoint that was begun, and counts.
-pub(crate) fn counted_as_marked(
+/// Ends a checkpoint that was begun, and says what the state must hold.
+pub(crate) fn finish_begun(
     state: &SledState,
     journal: &Path,
     segments: &[Segment],
     marks: Marks,
     options: &StoreOptions,
+) -> std::result::Result<Mark, Unusable> {
+    let Some(begun) = marks.begun else { return Ok(marks.applied) };
+    let groups = (marks.applied.group, begun.group);
+    let (layer, _) = changes_since(journal, segments, groups, MergeBytes(usize::MAX)).map_err(unreadable)?;
+    let again = (state.clone(), begun.clone());
+    let finished = guard::call(options.sled.patience, move || {
+        let (state, begun) = again;
+        state.apply(&mut layer.iter()).and_then(|()| state.finish(&begun))
+    })?;
+    finished.map(|()| begun).map_err(unreadable)
+}
+
+/// Reads and counts every row; they must sum to what the mark says.
+pub(crate) fn count(
+    state: &SledState,
+    mark: &Mark,
+    options: &StoreOptions,
+    visit: &mut dyn FnMut(Key, Stored),
 ) -> std::result::Result<Applied, Unusable> {
-    let unreadable = |error: Error| Unusable(error.to_string());
-    let mut expected = marks.applied;
-    if let Some(begun) = marks.begun {
-        let groups = (expected.group, begun.group);
-        let (layer, _) =
-            changes_since(journal, segments, groups, MergeBytes(usize::MAX)).map_err(unreadable)?;
-        let again = (state.clone(), begun.clone());
-        let applied = guard::call(options.sled.patience, move || {
-            let (state, begun) = again;
-            state.apply(&mut layer.iter()).and_then(|()| state.finish(&begun))
-        })?;
-        applied.map_err(unreadable)?;
-        expected = begun;
+    let mut applied = Applied::empty(Mark { totals: Default::default(), ..mark.clone() });
+    let mut failed = None;
+    guard::pieces(options.sled.patience, pieces_of(state.clone()), |piece| match piece {
+        Ok(rows) => rows.into_iter().for_each(|(key, stored)| {
+            applied.add(options.audit, &key, &stored);
+            visit(key, stored);
+        }),
+        Err(error) => failed = Some(error),
+    })?;
+    if let Some(error) = failed {
+        return Err(unreadable(error));
     }
-    let applied = count(state, &expected, options.audit, options.sled.patience)?;
-    if applied.mark.totals != expected.totals {
-        let (found, wanted) = (&applied.mark.totals, &expected.totals);
+    if applied.mark.totals != mark.totals {
+        let (found, wanted) = (&applied.mark.totals, &mark.totals);
         return Err(Unusable(format!("its rows sum to {found:?}, its mark says {wanted:?}")));
     }
     Ok(applied)
 }
 
-/// Reads every row.
-fn count(
-    state: &SledState,
-    mark: &Mark,
-    audit: Audit,
-    patience: Duration,
-) -> std::result::Result<Applied, Unusable> {
-    let mut applied = Applied::empty(Mark { totals: Default::default(), ..mark.clone() });
-    let mut from: Key = Box::default();
-    loop {
-        let piece = (state.clone(), from.clone());
-        let rows = guard::call(patience, move || piece.0.range(&piece.1, None, COUNT_ROWS))?;
-        let rows = rows.map_err(|error| Unusable(error.to_string()))?;
-        rows.iter().for_each(|(key, stored)| applied.add(audit, key, stored));
-        match rows.last() {
-            Some((last, _)) if rows.len() == COUNT_ROWS => from = last.iter().copied().chain([0]).collect(),
-            _ => return Ok(applied),
-        }
+/// All rows, piece by piece; nothing after an error.
+fn pieces_of(state: SledState) -> impl FnMut() -> Option<Result<Vec<(Key, Stored)>>> {
+    let mut next: Option<Key> = Some(Box::default());
+    move || {
+        let rows = state.range(&next.take()?, None, COUNT_ROWS);
+        let whole = rows.as_ref().ok().filter(|rows| rows.len() == COUNT_ROWS);
+        next = whole.and_then(|rows| rows.last()).map(|(key, _)| successor(key));
+        Some(rows)
     }
 }
 
@@ -217,7 +310,7 @@ fn rebuilt(
         match rebuilt_from(layout, id, (segments, group), options) {
             Ok((state, applied, survey, moved_to)) => {
                 let origin = Origin::Rebuilt { reason, from_group: group, moved_to };
-                return Ok(Based { state, applied, survey, origin });
+                return Ok(Based { state, applied, survey, origin, behind: Behind::Unread });
             }
             Err(error @ Error::Damaged { .. }) => drop(first_error.get_or_insert(error)),
             Err(error) => return Err(error),
@@ -277,11 +370,16 @@ fn fill(
     let mut applied = Applied::empty(Mark::empty(id));
     if base > 0 {
         let mut reader = SnapshotReader::open(&layout.snapshots(), id, base, audit)?;
+        let mut blocks = Vec::new();
         while let Some(rows) = reader.next_block()? {
             rows.iter().for_each(|(key, stored)| applied.add(audit, key, stored));
-            let rows: Vec<(Key, Option<Stored>)> = rows.into_iter().map(|(k, s)| (k, Some(s))).collect();
-            state.apply(&mut rows.iter().map(|(key, stored)| (key, stored)))?;
+            blocks.extend(rows.into_iter().map(|(key, stored)| (key, Some(stored))));
+            if blocks.len() >= FILL_ROWS {
+                state.apply(&mut blocks.iter().map(|(key, stored)| (key, stored)))?;
+                blocks.clear();
+            }
         }
+        state.apply(&mut blocks.iter().map(|(key, stored)| (key, stored)))?;
         let Mark { group, lsn, epoch, .. } = reader.mark.expect("it ended well");
         applied.at(Durable { group, lsn, epoch, written_at: 0 });
     }

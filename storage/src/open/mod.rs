@@ -36,7 +36,7 @@ use crate::journal::{self, Journal};
 use crate::snapshot;
 use crate::state::sled;
 use crate::store::{Shared, Store, StoreOptions};
-use base::Based;
+use base::{Based, Behind, Load, Loader};
 
 /// What a start found and did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,27 +82,54 @@ impl Store {
     /// When another process has it, a newer program wrote it, something that was acknowledged is damaged or missing
     /// (by file and offset), or the system refuses something.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<(Self, Opened)> {
-        disk::make_dir(dir)?;
-        let lock = Lock::take(dir)?;
-        let layout = Layout::new(dir);
-        let present = Present::look(&layout)?;
-        let (id, segments) = prepare(&layout, &present, &options)?;
-        let Based { state, applied, survey, origin } = base::find(&layout, id, &segments, &options)?;
-        let base = applied.mark.group;
-        let origin = if present.is_nothing() { Origin::New } else { origin };
-        let torn_tail = TornTail::of(&survey.debris);
-        let rows = Rowspace::new(state, options.audit, applied);
-        let replayed_groups =
-            replay(&layout.journal(), &segments, (base, survey.reached()), &rows, &options)?;
-        let unsnapped = unsnapped_bytes(&layout, &segments)?;
-        let resumed = journal::open::resume(&layout.journal(), id, (segments, &survey), &options.journal)?;
-        let (shared, written_at) = begin((layout, lock, options), resumed, rows);
-        shared.counters.unsnapped_bytes.store(unsnapped, std::sync::atomic::Ordering::Relaxed);
-        let Durable { epoch, lsn, .. } = shared.durable();
-        let rewrites = disk::rewrites(dir);
-        let opened = Opened { origin, epoch, lsn, written_at, torn_tail, replayed_groups, rewrites };
-        Ok((Self::new(shared)?, opened))
+        opened(dir, options, None)
     }
+
+    /// As [`Store::open`], and gives every row to `load`, in key order, as of the last durable group: what recovery
+    /// needs, in the one pass over the state store that a start takes anyway. Memory is bounded. Payloads aren't
+    /// read.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_and_load(
+        dir: &Path,
+        options: StoreOptions,
+        mut load: impl FnMut(Load),
+    ) -> Result<(Self, Opened)> {
+        opened(dir, options, Some(&mut load))
+    }
+}
+
+fn opened(dir: &Path, options: StoreOptions, load: Option<Loader<'_>>) -> Result<(Store, Opened)> {
+    disk::make_dir(dir)?;
+    let lock = Lock::take(dir)?;
+    let layout = Layout::new(dir);
+    let present = Present::look(&layout)?;
+    let (id, segments) = prepare(&layout, &present, &options)?;
+    let mut ignore = |_| ();
+    let load: Loader<'_> = load.unwrap_or(&mut ignore);
+    let Based { state, applied, survey, origin, behind } =
+        base::find(&layout, id, &segments, &options, load)?;
+    let base = applied.mark.group;
+    let origin = if present.is_nothing() { Origin::New } else { origin };
+    let torn_tail = TornTail::of(&survey.debris);
+    let rows = Rowspace::new(state, options.audit, applied);
+    let upto = survey.last.map_or(Durable::default(), |head| Durable::of(&head));
+    match behind {
+        Behind::Loaded(layer) => rows.absorb(layer, upto),
+        Behind::Unread => {
+            replay(&layout.journal(), &segments, (base, survey.reached()), &rows, &options)?;
+            rows.visit(|key, stored| load(Load::Row(key, stored)))?;
+        }
+    }
+    let unsnapped = unsnapped_bytes(&layout, &segments)?;
+    let resumed = journal::open::resume(&layout.journal(), id, (segments, &survey), &options.journal)?;
+    let (shared, written_at) = begin((layout, lock, options), resumed, rows);
+    shared.counters.unsnapped_bytes.store(unsnapped, std::sync::atomic::Ordering::Relaxed);
+    let Durable { epoch, lsn, .. } = shared.durable();
+    let (rewrites, replayed_groups) = (disk::rewrites(dir), survey.reached() - base);
+    let opened = Opened { origin, epoch, lsn, written_at, torn_tail, replayed_groups, rewrites };
+    Ok((Store::new(shared)?, opened))
 }
 
 /// Which parts of a directory are there.
@@ -180,21 +207,14 @@ pub(crate) fn replay(
     (base, to): (u64, u64),
     rows: &Rowspace,
     options: &StoreOptions,
-) -> Result<u64> {
+) -> Result<()> {
     scan::read_groups(dir, segments, (base, to), &mut |frame| {
-        let upto = Durable {
-            group: frame.head.group,
-            lsn: frame.head.last_lsn,
-            epoch: frame.head.epoch,
-            written_at: frame.head.written_at,
-        };
-        rows.absorb(frame.changes()?, upto);
+        rows.absorb(frame.changes()?, Durable::of(&frame.head));
         if rows.dirty().newer_bytes() >= options.dirty_bytes_max / 2 {
             rows.checkpoint()?;
         }
         Ok(Next::Go)
-    })?;
-    Ok(to - base)
+    })
 }
 
 /// About how much journal there is since the newest snapshot.

@@ -19,7 +19,8 @@ fn lose_sectors(before: &Path, after: &Path, choices: &mut Choices) {
             lose_sectors(&old, &new, choices);
             continue;
         }
-        let old = fs::read(&old).unwrap_or_default();
+        // A segment that was made meanwhile was synced before it got its name.
+        let Ok(old) = fs::read(&old) else { continue };
         let mut bytes = fs::read(&new).expect("read");
         for (i, sector) in bytes.chunks_mut(512).enumerate() {
             let was = old.get(i * 512..).unwrap_or_default();

@@ -26,8 +26,16 @@ pub(crate) fn options(state: StateKind) -> StoreOptions {
     }
 }
 
+/// Opens, and sees that what was loaded on the way is what is there.
 pub(crate) fn opened(dir: &Path, state: StateKind) -> (Store, Opened) {
-    Store::open(dir, options(state)).expect("opens")
+    let mut loaded = Vec::new();
+    let (store, found) = Store::open_and_load(dir, options(state), |load| match load {
+        Load::Again => loaded.clear(),
+        Load::Row(key, stored) => loaded.push((key, stored)),
+    })
+    .expect("opens");
+    assert_eq!(loaded, store.range(&[], None, usize::MAX / 2).expect("reads"));
+    (store, found)
 }
 
 /// Commits a step with a few random rows, some of them payloads.
@@ -72,7 +80,7 @@ pub(crate) fn rows_of(store: &Store) -> Model {
     rows
 }
 
-use crate::row::Stored;
+use crate::row::{Key, Stored};
 
 fn check_counts(store: &Store) {
     store.shared.checkpoint();
@@ -289,4 +297,61 @@ fn a_damaged_snapshot_is_replaced_from_the_one_before() {
     assert!(!newest.exists(), "it doesn't count as one of two");
     assert_eq!(snapshot::list(&layout.snapshots()).expect("lists").len(), 2);
     assert_eq!(store.trouble(), None);
+}
+
+#[test]
+fn room_closes_for_dirty_rows_and_for_a_full_disk_and_opens_again() {
+    use crate::store::Room;
+    let (dir, mut choices) = (Scratch::new(), Choices(3));
+    let small = StoreOptions { dirty_bytes_max: 1000, ..options(StateKind::Memory) };
+    let (store, _) = Store::open(dir.path(), small).expect("opens");
+    assert_eq!(store.room(), Room::Open);
+    let mut model = Model::new();
+    (0..20).for_each(|_| step(&store, &mut model, &mut choices));
+    assert_eq!(store.room(), Room::Rows);
+    store.shared.checkpoint();
+    assert_eq!(store.room(), Room::Open);
+    drop(store);
+    let full = StoreOptions { disk_reserve_bytes: u64::MAX, ..options(StateKind::Memory) };
+    let (store, _) = Store::open(dir.path(), full).expect("it opens below the reserve");
+    assert_eq!(store.room(), Room::Disk);
+    assert_eq!(rows_of(&store), model);
+}
+
+#[test]
+fn damage_that_only_snapshots_need_is_told_and_stops_nothing_else() {
+    let (dir, mut choices) = (Scratch::new(), Choices(11));
+    let mut model = Model::new();
+    let (store, _) = opened(dir.path(), StateKind::Sled);
+    (0..10).for_each(|_| step(&store, &mut model, &mut choices));
+    store.shared.checkpoint();
+    (0..3).for_each(|_| step(&store, &mut model, &mut choices));
+    let segment = store.shared.journal.segments()[0].clone();
+    let copy = dir.copy();
+    drop(store);
+    let path = segment::path_of(&copy.path().join("journal"), segment.number);
+    let mut bytes = fs::read(&path).expect("read");
+    bytes[2 * disk::BLOCK + 100] ^= 1;
+    fs::write(&path, bytes).expect("write");
+    let (store, found) = opened(copy.path(), StateKind::Sled);
+    assert_eq!(found.origin, Origin::State);
+    let refused = store.settle().expect_err("a snapshot needs the damaged group");
+    assert!(matches!(&refused, Error::Damaged { path: named, .. } if *named == path), "{refused}");
+    step(&store, &mut model, &mut choices);
+    drop(store);
+    let (store, _) = opened(copy.path(), StateKind::Sled);
+    let mut payloads_may_be_hit = rows_of_tolerant(&store, &model);
+    payloads_may_be_hit.retain(|key, value| model.get(key) != Some(value));
+    assert_eq!(payloads_may_be_hit, Model::new());
+}
+
+/// As [`rows_of`], where a payload that is refused counts as the model's.
+fn rows_of_tolerant(store: &Store, model: &Model) -> Model {
+    let rows = store.range(&[], None, usize::MAX / 2).expect("reads");
+    let value = |key: &Key| match store.value(key) {
+        Ok(value) => value.expect("it was listed"),
+        Err(Error::Damaged { .. }) => model[&**key].clone(),
+        Err(error) => panic!("{error}"),
+    };
+    rows.into_iter().map(|(key, _)| (key.to_vec(), value(&key))).collect()
 }

@@ -30,12 +30,7 @@ pub(crate) fn changes_since(
             bytes += row_bytes(&key, stored.as_ref());
             layer.insert(key, stored);
         }
-        upto = Durable {
-            group: frame.head.group,
-            lsn: frame.head.last_lsn,
-            epoch: frame.head.epoch,
-            written_at: frame.head.written_at,
-        };
+        upto = Durable::of(&frame.head);
         Ok(if bytes < limit.0 { scan::Next::Go } else { scan::Next::Stop })
     })?;
     Ok((layer, upto))

@@ -45,6 +45,41 @@ pub(crate) fn call<T: Send + 'static>(
     }
 }
 
+/// Calls `produce` ahead in a thread of its own, and gives `consume` what it makes, until it makes nothing.
+pub(crate) fn pieces<T: Send + 'static>(
+    patience: Duration,
+    mut produce: impl FnMut() -> Option<T> + Send + 'static,
+    mut consume: impl FnMut(T),
+) -> Result<(), Failure> {
+    const AHEAD: usize = 2;
+    let (send, made) = sync_channel(AHEAD);
+    let spawned = std::thread::Builder::new().name("state-guard".into()).spawn(move || {
+        loop {
+            let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut produce));
+            let piece = caught.map_err(|panic| message_of(&*panic));
+            let last = !matches!(piece, Ok(Some(_)));
+            // Nobody may wait any more.
+            if send.send(piece).is_err() || last {
+                return;
+            }
+        }
+    });
+    if let Err(error) = spawned {
+        return Err(Failure::Panicked(format!("no thread for it: {error}")));
+    }
+    loop {
+        match made.recv_timeout(patience) {
+            Ok(Ok(Some(piece))) => consume(piece),
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(message)) => return Err(Failure::Panicked(message)),
+            Err(RecvTimeoutError::Timeout) => return Err(Failure::Hung(patience)),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure::Panicked("its thread is gone".into()));
+            }
+        }
+    }
+}
+
 fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no message)").to_owned()
@@ -63,5 +98,25 @@ mod tests {
         let hung = call(Duration::from_millis(1), move || wait.recv());
         assert_eq!(hung, Err(Failure::Hung(Duration::from_millis(1))));
         drop(send);
+    }
+
+    #[test]
+    fn pieces_come_in_order_until_there_are_none_or_it_panics() {
+        let (mut n, mut seen) = (0, Vec::new());
+        let count = move || {
+            n += 1;
+            assert!(n < 8, "oh");
+            (n < 6).then_some(n)
+        };
+        assert_eq!(pieces(Duration::from_secs(60), count, |n| seen.push(n)), Ok(()));
+        assert_eq!(seen, [1, 2, 3, 4, 5]);
+        let mut n = 0;
+        let panics = move || {
+            n += 1;
+            assert!(n < 3, "oh {n}");
+            Some(n)
+        };
+        let failed = pieces(Duration::from_secs(60), panics, |_| ());
+        assert_eq!(failed, Err(Failure::Panicked("oh 3".into())));
     }
 }
