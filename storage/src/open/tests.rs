@@ -355,3 +355,17 @@ fn rows_of_tolerant(store: &Store, model: &Model) -> Model {
     };
     rows.into_iter().map(|(key, _)| (key.to_vec(), value(&key))).collect()
 }
+
+#[test]
+fn a_sled_that_is_still_being_closed_is_waited_for() {
+    let dir = Scratch::new();
+    let path = dir.path().join("state");
+    let first = sled::open(&path, &Default::default()).expect("io").expect("usable");
+    let closing = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        drop(first);
+    });
+    let second = sled::open(&path, &Default::default()).expect("io");
+    assert!(second.is_ok(), "refused: {:?}", second.err());
+    closing.join().expect("no panic");
+}

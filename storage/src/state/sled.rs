@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::sled::{Db, Tree};
 
@@ -24,6 +24,9 @@ const FIRST_TABLE: [u8; 1] = [1];
 const TREE: &[u8] = b"state";
 /// What was moved aside gets this added to its name.
 const BAD: &str = ".bad-";
+
+/// Between two looks whether sled's lock is free.
+const LOCK_LOOK: Duration = Duration::from_millis(5);
 
 /// How to open sled.
 #[derive(Debug, Clone)]
@@ -68,11 +71,11 @@ pub(crate) fn open(dir: &Path, options: &SledOptions) -> Result<std::result::Res
     disk::make_dir(dir)?;
     // A snapshot that was being written when the process was killed: sled would take it for the newest.
     remove_files(dir, |name| name.starts_with("snap.") && name.ends_with(".generating"))?;
-    let mut opened = open_once(dir, options);
+    let mut opened = open_unlocked(dir, options);
     if matches!(&opened, Err(Unusable(problem)) if !problem.contains("no answer")) {
         // Snapshots only speed its start up; without them it reads its whole log.
         remove_files(dir, |name| name.starts_with("snap."))?;
-        opened = open_once(dir, options);
+        opened = open_unlocked(dir, options);
     }
     if opened.is_ok() {
         for name in ["conf", "db"] {
@@ -90,6 +93,20 @@ fn remove_files(dir: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
         fs::remove_file(&path).map_err(Error::io("remove", &path))?;
     }
     disk::sync_dir(dir)
+}
+
+/// As [`open_once`], once the one before it is really closed: sled's threads let go of its lock some time after the
+/// last handle is dropped. Whoever opens has the directory's own lock, so nobody else can have sled's.
+fn open_unlocked(dir: &Path, options: &SledOptions) -> std::result::Result<SledState, Unusable> {
+    let until = Instant::now() + options.patience;
+    loop {
+        let opened = open_once(dir, options);
+        let locked = matches!(&opened, Err(Unusable(problem)) if problem.contains("acquire lock"));
+        if !locked || Instant::now() >= until {
+            return opened;
+        }
+        std::thread::sleep(LOCK_LOOK);
+    }
 }
 
 fn open_once(dir: &Path, options: &SledOptions) -> std::result::Result<SledState, Unusable> {
