@@ -211,10 +211,7 @@ async fn dispatch(
         Keyed::Model(name) => openai::models::one(&context.catalog, &name),
         Keyed::Infer(endpoint) => openai::infer(context, endpoint, principal, request).await,
         Keyed::SubmitJob => jobs::submit(context, principal, request).await,
-        Keyed::Job(id, JobVerb::Read) => {
-            let (id, query) = (id.to_owned(), request.uri().query().map(str::to_owned));
-            jobs::read(context, principal, &id, query.as_deref()).await
-        }
-        Keyed::Job(id, JobVerb::Cancel) => jobs::cancel(context, principal, &id.to_owned()).await,
+        Keyed::Job(id, JobVerb::Read) => jobs::read(context, principal, id, request.uri().query()).await,
+        Keyed::Job(id, JobVerb::Cancel) => jobs::cancel(context, principal, id).await,
     }
 }

@@ -57,9 +57,9 @@ fn waiting_job() -> JobRow {
     }
 }
 
-/// A dead letter of a streamed job that went through everything.
-fn dead_job() -> JobRow {
-    let spec = JobSpec {
+/// A spec that asks for everything.
+fn demanding_spec() -> JobSpec {
+    JobSpec {
         environment: Environment::Testnet,
         mode: Mode::Stream,
         tier: Tier::Batch,
@@ -80,8 +80,10 @@ fn dead_job() -> JobRow {
         metadata: vec![("user".to_owned(), "é".to_owned())].into(),
         prefix: Some(9).into(),
         ..JobSpec::plain(named("acme"), Endpoint::Completions, "small".into())
-    };
-    let error = JobError { class: ErrorClass::Node, message: "it broke".to_owned() };
+    }
+}
+
+fn long_trace() -> crate::coordinator::trace::Trace {
     let score =
         Score { wait_us: 1, load_us: 2, prefill_us: 3, decode_us: 4, prefix_us: -5, reliability_us: 6 };
     let placement = Placement {
@@ -100,6 +102,11 @@ fn dead_job() -> JobRow {
         TraceEvent::CancelRequested { cause: CancelCause::Operator },
         TraceEvent::Ended { state: JobState::Failed },
     ];
+    lines.into_iter().map(|what| TraceEntry { at: Time(4), what }).collect()
+}
+
+fn full_progress() -> Progress {
+    let error = JobError { class: ErrorClass::Node, message: "it broke".to_owned() };
     let attempt = |outcome| AttemptRow {
         reservation: RESERVATION,
         node: NodeId::named("node_a"),
@@ -108,43 +115,44 @@ fn dead_job() -> JobRow {
         ended_at: Time(20),
         outcome,
     };
+    Progress {
+        cancel_requested: Some(CancelCause::Client),
+        dispatched_at: Some(Time(10)),
+        ended_at: Some(Time(30)),
+        charged: Credits(3),
+        attempts: 2,
+        failed_attempts: 2,
+        failed_on_model: 1,
+        lost_attempts: 1,
+        declines: 4,
+        box_cuts: 1,
+        reservation: Some(ReservationRow {
+            id: RESERVATION,
+            node: NodeId::local(),
+            assigned_at: Time(1),
+            attempt_due: Time(2),
+        }),
+        node: Some(NodeId::local()),
+        error: Some(error.clone()),
+        end: Some(End::Succeeded(FinishReason::Length)),
+        usage: Usage { input_tokens: 1, cached_tokens: 0, output_tokens: 300 },
+        history: vec![attempt(AttemptOutcome::Failed(error)), attempt(AttemptOutcome::TimedOut("accept"))],
+        trace_dropped: 6,
+    }
+}
+
+/// A dead letter of a streamed job that went through everything.
+fn dead_job() -> JobRow {
     JobRow {
         id: JobId { counter: 43, ..JOB },
-        spec: Arc::new(spec),
+        spec: Arc::new(demanding_spec()),
         origin: Origin::Requeued { from: JOB }.into(),
         model_index: 1,
         state: JobState::Failed,
         submitted_at: Time(4),
         prices: [PRICE, PRICE].into(),
-        trace: lines.into_iter().map(|what| TraceEntry { at: Time(4), what }).collect(),
-        progress: Progress {
-            cancel_requested: Some(CancelCause::Client),
-            dispatched_at: Some(Time(10)),
-            ended_at: Some(Time(30)),
-            charged: Credits(3),
-            attempts: 2,
-            failed_attempts: 2,
-            failed_on_model: 1,
-            lost_attempts: 1,
-            declines: 4,
-            box_cuts: 1,
-            reservation: Some(ReservationRow {
-                id: RESERVATION,
-                node: NodeId::local(),
-                assigned_at: Time(1),
-                attempt_due: Time(2),
-            }),
-            node: Some(NodeId::local()),
-            error: Some(error.clone()),
-            end: Some(End::Succeeded(FinishReason::Length)),
-            usage: Usage { input_tokens: 1, cached_tokens: 0, output_tokens: 300 },
-            history: vec![
-                attempt(AttemptOutcome::Failed(error)),
-                attempt(AttemptOutcome::TimedOut("accept")),
-            ],
-            trace_dropped: 6,
-        }
-        .into(),
+        trace: long_trace(),
+        progress: full_progress().into(),
         ..waiting_job()
     }
 }
