@@ -75,6 +75,9 @@ struct SimArgs {
     /// Feeds so many arbitrary events instead.
     #[arg(long)]
     fuzz: Option<u64>,
+    /// Measures instead what comparing a few nodes only costs, in worlds of so many nodes.
+    #[arg(long)]
+    regret: Option<usize>,
     /// Threads to run seeds on.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -85,6 +88,9 @@ impl SimArgs {
         let seeds = sim::Seeds { from: self.from, count: self.seeds, threads: self.threads };
         if let Some(events) = self.fuzz {
             return sim::fuzz(events, self.from);
+        }
+        if let Some(nodes) = self.regret {
+            return sim::regret(nodes, self.from);
         }
         let mutant = match self.mutant.as_deref() {
             Some("all") => return sim::run_all(seeds),

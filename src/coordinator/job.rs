@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, LazyLock};
 
 use super::admit::Admitted;
-use super::backlog::{Place, Stamp};
+use super::backlog::{Place, Seat, Stamp};
 use super::effect::{CancelCause, End, Usage};
 use super::eligibility::Need;
 use super::event::{JobError, JobSpec, Origin};
@@ -165,7 +165,7 @@ pub(super) enum Waits {
     /// For its time: `not_before`, or the end of a backoff.
     ForTime(TimerKey),
     /// For a node.
-    ForNode(Place),
+    ForNode(Seat),
 }
 
 /// Whether a job's row changed in the step that runs.
@@ -179,6 +179,11 @@ impl Job {
     /// Tokens of a node's cache that it takes.
     pub(super) fn kv_tokens(&self) -> u64 {
         self.row.tokens_max()
+    }
+
+    /// The place of a seat that it has in the backlog.
+    pub(super) fn place_of(&self, seat: Seat) -> Place {
+        seat.place(self.row.spec.tier, self.namespace, self.row.sequence)
     }
 
     /// The only writer of a job's state.
@@ -420,7 +425,7 @@ mod tests {
     #[test]
     fn a_job_that_waits_takes_little() {
         // A million of them wait; what few of them have belongs into something rare.
-        assert!(size_of::<Option<Job>>() <= 296, "{}", size_of::<Option<Job>>());
+        assert!(size_of::<Option<Job>>() <= 280, "{}", size_of::<Option<Job>>());
         // With its two counts, 128 bytes: a size that allocators have.
         assert!(size_of::<JobSpec>() <= 112, "{}", size_of::<JobSpec>());
         assert!(size_of::<super::super::Timer>() <= 8, "{}", size_of::<super::super::Timer>());

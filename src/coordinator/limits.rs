@@ -22,7 +22,7 @@ pub const CANDIDATES_MAX: usize = 16;
 /// Nodes that failed a job and are remembered with it.
 pub const FAILED_NODES_MAX: usize = 8;
 /// Jobs that a pause looks at to say how many would expire.
-pub const PAUSE_LOOK_MAX: usize = 10_000;
+pub const PAUSE_LOOK_MAX: usize = 4_096;
 /// Waiting jobs that one tick moves to a fallback model.
 pub const FALLBACK_SWEEP_MAX: usize = 32;
 /// Keys that one tick forgets.

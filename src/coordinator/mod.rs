@@ -15,6 +15,8 @@ mod counts;
 pub mod effect;
 mod eligibility;
 pub mod event;
+#[cfg(any(test, feature = "mutants"))]
+mod exhaustive;
 mod finish;
 mod fleet;
 mod index;
@@ -58,6 +60,8 @@ mod wait;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use counts::Counts;
+#[cfg(any(test, feature = "mutants"))]
+pub use exhaustive::Comparison;
 pub use invariants::Audit;
 
 use affinity::Affinity;
@@ -177,6 +181,9 @@ pub struct Coordinator {
     effects: Vec<Effect>,
     #[cfg(any(test, feature = "mutants"))]
     settled: BTreeMap<ReservationId, job::JobRow>,
+    /// Choices held against all nodes, where somebody wants to know.
+    #[cfg(any(test, feature = "mutants"))]
+    comparisons: Option<Vec<Comparison>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,6 +247,8 @@ impl Coordinator {
             effects: Vec::new(),
             #[cfg(any(test, feature = "mutants"))]
             settled: BTreeMap::new(),
+            #[cfg(any(test, feature = "mutants"))]
+            comparisons: None,
             limits,
         }
     }

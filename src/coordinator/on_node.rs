@@ -219,7 +219,7 @@ impl Coordinator {
         let (node, key) = (reservation.node, reservation.job.expect("a running reservation has its job"));
         let facts = self.facts_of(&completion, reason, reservation.began_at);
         if let Err(message) = self.check_plausible(node, key, &facts) {
-            return self.abandon(id, Ending::Failed(JobError { class: ErrorClass::Node, message }));
+            return self.abandon(id, Ending::Contradicted(JobError { class: ErrorClass::Node, message }));
         }
         let usage = self.billed(key, &completion);
         self.learn_from(id, &completion, usage);
@@ -309,11 +309,15 @@ impl Coordinator {
         let (delivered, written) = (revoked.delivered, revoked.written);
         self.jobs[key].note(now, TraceEvent::Revoked { delivered, written });
         let remains = Remains { node, delivered };
+        let fault = match ending {
+            Ending::Contradicted(_) => Fault::FailedCheck,
+            _ => Fault::AttemptFailed,
+        };
         match ending {
             Ending::Cancel(left) => self.count_departure(left, written),
-            Ending::Failed(error) => {
+            Ending::Failed(error) | Ending::Contradicted(error) => {
                 self.drop_reservation(id);
-                self.count_failure(node, &error);
+                self.count_failure(node, &error, fault);
                 let outcome = AttemptOutcome::Failed(error.clone());
                 self.attempt_failed(key, error, remains, outcome);
                 let node = self.fleet.node(node).id().clone();
@@ -393,10 +397,10 @@ impl Coordinator {
     }
 
     /// An attempt failed by the node's or the runtime's fault, and so counts against it.
-    fn count_failure(&mut self, node: NodeKey, error: &JobError) {
+    fn count_failure(&mut self, node: NodeKey, error: &JobError, fault: Fault) {
         self.counts.count_error(error.class);
         if error.class == ErrorClass::Node {
-            self.fault(node, Fault::AttemptFailed);
+            self.fault(node, fault);
         }
     }
 }

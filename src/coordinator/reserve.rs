@@ -27,7 +27,8 @@ impl Coordinator {
         candidates: u32,
         losers: Vec<(NodeId, Loss)>,
     ) {
-        let Waits::ForNode(place) = self.jobs[key].waits else { panic!("a job is placed from the backlog") };
+        let Waits::ForNode(seat) = self.jobs[key].waits else { panic!("a job is placed from the backlog") };
+        let place = self.jobs[key].place_of(seat);
         let score = self.score_of(node, &self.jobs[key]);
         let tokens = self.jobs[key].row.tokens_max();
         let waited = self.backlog.waited(&place, self.now);

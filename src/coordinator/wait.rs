@@ -51,7 +51,7 @@ impl Coordinator {
         let (tier, sequence, stamp, waited) = (row.spec.tier, row.sequence, job.past.stamp, job.past.waited);
         let arrival = Arrival { key, lane, tier, namespace, sequence, stamp, waited };
         let place = self.backlog.insert(arrival, self.now);
-        job.waits = Waits::ForNode(place);
+        job.waits = Waits::ForNode(place.seat());
         // Nobody can serve it yet, on this model or another: whoever comes may serve the other.
         if job.need.shape.falls_back == FallsBack::Yes && self.fleet.lanes.of(lane).eligible.is_empty() {
             self.deserted.insert(lane, 0);
@@ -230,7 +230,8 @@ impl Coordinator {
         match std::mem::replace(&mut job.waits, Waits::Not) {
             Waits::Not => panic!("job {} waits nowhere", job.row.id),
             Waits::ForTime(timer) => self.timers.clear(timer),
-            Waits::ForNode(place) => {
+            Waits::ForNode(seat) => {
+                let place = job.place_of(seat);
                 waited = self.backlog.waited(&place, self.now);
                 self.backlog.remove(&place, self.now);
                 // It may have been the one that the others waited behind.

@@ -135,6 +135,8 @@ pub(crate) enum Change {
     Subcloud(usize, Joins),
     /// A template comes or goes.
     Template(usize, Joins),
+    /// A configuration for nodes: a new one, or one that must be refused.
+    Configure(u64),
 }
 
 /// In or out.

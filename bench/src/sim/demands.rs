@@ -1,7 +1,7 @@
 //! What a whole run must have touched: every transition, refusal, error class, standing, charging case and ledger step.
 
 use super::coverage::{CHECKS_MIN, Demand};
-use super::oracle::{CASES, Line};
+use super::oracle::{CASES, FATES, Line};
 
 /// Every change of state that a row can show.
 const TRANSITIONS: [&str; 17] = [
@@ -46,9 +46,9 @@ const REFUSALS: [&str; 18] = [
     "JobUnknown",
 ];
 
-/// (A result that contradicts itself counts as a failed attempt; no event counts as a failed check.)
-const FAULTS: [&str; 7] = [
+const FAULTS: [&str; 8] = [
     "AttemptFailed",
+    "FailedCheck",
     "TimedOut",
     "Died",
     "FailedTest",
@@ -90,7 +90,9 @@ pub(crate) fn demands() -> Vec<Demand> {
     ask("origin", &["client", "requeued", "test", "blind", "validation"]);
     ask("placed", &["by the job", "by the node"]);
     ask("commands", &["done", "rejected"]);
+    ask("configuration", &FATES);
     ask("node messages", &["result accepted", "result unknown", "standing", "drained", "banned"]);
+    ask("node messages", &["configuration", "configuration on connecting"]);
     ask(
         "dead reservations",
         &["of an earlier epoch", "its own, late or repeated", "another node's", "never issued"],

@@ -144,6 +144,12 @@ impl Fuzz {
                     written_tokens: 3,
                 }));
             }
+            // The driver answers in the same turn, for the core waits without a timer.
+            Effect::CheckProgress(reservation) => {
+                let written = self.rng.below(3) as u32;
+                let last_at = (written > 0).then(|| self.now - self.rng.ms(0, 90_000));
+                self.local.push(Event::Progress(Progress { reservation, written, last_at }));
+            }
             _ => {}
         }
     }

@@ -25,6 +25,8 @@ pub(crate) const ACTIVE: Span = Span::from_secs(14);
 const SUBMITS: u64 = 220;
 /// Bursts of a seed, at most.
 const BURSTS: u64 = 5;
+/// Configurations of a seed, those that are refused included.
+const CONFIGURES: u64 = 6;
 
 /// An action with its time.
 pub(crate) type Timed = (Time, Action);
@@ -45,6 +47,11 @@ pub(crate) fn actions(scene: &Scene) -> Vec<Timed> {
     }
     for _ in 0..45 {
         list.push((moment(&mut rng), Action::Operate(change(&mut rng))));
+    }
+    let mut configures = Rng::new(scene.seed, 12);
+    for _ in 0..CONFIGURES {
+        let choice = configures.draw();
+        list.push((moment(&mut configures), Action::Operate(Change::Configure(choice))));
     }
     troubles(scene, &mut rng, &mut list);
     for _ in 0..rng.below(3) {

@@ -5,6 +5,7 @@
 mod action;
 mod attempt;
 mod clients;
+mod configure;
 mod coverage;
 mod demands;
 mod fair;
@@ -17,6 +18,7 @@ mod nonsense;
 mod operator;
 mod oracle;
 mod power;
+mod regret;
 mod rng;
 mod run;
 mod scene;
@@ -26,4 +28,5 @@ mod world;
 
 pub use fuzz::fuzz;
 pub use mutants::{named, run_all};
+pub use regret::regret;
 pub use run::{Seeds, replay, run};

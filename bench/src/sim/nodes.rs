@@ -5,18 +5,18 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use switchbox::coordinator::effect::{Assignment, NodeMessage, When};
-use switchbox::coordinator::event::Held;
 use switchbox::coordinator::event::{
-    Completion, Declined, Event, Heartbeat, ModelOffer, NodeGone, NodeHello, Stopped, Verified, Warmth,
+    Completion, Declined, Environment, Event, Heartbeat, Held, ModelOffer, NodeGone, NodeHello, Stopped,
+    Verified, Warmth,
 };
-use switchbox::ids::{Lsn, ModelName, NodeId, ReservationId, Session};
+use switchbox::ids::{Digest, Lsn, ModelName, NodeId, ReservationId, Session};
 use switchbox::time::{Span, Time};
 
 use super::attempt::Run;
 use super::oracle::{Heard, Line};
 use super::rng::Rng;
 use super::scene::{Kind, NodeScene};
-use super::world::{Happening, Power, TOKEN_BYTES, World};
+use super::world::{Happening, Power, TICK, TOKEN_BYTES, World};
 
 /// What is on its way to a node.
 #[derive(Debug, Clone)]
@@ -74,6 +74,8 @@ pub(crate) struct NodeState {
     /// What it will offer when it connects again.
     pub(crate) next_offers: Option<Vec<ModelOffer>>,
     pub(crate) warm: BTreeSet<ModelName>,
+    /// The newest configurations that it heard of, by environment: version and digest.
+    configurations: BTreeMap<Environment, (u64, Digest)>,
     pub(crate) pace: Span,
     slots: u32,
     kv_tokens: u64,
@@ -101,6 +103,7 @@ impl NodeState {
             offers: scene.models.clone(),
             next_offers: None,
             warm: warm.map(|offer| offer.model.clone()).collect(),
+            configurations: BTreeMap::new(),
             pace: scene.pace,
             slots: scene.slots,
             kv_tokens: scene.kv_tokens,
@@ -180,7 +183,7 @@ impl World<'_> {
             memory_bytes: scene.memory_bytes,
             gpu: scene.gpu.clone(),
             region: scene.region.clone(),
-            configurations: Vec::new(),
+            configurations: node.configurations.iter().map(|(of, (_, digest))| (*of, *digest)).collect(),
             running: node.runs.iter().map(|(reservation, run)| held(*reservation, run)).collect(),
             results,
         }
@@ -255,6 +258,7 @@ impl World<'_> {
         node.runs.clear();
         node.unacked.clear();
         node.warm.clear();
+        node.configurations.clear();
         self.cut(index, away, Span::from_ms(5));
         self.oracle.coverage.count("world", "nodes that died");
     }
@@ -345,9 +349,9 @@ impl World<'_> {
 
     pub(crate) fn stop(&mut self, node: &NodeId, reservation: ReservationId) {
         let Some(index) = self.node_index(node) else { return };
-        // Being told again doesn't give it more time, unless the box had given it up.
+        // Being told again doesn't give it more time, unless the box had given it up, which takes it a tick.
         let due = self.now + self.scene.limits.stop_timeout;
-        if self.stops.get(&reservation).is_none_or(|before| *before <= self.now) {
+        if self.stops.get(&reservation).is_none_or(|before| *before + TICK <= self.now) {
             self.stops.insert(reservation, due);
         }
         let outbox = &mut self.nodes[index].outbox;
@@ -392,7 +396,11 @@ impl World<'_> {
                 let away = self.nodes[index].rng.ms(300, 2_000);
                 self.cut(index, away, Span::from_ms(2));
             }
-            NodeMessage::Standing(..) | NodeMessage::Configuration { .. } => {}
+            NodeMessage::Configuration { environment, version, digest } => {
+                let known = self.nodes[index].configurations.entry(*environment).or_default();
+                *known = (*known).max((*version, *digest));
+            }
+            NodeMessage::Standing(..) => {}
         }
     }
 

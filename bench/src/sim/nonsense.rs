@@ -2,6 +2,7 @@
 //!
 //! It only makes values; `fuzz.rs` feeds them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use switchbox::coordinator::command::{
@@ -15,8 +16,11 @@ use switchbox::coordinator::event::{
 };
 use switchbox::coordinator::integrity::{Expect, OutputDigest, Template};
 use switchbox::coordinator::ledger::{Owner, PriceRule};
+use switchbox::coordinator::snapshot::{ModelSpec, Participation, RuntimeKind, Snapshot, Timeouts};
+use switchbox::coordinator::standing::PenaltyRules;
 use switchbox::credits::{Credits, Price};
 use switchbox::ids::{Digest, GpuClass, IdempotencyKey, OperationId, Region, SubcloudName};
+use switchbox::time::Span;
 
 use super::fuzz::Fuzz;
 use super::rng::bytes32;
@@ -161,7 +165,7 @@ impl Fuzz {
         let operation = OperationId(u128::from(self.rng.below(30)));
         let credits = Credits(self.number() as i64);
         let amount = Amount { operation, environment: self.environment(), credits };
-        match self.rng.below(14) {
+        match self.rng.below(15) {
             0 => Command::AdmitNode(NodeSettings {
                 node: self.node(),
                 trust: self.trust(),
@@ -178,7 +182,51 @@ impl Fuzz {
             10 => Command::PutPrice(self.price_rule()),
             11 => Command::PutTemplate(Box::new(self.template())),
             12 => Command::JoinSubcloud(self.environment(), name::<SubcloudName>("closed"), self.node()),
+            13 => Command::Configure(Box::new(self.snapshot())),
             _ => Command::DropSubcloud(self.environment(), name::<SubcloudName>("closed")),
+        }
+    }
+
+    /// Mostly sound, so that some are put in force.
+    fn snapshot(&mut self) -> Snapshot {
+        let odd = self.rng.chance(30);
+        let mut number = |usual: u64| if odd { self.number() } else { usual };
+        let mut timeouts = Timeouts { accept: Span(number(1_000)), ..Timeouts::default() };
+        timeouts.attempt = Span(number(timeouts.attempt.0));
+        timeouts.heartbeat_ttl = Span(number(timeouts.heartbeat_ttl.0));
+        timeouts.reconnect_ttl = Span(number(timeouts.reconnect_ttl.0));
+        let penalties = PenaltyRules {
+            half_life: Span(number(1_000)),
+            failures_in_a_row_max: number(3) as u32,
+            cooldown: Span(number(1_000)),
+            ..PenaltyRules::default()
+        };
+        let participation = Participation {
+            probation_jobs: number(3),
+            blind_rate_ppm: number(200_000) as u32,
+            validation_tokens_factor_max: number(4) as u32,
+            ..Participation::default()
+        };
+        let spec = ModelSpec {
+            version: name("v1"),
+            digest: Digest(bytes32(3, 0)),
+            runtime: RuntimeKind::Echo,
+            memory_bytes: number(0),
+            default_output_tokens: number(1) as u32,
+            output_tokens_max: number(100) as u32,
+            fallbacks: Vec::new(),
+        };
+        let models = self.list(|fuzz| (fuzz.model(), spec.clone())).into_iter().collect();
+        Snapshot {
+            environment: self.environment(),
+            version: self.rng.below(50),
+            digest: Digest(bytes32(6, self.rng.below(9))),
+            signature: Arc::from(vec![1; *self.rng.pick(&[64, 64, 64, 0, 999])]),
+            models,
+            participation,
+            penalties,
+            timeouts,
+            subclouds: BTreeMap::new(),
         }
     }
 

@@ -88,7 +88,7 @@ impl World<'_> {
         self.operate_as(None, command);
     }
 
-    fn operate_as(&mut self, by: Option<Namespace>, command: Command) {
+    pub(super) fn operate_as(&mut self, by: Option<Namespace>, command: Command) {
         let client = self.new_client();
         self.step(Event::Operate(Box::new(Operation { client, by, command })));
     }
@@ -197,6 +197,7 @@ impl World<'_> {
             Change::Template(index, Joins::Out) => {
                 self.operate(Command::DropTemplate(model(index), template_name(index, TEMPLATES - 1)));
             }
+            Change::Configure(choice) => self.configure(choice),
         }
     }
 

@@ -82,6 +82,7 @@ impl World<'_> {
             self.store.state(),
             &mut effects,
         );
+        self.core.compare_placements();
         let note = Note { word: "Recover", ..Default::default() };
         let after = self.core.lsn();
         self.oracle.after(&Step {

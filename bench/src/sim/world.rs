@@ -8,7 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use switchbox::coordinator::effect::{Effect, NodeMessage, Reply, Row, When};
 use switchbox::coordinator::event::{Event, Progress, Revoked, Seen};
-use switchbox::coordinator::{Boot, Coordinator};
+use switchbox::coordinator::limits::CANDIDATES_MAX;
+use switchbox::coordinator::{Boot, Comparison, Coordinator};
 use switchbox::ids::{ClientId, JobId, Lsn, Namespace, ReservationId};
 use switchbox::time::{Span, Time};
 
@@ -28,7 +29,7 @@ const AUDIT_STEPS: u64 = 64;
 /// Steps between two comparisons of the gauges.
 const GAUGE_STEPS: u64 = 8;
 /// The core's clock.
-const TICK: Span = Span::from_ms(10);
+pub(crate) const TICK: Span = Span::from_ms(10);
 /// By then everything has wound down, or never will.
 const PATIENCE: Span = Span::from_secs(40);
 
@@ -169,8 +170,9 @@ const FIRST_EPOCH: u32 = 1_000_000_000;
 impl<'a> World<'a> {
     /// A world in which nothing has happened yet.
     pub(crate) fn new(scene: &'a Scene, actions: &'a [Timed]) -> Self {
-        let core =
+        let mut core =
             Coordinator::new(boot(scene, FIRST_EPOCH, Lsn(0), START), scene.limits.clone(), scene.durability);
+        core.compare_placements();
         Self {
             scene,
             actions,
@@ -367,6 +369,7 @@ impl<'a> World<'a> {
             }
             let lsn = self.core.lsn();
             self.oracle.after(&Step { now: self.now, note: &note, lsn_before, lsn, effects: &effects });
+            self.compare();
             self.publish(lsn, effects);
             self.check_step();
         }
@@ -374,6 +377,23 @@ impl<'a> World<'a> {
         if self.audit_due && self.power == Power::On {
             self.audit_due = false;
             self.audit();
+        }
+    }
+
+    /// What a job chose, held against all nodes that could have taken it.
+    fn compare(&mut self) {
+        let group = "choices of jobs among nodes";
+        for Comparison { job, chosen_us, best_us, best, able } in self.core.take_comparisons() {
+            let regret = chosen_us - best_us;
+            self.oracle.coverage.count(group, "all");
+            self.oracle.coverage.add(group, "not the best", u64::from(regret != 0));
+            self.oracle.coverage.add(group, "best scores, microseconds", best_us.unsigned_abs());
+            self.oracle.coverage.add(group, "regret, microseconds", regret.unsigned_abs());
+            if able <= CANDIDATES_MAX {
+                self.oracle.judge.check(Line::BestOfFew, regret == 0, || {
+                    format!("{job} chose a node of {chosen_us} us, though {best} of {able} has {best_us} us")
+                });
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Recounts everything that the backlog keeps for speed from the flows alone, and says what differs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{Debug, Display};
 
 use super::super::event::Tier;
 use super::super::names::{LaneKey, ModelKey, NamespaceKey};
@@ -108,7 +109,11 @@ impl Backlog {
         faults.extend(differs("waiting jobs", &self.jobs, &recount.jobs));
         for (at, standing) in self.namespaces.iter().enumerate() {
             let counted = recount.by_namespace.get(&NamespaceKey::from(at as u32)).copied().unwrap_or(0);
-            faults.extend(differs(&format!("waiting jobs of namespace {at}"), &standing.waiting, &counted));
+            faults.extend(differs(
+                format_args!("waiting jobs of namespace {at}"),
+                &standing.waiting,
+                &counted,
+            ));
         }
         let empty = self.flows.iter().filter(|(_, flow)| flow.is_empty());
         faults.extend(empty.map(|(_, flow)| format!("a flow in {:?} is kept without jobs", flow.lane)));
@@ -124,21 +129,25 @@ impl Backlog {
         for (tier, counts) in Tier::ALL.into_iter().zip(&lane.tiers) {
             let of = |table: &BTreeMap<(LaneKey, Tier), u64>| table.get(&(key, tier)).copied().unwrap_or(0);
             faults.extend(differs(
-                &format!("jobs in {key:?} {tier:?}"),
+                format_args!("jobs in {key:?} {tier:?}"),
                 &counts.waiting,
                 &of(&recount.by_lane),
             ));
-            faults.extend(differs(&format!("held in {key:?} {tier:?}"), &counts.held, &of(&recount.held)));
-            let returned = recount.returned.get(&(key, tier)).cloned().unwrap_or_default();
-            faults.extend(differs(&format!("returned in {key:?} {tier:?}"), &counts.returned, &returned));
+            faults.extend(differs(
+                format_args!("held in {key:?} {tier:?}"),
+                &counts.held,
+                &of(&recount.held),
+            ));
+            let returned = recount.returned.get(&(key, tier)).unwrap_or(const { &BTreeSet::new() });
+            faults.extend(differs(format_args!("returned in {key:?} {tier:?}"), &counts.returned, returned));
         }
-        let ages = recount.ages.get(&key).cloned().unwrap_or_default();
-        faults.extend(differs(&format!("ages in {key:?}"), &lane.ages.order, &ages));
+        let ages = recount.ages.get(&key).unwrap_or(const { &BTreeSet::new() });
+        faults.extend(differs(format_args!("ages in {key:?}"), &lane.ages.order, ages));
         let eldest = ages.first().and_then(|(sequence, flow)| {
             Some(self.flows[*flow].job(*sequence)?.since + self.flows[*flow].excluded)
         });
-        faults.extend(differs(&format!("the eldest of {key:?}"), &lane.ages.eldest_since, &eldest));
-        let batch = recount.batch.get(&key).cloned().unwrap_or_default();
+        faults.extend(differs(format_args!("the eldest of {key:?}"), &lane.ages.eldest_since, &eldest));
+        let batch = recount.batch.get(&key).unwrap_or(const { &BTreeSet::new() });
         let stray = lane.ages.starts.keys().filter(|sequence| !batch.contains(sequence));
         faults.extend(stray.map(|sequence| format!("{key:?} keeps the start of {sequence}, which is gone")));
         let stock = &self.stocks[lane.home.index()];
@@ -153,7 +162,7 @@ impl Backlog {
             let counted = recount.by_stock.get(&(at, tier)).cloned().unwrap_or_default();
             let kept: BTreeMap<NamespaceKey, u64> =
                 stock.strands.iter().map(|(namespace, strand)| (*namespace, self.strands[*strand])).collect();
-            faults.extend(differs(&format!("strands of stock {at} {tier:?}"), &kept, &counted));
+            faults.extend(differs(format_args!("strands of stock {at} {tier:?}"), &kept, &counted));
             faults.extend(differs("jobs of a stock", &stock.waiting, &counted.values().sum()));
             let stops = self.stops(ModelKey::from(at as u32 / 2), tier);
             faults.extend(differs("whether a stock is stopped", &stock.stopped_at.is_some(), &stops));
@@ -192,6 +201,6 @@ impl Backlog {
     }
 }
 
-fn differs<T: PartialEq + std::fmt::Debug>(what: &str, kept: &T, counted: &T) -> Option<String> {
+fn differs<T: PartialEq + Debug>(what: impl Display, kept: &T, counted: &T) -> Option<String> {
     (kept != counted).then(|| format!("{what}: kept {kept:?}, but there are {counted:?}"))
 }

@@ -45,6 +45,30 @@ pub(in crate::coordinator) struct Place {
     pub(super) returned: Option<u64>,
 }
 
+/// What of a place isn't known from its job: a million jobs keep this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::coordinator) struct Seat {
+    pub(in crate::coordinator) lane: LaneKey,
+    flow: FlowKey,
+    since: u64,
+    returned: Option<u64>,
+}
+
+impl Place {
+    /// What is kept of it with the job.
+    pub(in crate::coordinator) fn seat(&self) -> Seat {
+        Seat { lane: self.lane, flow: self.flow, since: self.since, returned: self.returned }
+    }
+}
+
+impl Seat {
+    /// The place of a job of this tier, namespace and sequence.
+    pub(in crate::coordinator) fn place(self, tier: Tier, namespace: NamespaceKey, sequence: u64) -> Place {
+        let Self { lane, flow, since, returned } = self;
+        Place { lane, tier, namespace, sequence, flow, since, returned }
+    }
+}
+
 /// The key of a flow.
 pub(super) type FlowKey = Key;
 

@@ -29,7 +29,7 @@ use self::flow::{Flow, FlowKey, Offer};
 use self::lane::{AgedStart, Lane, Stock};
 
 pub(super) use self::counts::View;
-pub(super) use self::flow::{Arrival, Place, Stamp};
+pub(super) use self::flow::{Arrival, Place, Seat, Stamp};
 #[cfg(test)]
 use self::lane::LANES_MAX;
 pub(super) use self::lane::{Home, LaneOf};

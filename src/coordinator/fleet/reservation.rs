@@ -64,6 +64,8 @@ pub(in crate::coordinator) enum Ending {
     Lost,
     /// A failed result: the job is decided when the output is closed.
     Failed(JobError),
+    /// A result that can't be: likewise, but it counts as a failed check.
+    Contradicted(JobError),
     /// A missed deadline: likewise.
     Overdue(Deadline),
     /// Nobody waits for it: a node brought it, or the box takes back what a frozen or banned node has.

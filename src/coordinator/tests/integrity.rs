@@ -10,7 +10,7 @@ use super::super::job::{JobRow, JobState};
 use super::super::ledger::Owner;
 use super::super::limits::Limits;
 use super::super::snapshot::Participation;
-use super::super::standing::{PenaltyRules, Standing, Trust};
+use super::super::standing::{Fault, PenaltyRules, Standing, Trust};
 use super::fleet::{open, remote};
 use super::world::World;
 use crate::ids::{Namespace, NodeId, ReservationId};
@@ -197,6 +197,20 @@ fn what_cannot_be_is_rejected_and_what_is_odd_is_flagged() {
     w.write(reservation, 50);
     w.complete_with(reservation, |result| result.seen.bytes = 10);
     assert_eq!((w.state(job), w.counts().results_flagged), (JobState::Succeeded, 1));
+}
+
+#[test]
+fn what_cannot_be_counts_as_a_failed_check_and_a_confessed_failure_as_a_failed_attempt() {
+    let mut w = world(0, 0);
+    w.submit(|_| {});
+    let reservation = w.begin_on("a");
+    w.write(reservation, 3);
+    w.complete_with(reservation, |result| result.output_tokens = 101);
+    assert_eq!(w.faults("a"), [Fault::FailedCheck]);
+    w.pass(Span::from_secs(1));
+    let reservation = w.begin_on("a");
+    w.fail(reservation, ErrorClass::Node);
+    assert_eq!(w.faults("a"), [Fault::AttemptFailed, Fault::FailedCheck]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::super::command::NodeCommand;
 use super::super::effect::{RefusalKind, Row};
 use super::super::event::*;
 use super::super::job::JobState;
-use super::super::limits::Limits;
+use super::super::limits::{Limits, TICK_TIMERS_MAX};
 use super::fleet::{held, remote};
 use super::world::{World, local_again};
 use crate::credits::Credits;
@@ -25,6 +25,24 @@ fn a_job_is_never_dispatched_after_its_ttl() {
     w.now = w.now + Span::from_ms(5_005);
     w.succeed(first);
     assert_ne!(w.state(waiting), JobState::Reserved, "dispatched after its TTL");
+}
+
+#[test]
+fn a_job_that_expires_while_its_node_takes_another_is_gone() {
+    let mut w = world(2);
+    let then = w.now + Span::from_ms(100);
+    // As many as one tick wakes; their TTLs, a millisecond later, are for the next one.
+    let come_then = |w: &mut World, ttl: Span, tier: Tier| {
+        w.submit(|s| (s.spec.not_before, s.spec.ttl, s.spec.tier) = (Some(then).into(), ttl, tier))
+    };
+    let late: Vec<_> =
+        (1..TICK_TIMERS_MAX).map(|_| come_then(&mut w, Span::from_ms(101), Tier::Standard)).collect();
+    let urgent = come_then(&mut w, Span::from_secs(60), Tier::Realtime);
+    for _ in 0..3 {
+        w.pass(Span::from_ms(110));
+    }
+    assert_eq!(w.state(urgent), JobState::Reserved);
+    assert!(late.iter().all(|late| w.state(*late) == JobState::Expired));
 }
 
 #[test]

@@ -1,14 +1,13 @@
-//! What may be handed to a node, and what should have been handed to it instead (SPEC 2, 3, 5; CORE 5).
+//! What may be handed to a node (SPEC 2, 3, 5). What should have gone before it is judged in `order`.
 
 use switchbox::coordinator::command::Scope;
 use switchbox::coordinator::effect::{Assignment, Effect, Row};
-use switchbox::coordinator::event::Tier;
 use switchbox::coordinator::trace::{PlacedBy, TraceEvent};
 use switchbox::ids::{JobId, NodeId};
 use switchbox::time::Time;
 
 use super::book::JobFacts;
-use super::fleet::{AskNode, TICKS, takes_no_more};
+use super::fleet::AskNode;
 use super::judge::Line;
 use super::{Oracle, Step};
 
@@ -88,7 +87,7 @@ impl Oracle {
         });
     }
 
-    fn is_paused(&self, job: &JobFacts) -> bool {
+    pub(super) fn is_paused(&self, job: &JobFacts) -> bool {
         [
             Scope::Model(job.model.clone()),
             Scope::Namespace(job.spec.namespace.clone()),
@@ -96,60 +95,5 @@ impl Oracle {
         ]
         .iter()
         .any(|scope| self.book.paused.contains(scope))
-    }
-
-    /// No job of a higher tier still waits that this node could have taken in the same room.
-    fn check_order(&mut self, step: &Step<'_>, node: &NodeId, id: JobId, job: &JobFacts) {
-        let age = self.limits.batch_age;
-        let tier = job.tier_at(step.now, age);
-        let changed = |other: &JobId| {
-            step.effects.iter().any(|effect| matches!(effect, Effect::Row(Row::Job(row)) if row.id == *other))
-        };
-        let mut passed_over = None;
-        let mut rivals = 0;
-        for (_, other) in &self.book.waiting {
-            let rival = &self.book.jobs[other];
-            // What became due between two ticks is looked at with the next one.
-            let since = step.now - TICKS;
-            let due = rival.not_before <= since && rival.submitted_at <= since && rival.expires_at > step.now;
-            // Nothing ages while it is paused, so a pause leaves the age of what waits unknown.
-            let aged = if self.was_paused { rival.spec.tier } else { rival.sure_tier_at(since, age) };
-            let higher = aged < tier && rival.spec.environment == job.spec.environment;
-            if !higher || !due || !takes_no_more(rival, job) {
-                continue;
-            }
-            let ask = AskNode { book: &self.book, limits: &self.limits, node, job: rival, now: step.now };
-            let able = self.fleet.surely_takes(&ask)
-                && !rival.avoids.contains(node)
-                && !self.stands_behind(*other, rival, job);
-            if able && !self.is_paused(rival) && !rival.origin.is_system() && !changed(other) {
-                passed_over = Some(*other);
-            }
-            rivals += 1;
-        }
-        let fills = job.spec.tier >= Tier::Batch && tier >= Tier::Batch;
-        let line = if fills { Line::BatchIdleOnly } else { Line::TierOrder };
-        if rivals > 0 || !self.book.waiting.is_empty() {
-            self.judge.check(line, passed_over.is_none(), || {
-                format!(
-                    "{id} ({tier:?}) went to {node}, though {passed_over:?} of a higher tier waits for it: {:?}",
-                    passed_over.map(|other| &self.book.jobs[&other])
-                )
-            });
-        }
-    }
-
-    /// Whether another job of the same namespace, model and tier waits that needs more room than there may be: jobs of
-    /// one flow go in the order in which they could first have gone, and only heads are tried (CORE section 5).
-    fn stands_behind(&self, id: JobId, rival: &JobFacts, job: &JobFacts) -> bool {
-        self.book.waiting.iter().any(|(_, other)| {
-            let before = &self.book.jobs[other];
-            *other != id
-                && before.spec.namespace == rival.spec.namespace
-                && before.spec.environment == rival.spec.environment
-                && before.spec.tier == rival.spec.tier
-                && before.model == rival.model
-                && !takes_no_more(before, job)
-        })
     }
 }

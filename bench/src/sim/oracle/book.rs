@@ -11,6 +11,7 @@ use switchbox::coordinator::effect::{End, Row};
 use switchbox::coordinator::event::{Environment, ErrorClass, JobSpec, Origin, Tier};
 use switchbox::coordinator::job::{AttemptOutcome, JobRow, JobState};
 use switchbox::coordinator::ledger::{Account, Owner, Posting, PostingId};
+use switchbox::coordinator::snapshot::Snapshot;
 use switchbox::coordinator::standing::NodeRow;
 use switchbox::coordinator::subcloud::Subcloud;
 use switchbox::credits::Price;
@@ -70,11 +71,6 @@ impl JobFacts {
         }
     }
 
-    /// The tier that it surely competes in at a time: it ages only while it may run.
-    pub(crate) fn sure_tier_at(&self, now: Time, batch_age: Span) -> Tier {
-        if now.since(self.not_before) > batch_age { self.tier_at(now, batch_age) } else { self.spec.tier }
-    }
-
     /// The tier that it may compete in at a time: an old batch job competes as a standard one.
     pub(crate) fn tier_at(&self, now: Time, batch_age: Span) -> Tier {
         match self.spec.tier {
@@ -116,6 +112,8 @@ pub(crate) struct Book {
     pub(crate) namespaces: BTreeMap<Namespace, NamespaceSettings>,
     pub(crate) paused: BTreeSet<Scope>,
     pub(crate) subclouds: BTreeMap<(Environment, SubcloudName), Subcloud>,
+    /// The configurations in force.
+    pub(crate) configurations: BTreeMap<Environment, Snapshot>,
     /// Jobs that came with a key.
     pub(crate) keys: BTreeMap<IdempotencyKey, Vec<JobId>>,
     /// Dead letters, and what they were requeued as.
@@ -143,6 +141,9 @@ impl Book {
                 let place = (subcloud.environment, subcloud.name.clone());
                 self.subclouds.insert(place, (**subcloud).clone());
             }
+            Row::Configuration(snapshot) => {
+                self.configurations.insert(snapshot.environment, (**snapshot).clone());
+            }
             Row::SubcloudForgotten(environment, name) => {
                 self.subclouds.remove(&(*environment, name.clone()));
             }
@@ -152,7 +153,6 @@ impl Book {
             | Row::Price(_)
             | Row::Template(_)
             | Row::TemplateForgotten(..)
-            | Row::Configuration(..)
             | Row::Feedback(..) => {}
         }
     }

@@ -112,6 +112,14 @@ lines! {
     KeyConflicts = "a key with another body is refused",
     /// A command does what it says, and nothing else does.
     CommandTaken = "a command is done, and only commands do it",
+    /// CORE 6: no more nodes than are compared means that the best one is found.
+    BestOfFew = "among few nodes, a job that comes gets the best",
+    /// SPEC 8.
+    ConfigurationJudged = "a configuration is taken exactly if it is newer and sound",
+    /// SPEC 8.
+    ConfigurationGrows = "a configuration's version only grows",
+    /// SPEC 8.
+    ConfigurationTold = "nodes are told of the newest configuration",
     /// The bound that the fairness scenario states.
     Fair = "weighted shares are fair",
     /// The bound that the fairness scenario states.

@@ -3,13 +3,16 @@
 //! It was written from the texts before the core was, keeps its own books from rows, events and messages, and shares no
 //! code with the core's decisions. It never influences a run.
 
+mod ages;
 mod assign;
 mod book;
 mod charge;
 mod conduct;
+mod configured;
 mod fleet;
 mod judge;
 mod keys;
+mod order;
 mod rows;
 mod told;
 
@@ -27,8 +30,10 @@ use switchbox::ids::{ClientId, JobId, Lsn, Namespace, NodeId, ReservationId};
 use switchbox::time::{Span, Time};
 
 use super::coverage::Coverage;
+use ages::Ages;
 pub(crate) use book::Book;
 pub(crate) use charge::CASES;
+pub(crate) use configured::FATES;
 use fleet::{Fleet, TICKS};
 pub(crate) use judge::{Judge, Line, Violation};
 pub(crate) use told::Heard;
@@ -75,8 +80,10 @@ pub(crate) struct Oracle {
     revoked: BTreeMap<ReservationId, (u32, u32)>,
     /// Attempts whose node said that they failed, or something that can't be.
     spoken: BTreeSet<ReservationId>,
-    /// Whether anything was ever paused.
-    was_paused: bool,
+    /// How long what could run.
+    ages: Ages,
+    /// Nodes that were silent for too long and spoke since without a heartbeat: they may be away, or not.
+    maybe_away: BTreeSet<NodeId>,
     /// Jobs whose client took output of an attempt that was closed.
     delivered: BTreeSet<JobId>,
     /// The step that ended a job.
@@ -100,7 +107,8 @@ impl Oracle {
             issued: BTreeMap::new(),
             revoked: BTreeMap::new(),
             spoken: BTreeSet::new(),
-            was_paused: false,
+            ages: Ages::default(),
+            maybe_away: BTreeSet::new(),
             delivered: BTreeSet::new(),
             ended_lsn: BTreeMap::new(),
             accepted_lsn: BTreeMap::new(),
@@ -128,7 +136,10 @@ impl Oracle {
                 self.fleet.gone(gone);
                 gone.undelivered.iter().for_each(|reservation| self.fleet.frees(*reservation));
             }
-            Event::Heartbeat(beat) => self.fleet.heard(beat, now),
+            Event::Heartbeat(beat) => {
+                self.maybe_away.remove(&beat.node);
+                self.fleet.heard(beat, now);
+            }
             Event::NodeWish(wish) => (note.node, note.wish) = (Some(wish.node.clone()), Some(wish.wish)),
             Event::BadSignature(node) => note.node = Some(node.clone()),
             Event::Accepted(node, reservation) => {
@@ -158,6 +169,13 @@ impl Oracle {
         if let Some(node) = &note.node
             && note.word != "NodeGone"
         {
+            let heard_at = self.fleet.nodes.get(node).map(|known| known.heard_at);
+            if heard_at.is_some_and(|at| now.since(at) >= self.limits.heartbeat_timeout) {
+                self.maybe_away.insert(node.clone());
+            }
+            if note.word == "NodeConnected" {
+                self.maybe_away.remove(node);
+            }
             self.fleet.spoke(node, now);
         }
         note
@@ -197,12 +215,17 @@ impl Oracle {
         let dead = self.dead_named(step.note);
         let key_job = step.note.submit.as_ref().and_then(|(_, spec)| self.book.key_job((*spec.key)?.key));
         let faults_before = self.faults_of(step.note.node.as_ref());
+        let fate = self.fate_due(step);
         self.on_rows(step);
-        self.was_paused |= !self.book.paused.is_empty();
+        if step.note.word == "Recover" {
+            self.ages.restarted(step.now);
+        }
+        self.ages.note(&self.book.paused, step.now);
         self.check_listed(&listed);
         self.check_dead(step, &dead, faults_before);
         self.check_submit(step, key_job);
         self.check_command(step);
+        self.check_configured(step, fate);
         self.frees(step.note);
         self.check_messages(step);
         self.check_assigns(step);
@@ -256,7 +279,10 @@ impl Oracle {
 
     fn frees(&mut self, note: &Note) {
         if matches!(note.word, "Completed" | "Stopped" | "Declined") {
-            note.named.iter().for_each(|reservation| self.fleet.frees(*reservation));
+            // What another node names frees nothing.
+            let own =
+                |r: &&ReservationId| self.issued.get(r).is_none_or(|(of, _)| Some(of) == note.node.as_ref());
+            note.named.iter().filter(own).for_each(|reservation| self.fleet.frees(*reservation));
         }
         if note.word == "NodeConnected" {
             note.results.iter().for_each(|result| self.fleet.frees(result.reservation));

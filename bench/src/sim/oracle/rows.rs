@@ -45,6 +45,10 @@ impl Oracle {
                 Row::Posting(_) => {}
                 Row::Job(job) => self.on_job_row(step, job),
                 Row::Node(node) => self.on_node_row(step, node),
+                Row::Configuration(snapshot) => {
+                    self.check_version(step, snapshot);
+                    self.book.apply(row);
+                }
                 _ => self.book.apply(row),
             }
         }

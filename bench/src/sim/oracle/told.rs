@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use switchbox::coordinator::effect::{Answer, Effect, End, NodeMessage, RefusalKind, Reply, Row, When};
-use switchbox::coordinator::event::Durability;
+use switchbox::coordinator::event::{Durability, Environment};
 use switchbox::ids::{JobId, Lsn, ReservationId};
 
 use super::judge::Line;
@@ -18,6 +18,8 @@ pub(super) struct Told {
     pub(super) ended: BTreeMap<JobId, End>,
     /// Results that a node was told are kept.
     pub(super) results: BTreeSet<ReservationId>,
+    /// The newest configuration that any node heard of.
+    pub(super) configurations: BTreeMap<Environment, u64>,
 }
 
 /// Something that reached its receiver.
@@ -43,6 +45,10 @@ impl Oracle {
                     self.told.results.insert(*reservation);
                 }
             }
+            Heard::Node(NodeMessage::Configuration { environment, version, .. }) => {
+                let newest = self.told.configurations.entry(*environment).or_default();
+                *newest = (*newest).max(*version);
+            }
             _ => {}
         }
     }
@@ -58,6 +64,12 @@ impl Oracle {
             let kept = self.book.jobs.get(job).and_then(|facts| facts.end.as_ref());
             self.judge.check(Line::AckSurvives, kept == Some(end), || {
                 format!("{job} was said to have ended as {end:?}, and after a crash it is {kept:?}")
+            });
+        }
+        for (environment, version) in &self.told.configurations {
+            let kept = self.book.configurations.get(environment).map(|snapshot| snapshot.version);
+            self.judge.check(Line::AckSurvives, kept >= Some(*version), || {
+                format!("nodes heard of version {version} for {environment:?}; after a crash it is {kept:?}")
             });
         }
         for reservation in &self.told.results {
