@@ -17,6 +17,7 @@ use crate::journal::rows::Rows;
 use crate::journal::writer::{Durable, Steps, Writer};
 use crate::journal::{Journal, JournalOptions};
 use crate::keeper::{Keeper, Signal};
+use crate::mutant::{self, Mutant};
 use crate::row::{Key, PayloadRef, Stored};
 use crate::state::StateKind;
 use crate::state::mark::{Audit, Totals};
@@ -316,7 +317,12 @@ impl Shared {
     /// As [`Shared::commit`], for who holds the writer: frames and dirty rows keep the same order.
     pub(crate) fn append(&self, writer: &mut Writer, steps: Option<Steps>, rows: Rows) {
         let bytes = crate::journal::frame::frame_bytes(&rows) as u64;
-        let changes = writer.append(steps, rows);
+        let changes = writer.write(steps, rows);
+        if mutant::planted(Mutant::StateBeforeSync) {
+            self.rows.absorb(changes.clone(), writer.durable());
+            self.checkpoint();
+        }
+        writer.sync();
         self.rows.absorb(changes, writer.durable());
         self.counters.unsnapped_bytes.fetch_add(bytes, Ordering::Relaxed);
         if self.rows.dirty().newer_bytes() >= self.options.checkpoint_bytes || self.snapshot_is_due() {
