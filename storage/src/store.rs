@@ -216,9 +216,9 @@ impl Store {
         self.shared.rows.for_each(from, to, visit)
     }
 
-    /// The last step that is durable.
+    /// The last step that is durable and readable. Waits for nobody.
     pub fn durable_lsn(&self) -> u64 {
-        self.shared.durable().lsn
+        self.shared.rows.lsn()
     }
 
     /// Rows by table and the audit's sum, as of the last checkpoint.
@@ -226,13 +226,13 @@ impl Store {
         self.shared.rows.applied().mark.totals
     }
 
-    /// Whether there is room for new work. Costs a lock and two loads.
+    /// Whether there is room for new work. Costs three loads, and waits for nobody.
     pub fn room(&self) -> Room {
         let counters = &self.shared.counters;
         let (free, reserve) = (&counters.disk_free_bytes, &counters.disk_reserve_bytes);
         if free.load(Ordering::Relaxed) < reserve.load(Ordering::Relaxed) {
             Room::Disk
-        } else if self.shared.rows.dirty().bytes() > self.shared.options.dirty_bytes_max {
+        } else if self.shared.rows.dirty_bytes() > self.shared.options.dirty_bytes_max {
             Room::Rows
         } else {
             Room::Open
@@ -245,7 +245,7 @@ impl Store {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let applied = shared.rows.applied();
         Gauges {
-            dirty_bytes: shared.rows.dirty().bytes() as u64,
+            dirty_bytes: shared.rows.dirty_bytes() as u64,
             disk_free_bytes: load(&counters.disk_free_bytes),
             disk_reserve_bytes: load(&counters.disk_reserve_bytes),
             group: shared.durable().group,
