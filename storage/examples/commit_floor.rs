@@ -208,7 +208,7 @@ fn restart(dir: &Path, rows: u64) {
         let began = Instant::now();
         let mut loaded = 0u64;
         let (store, opened) = Store::open_and_load(&dir, StoreOptions::default(), |load| match load {
-            Load::Again => loaded = 0,
+            Load::Again | Load::Rebuilt(_) => loaded = 0,
             Load::Row(..) => loaded += 1,
         })
         .expect("opens");

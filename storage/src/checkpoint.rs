@@ -5,6 +5,7 @@
 //! from the journal: every row ends up the same, and the totals were written down before.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::dirty::{Dirty, Layer};
@@ -63,6 +64,9 @@ pub(crate) struct Rowspace {
     applied: Mutex<Applied>,
     /// Held while a checkpoint runs.
     running: Mutex<()>,
+    /// Bytes of the dirty rows and the last step in them, for those who mustn't wait for a lock.
+    dirty_bytes: AtomicUsize,
+    lsn: AtomicU64,
 }
 
 impl Rowspace {
@@ -70,7 +74,16 @@ impl Rowspace {
         let Mark { group, lsn, epoch, .. } = applied.mark;
         let upto = Durable { group, lsn, epoch, written_at: 0 };
         let dirty = RwLock::new(Dirty::new(upto));
-        Self { state, audit, dirty, applied: Mutex::new(applied), running: Mutex::new(()) }
+        let (applied, running) = (Mutex::new(applied), Mutex::default());
+        Self {
+            state,
+            audit,
+            dirty,
+            applied,
+            running,
+            dirty_bytes: AtomicUsize::new(0),
+            lsn: AtomicU64::new(lsn),
+        }
     }
 
     pub(crate) fn dirty(&self) -> RwLockReadGuard<'_, Dirty> {
@@ -92,7 +105,20 @@ impl Rowspace {
 
     /// Takes the rows of a durable group, all at once.
     pub(crate) fn absorb(&self, changes: impl IntoIterator<Item = RowChange>, upto: Durable) {
-        self.dirty_mut().absorb(changes, upto);
+        let mut dirty = self.dirty_mut();
+        dirty.absorb(changes, upto);
+        self.dirty_bytes.store(dirty.bytes(), Ordering::Release);
+        self.lsn.store(upto.lsn, Ordering::Release);
+    }
+
+    /// Bytes of the dirty rows. Waits for nobody.
+    pub(crate) fn dirty_bytes(&self) -> usize {
+        self.dirty_bytes.load(Ordering::Acquire)
+    }
+
+    /// The last step that is durable and readable. Waits for nobody.
+    pub(crate) fn lsn(&self) -> u64 {
+        self.lsn.load(Ordering::Acquire)
     }
 
     /// What a row holds now.
@@ -173,7 +199,12 @@ impl Rowspace {
             let next = apply(&*self.state, self.audit, self.applied(), &layer, upto)?;
             *self.applied_mut() = next;
         }
-        let thawed = self.dirty_mut().thaw();
+        let thawed = {
+            let mut dirty = self.dirty_mut();
+            let thawed = dirty.thaw();
+            self.dirty_bytes.store(dirty.bytes(), Ordering::Release);
+            thawed
+        };
         // Freed outside the lock: a million rows take a while.
         drop(thawed);
         Ok(moved)

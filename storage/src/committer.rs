@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::journal::rows::Rows;
 use crate::journal::writer::Steps;
 use crate::memory::MemoryStore;
+use crate::mutant::{self, Mutant};
 use crate::store::Store;
 
 /// A key with its new value; `None` deletes it.
@@ -281,6 +282,11 @@ impl<K, V> Shared<K, V> {
     ) {
         while let Some(groups) = self.next_groups(options.lazy_delay, bounds) {
             let last = groups.last().map_or(0, |group| group.lsn);
+            if mutant::planted(Mutant::AcknowledgeBeforeCommit) {
+                on_durable(last);
+                // As long as a sync takes: the other order would hardly ever show.
+                std::thread::sleep(Duration::from_millis(1));
+            }
             commit(groups);
             on_durable(last);
         }

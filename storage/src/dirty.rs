@@ -3,6 +3,7 @@
 //! Two layers: what is being checkpointed, and what came since. Readers look here first, then at the state.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -40,11 +41,12 @@ impl Dirty {
     pub(crate) fn absorb(&mut self, changes: impl IntoIterator<Item = RowChange>, upto: Durable) {
         for (key, stored) in changes {
             self.newer_bytes += bytes_of(&key, stored.as_ref());
-            if let Some(old) = self.newer.get_mut(&key) {
-                self.newer_bytes -= bytes_of(&key, old.as_ref());
-                *old = stored;
-            } else {
-                self.newer.insert(key, stored);
+            match self.newer.entry(key) {
+                Entry::Occupied(mut entry) => {
+                    let old = entry.insert(stored);
+                    self.newer_bytes -= bytes_of(entry.key(), old.as_ref());
+                }
+                Entry::Vacant(entry) => drop(entry.insert(stored)),
             }
         }
         self.upto = upto;

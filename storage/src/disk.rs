@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::mutant::{self, Mutant};
 
 /// The unit of the journal: a frame starts on a multiple of it.
 pub(crate) const BLOCK: usize = 4096;
@@ -34,6 +35,9 @@ pub(crate) fn or_die<T, E: std::fmt::Display>(what: &str, result: std::result::R
 }
 
 pub(crate) fn sync_dir(path: &Path) -> Result<()> {
+    if mutant::planted(Mutant::NoDirectorySync) {
+        return Ok(());
+    }
     File::open(path).and_then(|dir| dir.sync_all()).map_err(Error::io("sync directory", path))
 }
 

@@ -192,8 +192,14 @@ impl Examination<'_> {
         disk::make_dir(&rebuilding.dir)?;
         let candidates = base::candidates(&self.layout)?;
         for group in candidates {
-            match base::try_candidate(&self.layout, &rebuilding.state(), id, (segments, group), self.options)
-            {
+            match base::try_candidate(
+                &self.layout,
+                &rebuilding.state(),
+                id,
+                (segments, group),
+                self.options,
+                &mut |_| (),
+            ) {
                 Ok((state, applied, survey)) => {
                     let text = format!("state store: {reason}; a start rebuilds it from group {group}");
                     diagnosis.say(Severity::Damage, text);

@@ -16,7 +16,7 @@ use crate::snapshot::merge::{self, MergeBytes};
 use crate::snapshot::{self, file};
 use crate::store::Shared;
 
-/// How often the disk is looked at, and what could be removed.
+/// How often it is looked at what could be removed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Less free disk than this, and no checkpoint is begun.
@@ -101,6 +101,7 @@ fn run_checkpoints(shared: &Shared) {
     let due = || shared.rows.dirty().newer_bytes() >= shared.options.checkpoint_bytes;
     loop {
         let wish = shared.signal.wait(shared.options.checkpoint_every, due);
+        disk::or_die("the disk can't be looked at", shared.look_at_disk());
         // On a full disk rows stay dirty, and admission closed, rather than sled in an unknown state.
         if shared.counters.disk_free_bytes.load(Ordering::Relaxed) >= CHECKPOINT_FREE_BYTES_MIN {
             shared.checkpoint();
@@ -115,8 +116,7 @@ fn run_checkpoints(shared: &Shared) {
 
 fn run_snapshots(shared: &Shared) {
     while shared.signal.wait(LOOK_EVERY, || shared.snapshot_is_due()) == Wish::Keep {
-        let kept = shared.look_at_disk().and_then(|()| shared.keep());
-        if let Err(error) = kept {
+        if let Err(error) = shared.keep() {
             shared.suffer(error);
         }
     }

@@ -51,6 +51,7 @@ mod identity;
 mod journal;
 mod keeper;
 mod memory;
+mod mutant;
 mod open;
 mod reclaim;
 mod row;

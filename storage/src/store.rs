@@ -17,6 +17,7 @@ use crate::journal::rows::Rows;
 use crate::journal::writer::{Durable, Steps, Writer};
 use crate::journal::{Journal, JournalOptions};
 use crate::keeper::{Keeper, Signal};
+use crate::mutant::{self, Mutant};
 use crate::row::{Key, PayloadRef, Stored};
 use crate::state::StateKind;
 use crate::state::mark::{Audit, Totals};
@@ -215,9 +216,9 @@ impl Store {
         self.shared.rows.for_each(from, to, visit)
     }
 
-    /// The last step that is durable.
+    /// The last step that is durable and readable. Waits for nobody.
     pub fn durable_lsn(&self) -> u64 {
-        self.shared.durable().lsn
+        self.shared.rows.lsn()
     }
 
     /// Rows by table and the audit's sum, as of the last checkpoint.
@@ -225,13 +226,13 @@ impl Store {
         self.shared.rows.applied().mark.totals
     }
 
-    /// Whether there is room for new work. Costs a lock and two loads.
+    /// Whether there is room for new work. Costs three loads, and waits for nobody.
     pub fn room(&self) -> Room {
         let counters = &self.shared.counters;
         let (free, reserve) = (&counters.disk_free_bytes, &counters.disk_reserve_bytes);
         if free.load(Ordering::Relaxed) < reserve.load(Ordering::Relaxed) {
             Room::Disk
-        } else if self.shared.rows.dirty().bytes() > self.shared.options.dirty_bytes_max {
+        } else if self.shared.rows.dirty_bytes() > self.shared.options.dirty_bytes_max {
             Room::Rows
         } else {
             Room::Open
@@ -244,7 +245,7 @@ impl Store {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let applied = shared.rows.applied();
         Gauges {
-            dirty_bytes: shared.rows.dirty().bytes() as u64,
+            dirty_bytes: shared.rows.dirty_bytes() as u64,
             disk_free_bytes: load(&counters.disk_free_bytes),
             disk_reserve_bytes: load(&counters.disk_reserve_bytes),
             group: shared.durable().group,
@@ -316,7 +317,12 @@ impl Shared {
     /// As [`Shared::commit`], for who holds the writer: frames and dirty rows keep the same order.
     pub(crate) fn append(&self, writer: &mut Writer, steps: Option<Steps>, rows: Rows) {
         let bytes = crate::journal::frame::frame_bytes(&rows) as u64;
-        let changes = writer.append(steps, rows);
+        let changes = writer.write(steps, rows);
+        if mutant::planted(Mutant::StateBeforeSync) {
+            self.rows.absorb(changes.clone(), writer.durable());
+            self.checkpoint();
+        }
+        writer.sync();
         self.rows.absorb(changes, writer.durable());
         self.counters.unsnapped_bytes.fetch_add(bytes, Ordering::Relaxed);
         if self.rows.dirty().newer_bytes() >= self.options.checkpoint_bytes || self.snapshot_is_due() {

@@ -69,7 +69,8 @@ fn append(writer: &mut Writer) -> u64 {
         ..=4096 => rows.put(&key, &value),
         _ => rows.put_payload(&key, &value),
     }
-    writer.append(Some(Steps { first_lsn: group * 10, last_lsn: group * 10 + 3, count: 2 }), rows);
+    writer.write(Some(Steps { first_lsn: group * 10, last_lsn: group * 10 + 3, count: 2 }), rows);
+    writer.sync();
     group
 }
 
@@ -287,7 +288,7 @@ fn a_forged_frame_in_a_torn_payload_stays_a_payload() {
     let mut rows = Rows::default();
     let shifted: Vec<u8> = payload.iter().copied().cycle().skip(80).take(payload.len()).collect();
     rows.put_payload(&[1, 1], &shifted);
-    started.writer.append(None, rows);
+    started.writer.write(None, rows);
     drop(started);
     edit(&segment::path_of(dir.path(), 1), |bytes| bytes[end..end + 512].fill(0));
     let started = start(dir.path()).expect("only torn");

@@ -12,6 +12,7 @@ use crate::journal::scan::Place;
 use crate::journal::segment::Segment;
 use crate::journal::spares::Spares;
 use crate::journal::{Journal, frame::Label};
+use crate::mutant::{self, Mutant};
 use crate::row::RowChange;
 
 /// The end of the journal.
@@ -80,8 +81,8 @@ impl Writer {
         self.durable.epoch = epoch;
     }
 
-    /// Writes and syncs a group; then its rows may be applied. Without `steps` it belongs to the step before it.
-    pub(crate) fn append(&mut self, steps: Option<Steps>, rows: Rows) -> Vec<RowChange> {
+    /// Writes a group; [`Writer::sync`] must follow. Without `steps` it belongs to the step before it.
+    pub(crate) fn write(&mut self, steps: Option<Steps>, rows: Rows) -> Vec<RowChange> {
         let needed = disk::blocks(frame::frame_bytes(&rows)) as u64;
         if self.offset + needed > self.segment.bytes {
             self.roll(needed);
@@ -100,7 +101,6 @@ impl Writer {
         let memory = std::mem::take(&mut self.bytes);
         let LaidOut { head, bytes, changes } = frame::lay_out(&self.segment, offset, label, rows, memory);
         disk::or_die("the journal can't be written", self.file.write_all_at(&bytes, self.offset));
-        disk::or_die("the journal can't be synced", self.file.sync_data());
         if self.segment.first_group.is_none() {
             self.segment.first_group = Some(head.group);
             self.journal.started(self.segment.clone());
@@ -111,6 +111,13 @@ impl Writer {
         // A frame of one huge step isn't worth keeping the memory for.
         self.bytes.shrink_to(8 << 20);
         changes
+    }
+
+    /// Syncs the group that was written; only then may its rows be applied, and anybody be told.
+    pub(crate) fn sync(&mut self) {
+        if !mutant::planted(Mutant::NoJournalSync) {
+            disk::or_die("the journal can't be synced", self.file.sync_data());
+        }
     }
 
     fn roll(&mut self, needed: u64) {

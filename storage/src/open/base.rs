@@ -50,6 +50,8 @@ pub(crate) enum Behind {
 pub enum Load {
     /// Forget all rows so far: the state store they came from isn't right, and the rows of another one follow.
     Again,
+    /// So many rows of a snapshot are in the new state store. They come as rows after that.
+    Rebuilt(u64),
     /// A row as of the last durable group.
     Row(Key, Stored),
 }
@@ -85,7 +87,7 @@ pub(crate) fn find(
             }
         },
     };
-    rebuilt(layout, id, segments, options, (reason, first_error))
+    rebuilt(layout, id, segments, options, load, (reason, first_error))
 }
 
 /// Why a state store isn't used, with the journal's error where that is the reason.
@@ -289,12 +291,13 @@ pub(crate) fn try_candidate(
     id: DirectoryId,
     (segments, group): (&[Segment], u64),
     options: &StoreOptions,
+    load: Loader<'_>,
 ) -> Result<(SledState, Applied, Survey)> {
     let survey = scan_candidate(layout, segments, group)?;
     sled::remove(dir)?;
     let state = open_own(dir, options)?;
     state.check_shim()?;
-    let applied = fill(&state, layout, id, group, options.audit)?;
+    let applied = fill(&state, layout, id, (group, options.audit), load)?;
     Ok((state, applied, survey))
 }
 
@@ -304,10 +307,11 @@ fn rebuilt(
     id: DirectoryId,
     segments: &[Segment],
     options: &StoreOptions,
+    load: Loader<'_>,
     (reason, mut first_error): (String, Option<Error>),
 ) -> Result<Based> {
     for group in candidates(layout)? {
-        match rebuilt_from(layout, id, (segments, group), options) {
+        match rebuilt_from(layout, id, (segments, group), options, load) {
             Ok((state, applied, survey, moved_to)) => {
                 let origin = Origin::Rebuilt { reason, from_group: group, moved_to };
                 return Ok(Based { state, applied, survey, origin, behind: Behind::Unread });
@@ -326,6 +330,7 @@ fn rebuilt_from(
     id: DirectoryId,
     (segments, group): (&[Segment], u64),
     options: &StoreOptions,
+    load: Loader<'_>,
 ) -> Result<Rebuilt> {
     let journal = layout.journal();
     match options.state {
@@ -333,11 +338,11 @@ fn rebuilt_from(
             let survey = scan_candidate(layout, segments, group)?;
             mend_tail(&journal, segments, &survey)?;
             let state = Arc::new(MemoryState::default());
-            let applied = fill(&*state, layout, id, group, options.audit)?;
+            let applied = fill(&*state, layout, id, (group, options.audit), load)?;
             Ok((state, applied, survey, None))
         }
         StateKind::Sled => {
-            let built = try_candidate(layout, &layout.rebuilding(), id, (segments, group), options)?;
+            let built = try_candidate(layout, &layout.rebuilding(), id, (segments, group), options, load)?;
             let (state, applied, survey) = built;
             // It is renamed only when it is closed.
             drop(state);
@@ -364,8 +369,8 @@ fn fill(
     state: &dyn StateStore,
     layout: &Layout,
     id: DirectoryId,
-    base: u64,
-    audit: Audit,
+    (base, audit): (u64, Audit),
+    load: Loader<'_>,
 ) -> Result<Applied> {
     let mut applied = Applied::empty(Mark::empty(id));
     if base > 0 {
@@ -377,9 +382,11 @@ fn fill(
             if blocks.len() >= FILL_ROWS {
                 state.apply(&mut blocks.iter().map(|(key, stored)| (key, stored)))?;
                 blocks.clear();
+                load(Load::Rebuilt(applied.mark.totals.all_rows()));
             }
         }
         state.apply(&mut blocks.iter().map(|(key, stored)| (key, stored)))?;
+        load(Load::Rebuilt(applied.mark.totals.all_rows()));
         let Mark { group, lsn, epoch, .. } = reader.mark.expect("it ended well");
         applied.at(Durable { group, lsn, epoch, written_at: 0 });
     }

@@ -31,6 +31,7 @@ pub(crate) fn opened(dir: &Path, state: StateKind) -> (Store, Opened) {
     let mut loaded = Vec::new();
     let (store, found) = Store::open_and_load(dir, options(state), |load| match load {
         Load::Again => loaded.clear(),
+        Load::Rebuilt(_) => assert!(loaded.is_empty(), "rows come after it"),
         Load::Row(key, stored) => loaded.push((key, stored)),
     })
     .expect("opens");
