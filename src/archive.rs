@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, mpsc};
 
-use switchbox_storage::{MemoryStore, Store};
+use switchbox_storage::{MemoryStore, Room, Store};
 use tokio::sync::oneshot;
 
 use crate::coordinator::effect::Row;
@@ -46,6 +46,7 @@ pub enum Archive {
 /// The way to the thread that reads. At most one request of each session is under way, so the sessions' bound is its
 /// bound too.
 pub struct Reads {
+    store: Store,
     requests: mpsc::Sender<(JobId, oneshot::Sender<Found>)>,
 }
 
@@ -56,14 +57,23 @@ impl Archive {
     /// When the thread can't be started.
     pub fn durable(store: Store) -> std::io::Result<Self> {
         let (requests, asked) = mpsc::channel::<(JobId, oneshot::Sender<Found>)>();
+        let read_from = store.clone();
         let serve = move || {
             for (job, answer) in asked {
                 // Who asked may have left.
-                let _ = answer.send(read(&store, job));
+                let _ = answer.send(read(&read_from, job));
             }
         };
         std::thread::Builder::new().name("reader".into()).spawn(serve)?;
-        Ok(Self::Durable(Reads { requests }))
+        Ok(Self::Durable(Reads { store, requests }))
+    }
+
+    /// Whether the store has room for new work.
+    pub fn room(&self) -> Room {
+        match self {
+            Archive::Memory(_) => Room::Open,
+            Archive::Durable(reads) => reads.store.room(),
+        }
     }
 
     /// Looks a job up; never waits. What comes is [`Found::Unreadable`] if the reading thread is gone.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
+use switchbox_storage::Room as StoreRoom;
 use tokio::sync::oneshot;
 
 use crate::archive::{Archive, Found, StoredJob};
@@ -178,6 +179,26 @@ impl Shared {
     }
 }
 
+/// Bytes of rows on their way to the disk above which no new work is let in; what live jobs still write goes beyond.
+const JOURNAL_BYTES_HIGH: u64 = 64 << 20;
+
+impl Shared {
+    /// Refuses new work where the way to the disk is full.
+    fn check_store(&self) -> Result<(), Refusal> {
+        let behind = self.driver.journal_bytes.load(Ordering::Relaxed) > JOURNAL_BYTES_HIGH;
+        let kind = match self.archive.room() {
+            StoreRoom::Disk => RefusalKind::DiskReserve,
+            StoreRoom::Open if !behind => return Ok(()),
+            StoreRoom::Rows | StoreRoom::Open => RefusalKind::StoreBehind,
+        };
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(Refusal { kind, retry_after: Some(STORE_RETRY_AFTER) })
+    }
+}
+
+/// When a client may try again that came while the way to the disk was full.
+const STORE_RETRY_AFTER: Span = Span::from_secs(5);
+
 /// Whether the core has heard of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
@@ -200,8 +221,9 @@ impl ClientSession {
     /// Submits a job; at most one a session. Never waits; the core may run on this thread.
     ///
     /// # Errors
-    /// When the event queue has no room for new work.
+    /// When the event queue, or the store, has no room for new work.
     pub fn submit(&mut self, submission: Submission) -> Result<(), Refusal> {
+        self.shared.check_store()?;
         self.push(Event::Submit(self.id, Box::new(submission)))
     }
 

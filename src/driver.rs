@@ -18,7 +18,7 @@ use crate::ids::{ClientId, NodeId, ReservationId};
 use crate::node::{NodeMail, SlotRoom};
 use crate::outbox::{Commits, Outbox};
 use crate::output::Output;
-use crate::persist::RowCodec;
+use crate::persist::{self, RowCodec};
 use crate::queue::{Machine, Permit};
 use crate::rows::{RowKey, RowValue, changes_of};
 use crate::time::Time;
@@ -60,6 +60,8 @@ pub struct DriverGauges {
     pub outputs: AtomicU64,
     /// Outboxes in the table.
     pub outboxes: AtomicU64,
+    /// About how many bytes of rows wait to be written, as of the last batch.
+    pub journal_bytes: AtomicU64,
 }
 
 /// The core with everything that its effects need. Stepped by whoever owns the drain.
@@ -67,6 +69,8 @@ pub struct Driver {
     core: Coordinator,
     clock: Clock,
     committer: Committer<RowKey, RowValue>,
+    /// Bytes that one step may have.
+    step_bytes_max: usize,
     clients: HashMap<ClientId, Arc<Outbox<ClientMail>>>,
     nodes: HashMap<NodeId, NodeLink>,
     outputs: HashMap<ReservationId, Arc<Output>>,
@@ -86,6 +90,7 @@ impl Driver {
             core,
             clock,
             committer,
+            step_bytes_max: usize::MAX,
             clients: HashMap::new(),
             nodes: HashMap::new(),
             outputs: HashMap::new(),
@@ -126,8 +131,9 @@ impl Driver {
         Ok(committer)
     }
 
-    /// Does what recovery wants done, before anything else is stepped.
-    pub fn begin(&mut self, mut effects: Vec<Effect>) {
+    /// Does what recovery wants done, before anything else is stepped; a step may have `step_bytes_max` bytes.
+    pub fn begin(&mut self, mut effects: Vec<Effect>, step_bytes_max: usize) {
+        self.step_bytes_max = step_bytes_max;
         self.publish(&mut effects);
         self.step_local();
     }
@@ -204,8 +210,17 @@ impl Driver {
         Some((RowKey::Answer(row.id), Some(RowValue::Answer(output.written().into()))))
     }
 
-    fn commit(&mut self, changes: Vec<Change<RowKey, RowValue>>, urgency: Urgency) {
+    fn commit(&mut self, mut changes: Vec<Change<RowKey, RowValue>>, urgency: Urgency) {
         let lsn = self.core.lsn().0;
+        if changes.len() > 1 {
+            let left_out = persist::fit(&mut changes, self.step_bytes_max);
+            if left_out > 0 {
+                tracing::warn!(
+                    left_out,
+                    "too many jobs failed at once: these dead letters can't be requeued"
+                );
+            }
+        }
         if !changes.is_empty() {
             self.committer.append(Group { lsn, changes }, urgency);
             self.gauges.lsn.store(lsn, Ordering::Relaxed);
@@ -311,6 +326,7 @@ impl Machine<Envelope> for Driver {
         self.wake_nodes.drain(..).for_each(|outbox| outbox.wake());
         self.gauges.outputs.store(self.outputs.len() as u64, Ordering::Relaxed);
         self.gauges.outboxes.store(self.clients.len() as u64, Ordering::Relaxed);
+        self.gauges.journal_bytes.store(self.committer.backlog_bytes() as u64, Ordering::Relaxed);
     }
 }
 

@@ -233,10 +233,12 @@ fn start_core(recovered: Recovered, catalog: Arc<Catalog>) -> Result<Door, Serve
     let commits = Arc::new(Commits::default());
     let committer = Driver::durable_committer(&store, &commits)
         .map_err(|error| ServeError::System { what: "the committer's thread", error })?;
+    // Half of it: what rows take is an estimate.
+    let step_bytes_max = store.step_bytes_max() / 2;
     let archive =
         Archive::durable(store).map_err(|error| ServeError::System { what: "the reading thread", error })?;
     let mut driver = Driver::new(core, clock, committer);
-    driver.begin(effects);
+    driver.begin(effects, step_bytes_max);
     let gauges = driver.gauges();
     let room = DoorRoom::default();
     // Room for the answers of as many assignments again as there are slots: those that overstayed a stop.

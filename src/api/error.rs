@@ -256,7 +256,17 @@ impl ApiError {
                 "As many of your requests are waiting as your share of the queue holds: try again later.",
             )
             .retry(after),
-            RefusalKind::QueueFull | RefusalKind::QueueBytesFull | RefusalKind::RingFull => Self::new(
+            RefusalKind::DiskReserve => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                UNAVAILABLE,
+                "disk",
+                "The server's disk is nearly full: it takes new work again when there is room.",
+            )
+            .retry(after),
+            RefusalKind::QueueFull
+            | RefusalKind::QueueBytesFull
+            | RefusalKind::RingFull
+            | RefusalKind::StoreBehind => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 UNAVAILABLE,
                 "server_is_overloaded",
@@ -424,6 +434,8 @@ mod tests {
                 Retry::AfterSecs(60),
             ),
             (RefusalKind::QueueBytesFull, Some(Span(1)), 503, "server_is_overloaded", Retry::AfterSecs(1)),
+            (RefusalKind::DiskReserve, Some(second), 503, "disk", Retry::AfterSecs(1)),
+            (RefusalKind::StoreBehind, Some(second), 503, "server_is_overloaded", Retry::AfterSecs(1)),
             (RefusalKind::RingFull, None, 503, "server_is_overloaded", Retry::AfterSecs(5)),
             (RefusalKind::Draining, Some(second), 503, "server_is_draining", Retry::AfterSecs(5)),
             (RefusalKind::ModelUnknown, None, 404, "model_not_found", Retry::ByStatus),

@@ -110,11 +110,6 @@ impl Table {
             Table::Feedback => "feedback",
         }
     }
-
-    /// The keys of the table: from this one, below the other.
-    pub(super) fn range(self) -> ([u8; 1], [u8; 1]) {
-        ([self as u8], [self as u8 + 1])
-    }
 }
 
 /// The key of a job's row in one of the tables that are by job.

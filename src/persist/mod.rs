@@ -11,6 +11,7 @@
 mod draw;
 mod job;
 pub mod keys;
+mod load;
 mod mirror;
 mod read;
 mod records;
@@ -36,7 +37,8 @@ use crate::coordinator::ledger::Balance;
 use crate::output::Chunk;
 use crate::rows::{RowKey, RowValue};
 
-pub use self::read::{DecodeError, LoadError, Loaded, audit, decode, load, read_answer, read_job};
+pub use self::load::{Loaded, Loader};
+pub use self::read::{DecodeError, LoadError, audit, decode, read_answer, read_job};
 
 /// The version of all values that are written now.
 const VERSION: u8 = 1;
@@ -85,6 +87,28 @@ enum Value<'a> {
     Row(&'a [u8]),
     /// In the journal, however short.
     Payload(&'a [u8]),
+}
+
+/// Leaves bodies out of a step that would have more than about `bytes_max` bytes: a step is written whole or not at
+/// all. Only those of attended jobs that failed go (a node that dies may take many with it): such a dead letter can be
+/// read, but not requeued. Says how many.
+pub fn fit(changes: &mut [Change<RowKey, RowValue>], bytes_max: usize) -> usize {
+    let bytes: usize = changes.iter().map(|change| RowCodec.bytes(change)).sum();
+    let mut excess = bytes.saturating_sub(bytes_max);
+    let mut left_out = 0;
+    for (_, value) in changes.iter_mut().rev() {
+        if excess == 0 {
+            break;
+        }
+        if let Some(RowValue::Row(Row::Job(row))) = value
+            && !job::body_is_kept_alive(row)
+            && let Some(body) = row.body.take()
+        {
+            excess = excess.saturating_sub(body.len());
+            left_out += 1;
+        }
+    }
+    left_out
 }
 
 /// Puts a change's bytes; `None` deletes.

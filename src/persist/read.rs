@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bincode::Options;
 use serde::de::DeserializeOwned;
-use switchbox_storage::{Store, Stored};
+use switchbox_storage::Store;
 
 use super::VERSION;
 use super::job::{ExtrasV1, JobV1, Parts, Place};
@@ -25,8 +25,6 @@ use crate::rows::key_of;
 
 /// Bytes of a key that an error shows.
 const SHOWN_BYTES_MAX: usize = 64;
-/// Rows between two reports of a load's progress.
-const ROWS_PER_REPORT: u64 = 16_384;
 
 /// Why bytes aren't a row.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +39,7 @@ pub struct DecodeError {
 }
 
 impl DecodeError {
-    fn new(key: &[u8], problem: impl Into<String>) -> Self {
+    pub(super) fn new(key: &[u8], problem: impl Into<String>) -> Self {
         let table = match (Table::of(key), key.first()) {
             (Some(table), _) => table.word().to_owned(),
             (None, byte) => format!("{byte:?}"),
@@ -62,19 +60,8 @@ pub enum LoadError {
     Row(#[from] DecodeError),
 }
 
-/// How far a load is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Loaded {
-    /// Rows read.
-    pub rows: u64,
-    /// Of those, jobs that haven't ended.
-    pub live_jobs: u64,
-    /// Live jobs whose body is damaged: they can only fail.
-    pub bodies_lost: u64,
-}
-
 /// What is behind the version byte.
-fn body_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+pub(super) fn body_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], DecodeError> {
     match value.split_first() {
         Some((&VERSION, body)) => Ok(body),
         Some((version, _)) => {
@@ -181,92 +168,30 @@ pub fn audit(key: &[u8], value: &[u8]) -> i128 {
     record::<BalanceV1, Balance>(key, value).map_or(0, |balance| i128::from(balance.balance.0))
 }
 
-/// Tables that the core is rebuilt from. Jobs come last: the others say what they are measured by.
-const RECOVERED: [Table; 12] = [
-    Table::Operations,
-    Table::Balances,
-    Table::Nodes,
-    Table::Namespaces,
-    Table::Keys,
-    Table::DeadLetters,
-    Table::Paused,
-    Table::Prices,
-    Table::Templates,
-    Table::Subclouds,
-    Table::Configurations,
-    Table::Jobs,
-];
-
-/// Everything that the core is rebuilt from. `report` hears from time to time how far it is, and at the end.
-///
-/// # Errors
-/// When a row can't be read: it was acknowledged, so nothing goes on without it. Only a live job's body may be damaged:
-/// then the job fails.
-pub fn load(store: &Store, mut report: impl FnMut(Loaded)) -> Result<Vec<Row>, LoadError> {
-    let (mut rows, mut loaded) = (Vec::new(), Loaded::default());
-    for table in RECOVERED {
-        let (from, to) = table.range();
-        store.for_each::<LoadError>(&from, Some(&to), |key, stored| {
-            let value = value_of(store, &key, stored)?;
-            let row = decode_live(store, &key, &value, &mut loaded)?;
-            loaded.rows += 1;
-            rows.push(row);
-            if loaded.rows.is_multiple_of(ROWS_PER_REPORT) {
-                report(loaded);
-            }
-            Ok(())
-        })?;
-    }
-    report(loaded);
-    Ok(rows)
-}
-
-/// A row for the core: a job that has ended is given no body but one of its length, for that is all that counts of it.
-fn decode_live(store: &Store, key: &[u8], value: &[u8], loaded: &mut Loaded) -> Result<Row, LoadError> {
-    let mut lost = None;
-    let mut row = decode::<LoadError>(key, value, &mut |table, job| match table {
-        Table::Bodies => Ok(None),
-        table => Ok(store.value(&keys::of_job(table, job))?),
-    })?;
-    if let Row::Job(job) = &mut row {
-        let body_key = keys::of_job(Table::Bodies, job.id);
-        if job.state.is_live() {
-            loaded.live_jobs += 1;
-            match store.value(&body_key) {
-                Ok(Some(bytes)) => job.body = Some(Arc::from(body_of(&body_key, &bytes)?)),
-                Ok(None) => {}
-                Err(error) => lost = Some(error),
-            }
-        } else if let Some(Stored::Payload(payload)) = store.read(&body_key)? {
-            job.body = Some(vec![0; payload.len.saturating_sub(1) as usize].into());
-        }
-        if let Some(error) = lost {
-            loaded.bodies_lost += 1;
-            tracing::error!(job = %job.id, %error, "a job's body is damaged: it will fail");
-        }
-    }
-    Ok(row)
-}
-
-fn value_of(store: &Store, key: &[u8], stored: Stored) -> Result<Vec<u8>, LoadError> {
-    match stored {
-        Stored::Value(value) => Ok(value.into()),
-        Stored::Payload(_) => {
-            let value = store.value(key)?;
-            value.ok_or_else(|| DecodeError::new(key, "it was deleted while it was read").into())
-        }
-    }
-}
-
 /// A job's row with everything that is kept of it.
 ///
 /// # Errors
 /// When the store can't be read, or holds something else than was written.
 pub fn read_job(store: &Store, job: JobId) -> Result<Option<JobRow>, LoadError> {
+    read_parts(store, job, &mut |table, job| Ok(store.value(&keys::of_job(table, job))?))
+}
+
+/// As [`read_job`], for a job whose body can't be read.
+pub(super) fn read_job_without_body(store: &Store, job: JobId) -> Result<Option<JobRow>, LoadError> {
+    read_parts(store, job, &mut |table, job| match table {
+        Table::Bodies => Ok(None),
+        table => Ok(store.value(&keys::of_job(table, job))?),
+    })
+}
+
+fn read_parts(
+    store: &Store,
+    job: JobId,
+    part: &mut dyn FnMut(Table, JobId) -> Result<Option<Vec<u8>>, LoadError>,
+) -> Result<Option<JobRow>, LoadError> {
     let key = keys::of_job(Table::Jobs, job);
     let Some(value) = store.value(&key)? else { return Ok(None) };
-    let part = &mut |table, job| Ok(store.value(&keys::of_job(table, job))?);
-    decode_job::<LoadError>(&key, &value, part).map(Some)
+    decode_job(&key, &value, part).map(Some)
 }
 
 /// The text of a job's stored answer.

@@ -24,6 +24,7 @@ use crate::output::Chunk;
 use crate::rows::{RowKey, RowValue, changes_of, key_of};
 
 mod golden;
+mod stored;
 
 /// A store of bytes.
 type Bytes = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -259,6 +260,31 @@ fn a_body_is_written_once_and_an_attended_one_only_when_it_failed() {
         row.trace = if new { Default::default() } else { std::iter::once(later.clone()).collect() };
         assert_eq!(bodies(&row), expected, "{mode:?} {state:?}");
     }
+}
+
+#[test]
+fn a_step_that_is_too_large_is_written_without_bodies_of_dead_letters() {
+    use crate::coordinator::event::{Mode, Origin};
+    use crate::coordinator::job::JobState;
+    let mut source = Source::new(4);
+    let mut dead = |mode| {
+        let mut row = job(&mut source);
+        Arc::make_mut(&mut row.spec).mode = mode;
+        Arc::make_mut(&mut row.spec).key = Default::default();
+        row.origin = Origin::Client.into();
+        row.state = JobState::Failed;
+        row.body = Some(vec![0; 100_000].into());
+        (RowKey::Job(row.id), Some(RowValue::Row(Row::Job(Box::new(row)))))
+    };
+    let mut step = vec![dead(Mode::Sync), dead(Mode::Polling), dead(Mode::Stream), dead(Mode::Sync)];
+    assert_eq!(super::fit(&mut step, 1_000_000), 0);
+    assert_eq!(super::fit(&mut step, 250_000), 1, "as few as needed; the polling one's is not in this step");
+    assert_eq!(super::fit(&mut step, 1), 2);
+    let bodies = step.iter().map(|(_, value)| match value {
+        Some(RowValue::Row(Row::Job(row))) => row.body.is_some(),
+        _ => panic!("a job"),
+    });
+    assert_eq!(bodies.collect::<Vec<_>>(), [false, true, false, false]);
 }
 
 #[test]

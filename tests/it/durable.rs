@@ -193,3 +193,20 @@ fn jobs_that_are_none_are_refused_by_name() {
     let answer = key.json(&chat::body("echo", "x", json!({}))).send();
     assert_eq!((answer.status, &answer.error()["param"]), (400, &json!("Idempotency-Key")));
 }
+
+#[test]
+fn a_disk_below_its_reserve_closes_admission_and_nothing_else() {
+    let dir = TempDir::new();
+    let server = boot(&dir);
+    let id = id_of(&submit(&server, "echo", "kept"));
+    assert_eq!(job(&server, &id, "?wait=60s")["state"], "succeeded");
+    kill(server);
+    let reserve = "[limits]\ndisk_reserve_bytes = 1099511627776";
+    let server = Setup::open().model("echo", "echo:").config(reserve).start_in(&dir.join("data"));
+    for answer in [submit(&server, "echo", "new"), chat::ask(&server, "echo", "new", json!({}))] {
+        assert_eq!((answer.status, &answer.error()["code"]), (503, &json!("disk")), "{}", answer.text());
+        assert!(answer.header("retry-after").is_some());
+    }
+    assert_eq!(text_of(&job(&server, &id, "")), "kept");
+    server.assert_nothing_left();
+}
