@@ -56,7 +56,7 @@ limits! {
     /// Finished jobs whose rows stay readable.
     finished_jobs_max: 10_000, 1 => 10_000_000;
     /// Bytes of disk below which no new jobs are taken; at least twice the state is kept free.
-    disk_reserve_bytes: 2 * GIB, 0 => 1_024 * GIB;
+    disk_reserve_bytes: 2 * GIB, MIB => 1_024 * GIB;
     /// Attempts that may fail before the job does.
     attempts_max: 3, 1 => 100;
     /// From assignment to the node's acceptance.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use switchbox_storage::{Load, PayloadRef, Store, Stored};
 
 use super::keys::{self, Table};
-use super::read::{DecodeError, LoadError, body_of, decode, read_job};
+use super::read::{DecodeError, LoadError, body_of, decode, read_job_without_body};
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::JobRow;
 use crate::ids::JobId;
@@ -41,6 +41,7 @@ struct Taken {
     /// Everything but jobs.
     records: Vec<Row>,
     /// Jobs in order of their ids, those of live ones still without their bodies.
+    #[expect(clippy::vec_box, reason = "they come boxed, and go on boxed into the rows")]
     jobs: Vec<Box<JobRow>>,
     /// Where bodies of live jobs are: the job's place in `jobs`, and the payload.
     bodies: Vec<(usize, PayloadRef)>,
@@ -103,13 +104,7 @@ impl<F: FnMut(Loaded)> Loader<F> {
         }
         let Taken { mut records, mut jobs, bodies, unread, .. } = self.taken;
         for (place, payload) in bodies {
-            match body(store, jobs[place].id, payload) {
-                Ok(body) => jobs[place].body = body,
-                Err(error) => {
-                    self.loaded.bodies_lost += 1;
-                    tracing::error!(job = %jobs[place].id, %error, "a job's body is damaged: it will fail");
-                }
-            }
+            jobs[place].body = body_or_none(store, jobs[place].id, payload, &mut self.loaded);
         }
         records.extend(jobs.into_iter().map(Row::Job));
         for key in unread {
@@ -155,8 +150,7 @@ impl Taken {
         }
         match self.jobs.get_mut(self.below).filter(|job| job.id == id) {
             Some(job) if job.state.is_live() => self.bodies.push((self.below, *payload)),
-            // All that counts of it is how long it is.
-            Some(job) => job.body = Some(vec![0; payload.len.saturating_sub(1) as usize].into()),
+            Some(job) => job.body = Some(of_length(*payload)),
             None => {}
         }
         Ok(())
@@ -175,20 +169,31 @@ fn body(store: &Store, job: JobId, payload: PayloadRef) -> Result<Option<Arc<[u8
 
 /// A row that was a payload, or had parts.
 fn read_late(store: &Store, key: &[u8], loaded: &mut Loaded) -> Result<Option<Row>, LoadError> {
-    if let (Some(Table::Jobs), Some(job)) = (Table::of(key), keys::job_of(key)) {
-        let read = read_job(store, job);
-        // Its body alone may be missing.
-        let row = match read {
-            Err(LoadError::Store(error)) => {
-                let row = super::read::read_job_without_body(store, job)?;
-                loaded.bodies_lost += 1;
-                tracing::error!(%job, %error, "a job's body is damaged: it will fail");
-                row
-            }
-            read => read?,
-        };
-        return Ok(row.map(|row| Row::Job(Box::new(row))));
+    let (Some(Table::Jobs), Some(id)) = (Table::of(key), keys::job_of(key)) else {
+        let Some(value) = store.value(key)? else { return Ok(None) };
+        return decode::<LoadError>(key, &value, &mut |_, _| Ok(None)).map(Some);
+    };
+    let Some(mut job) = read_job_without_body(store, id)? else { return Ok(None) };
+    if let Some(Stored::Payload(payload)) = store.read(&keys::of_job(Table::Bodies, id))? {
+        if job.state.is_live() {
+            job.body = body_or_none(store, id, payload, loaded);
+        } else {
+            job.body = Some(of_length(payload));
+        }
     }
-    let Some(value) = store.value(key)? else { return Ok(None) };
-    decode::<LoadError>(key, &value, &mut |_, _| Ok(None)).map(Some)
+    Ok(Some(Row::Job(Box::new(job))))
+}
+
+/// A live job's body; `None`, and said, if it is damaged.
+fn body_or_none(store: &Store, job: JobId, payload: PayloadRef, loaded: &mut Loaded) -> Option<Arc<[u8]>> {
+    body(store, job, payload).unwrap_or_else(|error| {
+        loaded.bodies_lost += 1;
+        tracing::error!(%job, %error, "a job's body is damaged: it will fail");
+        None
+    })
+}
+
+/// The body of a job that has ended: all that counts of it is how long it is.
+fn of_length(payload: PayloadRef) -> Arc<[u8]> {
+    vec![0; payload.len.saturating_sub(1) as usize].into()
 }
