@@ -44,7 +44,6 @@ mod checkpoint;
 mod committer;
 mod dirty;
 mod disk;
-
 mod doctor;
 mod error;
 mod identity;

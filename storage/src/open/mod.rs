@@ -188,6 +188,7 @@ fn prepare(
 ) -> Result<(DirectoryId, Vec<Segment>)> {
     let id = present.checked(layout)?;
     disk::remove_unfinished(&layout.dir)?;
+    sled::remove(&layout.rebuilding())?;
     for dir in [layout.journal(), layout.snapshots()] {
         disk::make_dir(&dir)?;
         disk::remove_unfinished(&dir)?;

@@ -181,8 +181,9 @@ fn a_state_that_is_missing_or_foreign_is_rebuilt() {
         moved_to
     };
     let missing = dir.copy();
-    fs::remove_dir_all(state(&missing)).expect("remove");
+    fs::rename(state(&missing), missing.path().join("state-rebuilding")).expect("a rebuild was interrupted");
     assert_eq!(rebuilt(&missing, "isn't there"), None);
+    assert!(!missing.path().join("state-rebuilding").exists());
 
     let foreign = dir.copy();
     fs::remove_dir_all(state(&foreign)).expect("remove");
