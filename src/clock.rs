@@ -19,6 +19,12 @@ impl Clock {
         Self { started_at, started: Instant::now() }
     }
 
+    /// As [`Clock::start`], but not before `floor`: what was written before isn't later than now.
+    pub fn start_at_least(floor: Time) -> Self {
+        let clock = Self::start();
+        Self { started_at: clock.started_at.max(floor), ..clock }
+    }
+
     /// Now.
     pub fn now(&self) -> Time {
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);

@@ -48,6 +48,8 @@ pub struct Config {
     pub durability: Durability,
     /// Where the box keeps its files; absolute.
     pub data_dir: PathBuf,
+    /// What becomes of a start whose clock is far behind what was written before.
+    pub accept_clock: AheadClock,
     /// How logs are written to stderr.
     pub log_format: LogFormat,
     /// The built-in executor.
@@ -85,6 +87,16 @@ pub enum AdminListen {
     Tcp(SocketAddr),
     /// On a Unix socket at this absolute path.
     Unix(PathBuf),
+}
+
+/// What becomes of a start whose clock is far behind the newest stored time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AheadClock {
+    /// It is refused: one of the two is wrong, and times of jobs would be too.
+    #[default]
+    Refuse,
+    /// Time goes on from the newest stored one.
+    Accept,
 }
 
 /// How logs are written.
@@ -139,6 +151,7 @@ impl Config {
             admin_listen,
             durability: choice(settings.durability.as_ref(), &DURABILITIES)?.unwrap_or(Durability::Strict),
             data_dir: data_dir(settings.data_dir, data_dir_default)?,
+            accept_clock: settings.accept_clock,
             log_format: choice(settings.log_format.as_ref(), &LOG_FORMATS)?.unwrap_or(LogFormat::Human),
             executor: executor(settings.threads.as_ref(), settings.prefill_chunk.as_ref())?,
             limits,

@@ -19,6 +19,8 @@ use crate::secrets::{AdminToken, ApiKey, Pepper};
 const LOCK: &str = "lock";
 const API_KEY: &str = "api.key";
 const KEY_PEPPER: &str = "key.pepper";
+const BOOT_SECRET: &str = "boot.secret";
+const BOOT_SECRET_BYTES: usize = 32;
 const ADMIN_TOKEN: &str = "admin.token";
 const LISTEN_ADDR: &str = "listen.addr";
 const ADMIN_ADDR: &str = "admin.addr";
@@ -130,6 +132,22 @@ impl DataDir {
         let pepper = Pepper::random().map_err(DataDirError::Random)?;
         self.dir.write(KEY_PEPPER, pepper.bytes())?;
         Ok(pepper)
+    }
+
+    /// The random bytes that the core's choices derive from; made on the first start.
+    pub fn boot_secret(&self) -> Result<[u8; BOOT_SECRET_BYTES], DataDirError> {
+        if let Some(bytes) = self.dir.read(BOOT_SECRET, Privacy::Tightened)? {
+            return bytes.as_slice().try_into().map_err(|_| DataDirError::Unfit {
+                path: self.dir.path().join(BOOT_SECRET),
+                problem: format!("holds {} bytes instead of {BOOT_SECRET_BYTES}", bytes.len()),
+                remedy: "put back the file of a backup, or delete it: then the next start makes another"
+                    .into(),
+            });
+        }
+        let mut secret = [0; BOOT_SECRET_BYTES];
+        getrandom::fill(&mut secret).map_err(DataDirError::Random)?;
+        self.dir.write(BOOT_SECRET, &secret)?;
+        Ok(secret)
     }
 
     /// A new token for the admin listener; the one of the last start is worth nothing from now on.

@@ -2,22 +2,25 @@
 //!
 //! A session that is dropped tells the core that its client left; that is how a disconnect cancels.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use switchbox_storage::MemoryStore;
+use switchbox_storage::Room as StoreRoom;
+use tokio::sync::oneshot;
 
+use crate::archive::{Archive, Found, StoredJob};
 use crate::coordinator::command::{Command, Operation};
-use crate::coordinator::effect::{Answer, Finished, Refusal, RefusalKind, Row};
+use crate::coordinator::effect::{Answer, Finished, Refusal, RefusalKind};
 use crate::coordinator::event::{Ask, Cancel, ClientGone, Departure, Event, Question, Requeue, Submission};
 use crate::coordinator::job::JobRow;
 use crate::driver::{Attach, DriverGauges, Envelope};
-use crate::ids::{ClientId, JobId, Lsn};
+use crate::ids::{ClientId, JobId, Lsn, Namespace};
 use crate::outbox::{Commits, Outbox};
 use crate::output::Reader;
 use crate::queue::{Permit, Room};
-use crate::rows::{RowKey, RowValue};
 use crate::sender::Sender;
 use crate::time::Span;
 
@@ -25,7 +28,7 @@ use crate::time::Span;
 pub enum ClientMail {
     /// Something to hear.
     Message(ClientMessage),
-    /// Everything that the answer rests on is durable: look this job up in the store.
+    /// Everything that the answer rests on is durable: look this up in the store.
     Lookup(JobId),
 }
 
@@ -46,6 +49,10 @@ pub enum ClientMessage {
     Finished(Box<Finished>),
     /// An answer to a question.
     Answer(Box<Answer>),
+    /// A job that ended before: what was asked about, or what the same request became. Nothing else will come.
+    Stored(Box<StoredJob>),
+    /// What is stored can't be read: the log says why. Nothing else will come.
+    Unreadable,
 }
 
 /// An attempt that began.
@@ -99,7 +106,7 @@ pub struct Door {
 struct Shared {
     sender: Sender,
     commits: Arc<Commits>,
-    store: MemoryStore<RowKey, RowValue>,
+    archive: Archive,
     driver: Arc<DriverGauges>,
     clients: Arc<Room>,
     requests: Arc<Room>,
@@ -114,7 +121,7 @@ pub struct DoorParts {
     /// How far the store is.
     pub commits: Arc<Commits>,
     /// Where finished jobs are looked up.
-    pub store: MemoryStore<RowKey, RowValue>,
+    pub archive: Archive,
     /// What the driver shows.
     pub driver: Arc<DriverGauges>,
     /// How much room there is.
@@ -127,7 +134,7 @@ impl Door {
         let shared = Shared {
             sender: parts.sender,
             commits: parts.commits,
-            store: parts.store,
+            archive: parts.archive,
             driver: parts.driver,
             clients: Room::new(parts.room.clients_max),
             requests: Room::new(parts.room.request_events_max),
@@ -145,8 +152,8 @@ impl Door {
         let departure_room = self.shared.take(&self.shared.clients)?;
         let id = ClientId(self.shared.next_client.fetch_add(1, Ordering::Relaxed));
         let shared = Arc::clone(&self.shared);
-        let (departure_room, known) = (Some(departure_room), Known::No);
-        Ok(ClientSession { shared, id, outbox: Outbox::new(), departure_room, known })
+        let (departure_room, known, looking) = (Some(departure_room), Known::No, None);
+        Ok(ClientSession { shared, id, outbox: Outbox::new(), departure_room, known, looking })
     }
 
     /// What can be seen without asking.
@@ -172,6 +179,26 @@ impl Shared {
     }
 }
 
+/// Bytes of rows on their way to the disk above which no new work is let in; what live jobs still write goes beyond.
+const JOURNAL_BYTES_HIGH: u64 = 64 << 20;
+
+impl Shared {
+    /// Refuses new work where the way to the disk is full.
+    fn check_store(&self) -> Result<(), Refusal> {
+        let behind = self.driver.journal_bytes.load(Ordering::Relaxed) > JOURNAL_BYTES_HIGH;
+        let kind = match self.archive.room() {
+            StoreRoom::Disk => RefusalKind::DiskReserve,
+            StoreRoom::Open if !behind => return Ok(()),
+            StoreRoom::Rows | StoreRoom::Open => RefusalKind::StoreBehind,
+        };
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(Refusal { kind, retry_after: Some(STORE_RETRY_AFTER) })
+    }
+}
+
+/// When a client may try again that came while the way to the disk was full.
+const STORE_RETRY_AFTER: Span = Span::from_secs(5);
+
 /// Whether the core has heard of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
@@ -186,14 +213,17 @@ pub struct ClientSession {
     outbox: Arc<Outbox<ClientMail>>,
     departure_room: Option<Permit>,
     known: Known,
+    /// A look-up in the store that is under way.
+    looking: Option<(JobId, oneshot::Receiver<Found>)>,
 }
 
 impl ClientSession {
     /// Submits a job; at most one a session. Never waits; the core may run on this thread.
     ///
     /// # Errors
-    /// When the event queue has no room for new work.
+    /// When the event queue, or the store, has no room for new work.
     pub fn submit(&mut self, submission: Submission) -> Result<(), Refusal> {
+        self.shared.check_store()?;
         self.push(Event::Submit(self.id, Box::new(submission)))
     }
 
@@ -222,6 +252,14 @@ impl ClientSession {
         self.push(Event::Cancel(Cancel { client: self.id, namespace: None, job }))
     }
 
+    /// As [`ClientSession::cancel`], as the namespace whose job it must be.
+    ///
+    /// # Errors
+    /// When the event queue has no room for it.
+    pub fn cancel_own(&mut self, job: JobId, namespace: Namespace) -> Result<(), Refusal> {
+        self.push(Event::Cancel(Cancel { client: self.id, namespace: Some(namespace), job }))
+    }
+
     /// Makes a new job of a dead letter, whose row a question gave; the answer comes as a message.
     ///
     /// # Errors
@@ -232,10 +270,17 @@ impl ClientSession {
 
     /// The next message.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<ClientMessage> {
-        self.outbox.poll_next(cx, &self.shared.commits).map(|mail| match mail {
-            ClientMail::Message(message) => message,
-            ClientMail::Lookup(job) => ClientMessage::Answer(Box::new(self.look_up(job))),
-        })
+        loop {
+            if let Some((_, found)) = &mut self.looking {
+                let found = ready!(Pin::new(found).poll(cx)).unwrap_or(Found::Unreadable);
+                let Some((job, _)) = self.looking.take() else { continue };
+                return Poll::Ready(told_of(job, found));
+            }
+            match ready!(self.outbox.poll_next(cx, &self.shared.commits)) {
+                ClientMail::Message(message) => return Poll::Ready(message),
+                ClientMail::Lookup(job) => self.looking = Some((job, self.shared.archive.look_up(job))),
+            }
+        }
     }
 
     /// The next message; safe to drop.
@@ -269,19 +314,24 @@ impl ClientSession {
         Ok(())
     }
 
-    fn look_up(&self, job: JobId) -> Answer {
-        match self.shared.store.read(&RowKey::Job(job)) {
-            Some(Row::Job(row)) => Answer::Trace(row),
-            _ => Answer::Refused(RefusalKind::JobUnknown, Question::Trace(job)),
-        }
-    }
-
     fn leave(&mut self, departure: Departure) {
         let Some(permit) = self.departure_room.take() else { return };
         if self.known == Known::Yes {
             let event = Event::ClientGone(ClientGone { client: self.id, departure });
             self.shared.sender.push(Envelope { event, attach: Attach::Nothing, permit: Some(permit) });
         }
+    }
+}
+
+/// What a session is told of a look-up.
+fn told_of(job: JobId, found: Found) -> ClientMessage {
+    match found {
+        Found::Job(stored) => ClientMessage::Stored(Box::new(stored)),
+        Found::Nothing => {
+            let refused = Answer::Refused(RefusalKind::JobUnknown, Question::Trace(job));
+            ClientMessage::Answer(Box::new(refused))
+        }
+        Found::Unreadable => ClientMessage::Unreadable,
     }
 }
 

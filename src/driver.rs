@@ -6,17 +6,19 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use switchbox_storage::{Change, Committer, Group, MemoryStore, Urgency};
+use switchbox_storage::{Change, Committer, Group, MemoryStore, Store, Urgency};
 
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
-use crate::coordinator::effect::{Assignment, AttachOutput, Effect, Lookup, OpenOutput, Reply, When};
+use crate::coordinator::effect::{Assignment, AttachOutput, Effect, Lookup, OpenOutput, Reply, Row, When};
 use crate::coordinator::event::{Declined, Event, Progress, Revoked};
+use crate::coordinator::job::{AttemptOutcome, JobState};
 use crate::door::{ClientMail, ClientMessage, Opened};
 use crate::ids::{ClientId, NodeId, ReservationId};
 use crate::node::{NodeMail, SlotRoom};
 use crate::outbox::{Commits, Outbox};
 use crate::output::Output;
+use crate::persist::{self, RowCodec};
 use crate::queue::{Machine, Permit};
 use crate::rows::{RowKey, RowValue, changes_of};
 use crate::time::Time;
@@ -58,6 +60,8 @@ pub struct DriverGauges {
     pub outputs: AtomicU64,
     /// Outboxes in the table.
     pub outboxes: AtomicU64,
+    /// About how many bytes of rows wait to be written, as of the last batch.
+    pub journal_bytes: AtomicU64,
 }
 
 /// The core with everything that its effects need. Stepped by whoever owns the drain.
@@ -65,6 +69,8 @@ pub struct Driver {
     core: Coordinator,
     clock: Clock,
     committer: Committer<RowKey, RowValue>,
+    /// Bytes that one step may have.
+    step_bytes_max: usize,
     clients: HashMap<ClientId, Arc<Outbox<ClientMail>>>,
     nodes: HashMap<NodeId, NodeLink>,
     outputs: HashMap<ReservationId, Arc<Output>>,
@@ -84,6 +90,7 @@ impl Driver {
             core,
             clock,
             committer,
+            step_bytes_max: usize::MAX,
             clients: HashMap::new(),
             nodes: HashMap::new(),
             outputs: HashMap::new(),
@@ -107,9 +114,39 @@ impl Driver {
         Ok(committer)
     }
 
+    /// As [`Driver::committer`], for a store on the disk.
+    ///
+    /// # Errors
+    /// When the thread can't be started.
+    pub fn durable_committer(
+        store: &Store,
+        commits: &Arc<Commits>,
+    ) -> std::io::Result<Committer<RowKey, RowValue>> {
+        let advancing = Arc::clone(commits);
+        commits.advance(store.durable_lsn());
+        let options = Default::default();
+        let on_durable = move |lsn| advancing.advance(lsn);
+        let committer = Committer::start_durable(store.clone(), RowCodec, options, on_durable)?;
+        commits.hurry_by(committer.hurrier());
+        Ok(committer)
+    }
+
+    /// Does what recovery wants done, before anything else is stepped; a step may have `step_bytes_max` bytes.
+    pub fn begin(&mut self, mut effects: Vec<Effect>, step_bytes_max: usize) {
+        self.step_bytes_max = step_bytes_max;
+        self.publish(&mut effects);
+        self.step_local();
+    }
+
     /// What can be seen from outside.
     pub fn gauges(&self) -> Arc<DriverGauges> {
         Arc::clone(&self.gauges)
+    }
+
+    fn step_local(&mut self) {
+        while let Some(event) = self.local.pop_front() {
+            self.step_core(event);
+        }
     }
 
     fn step_core(&mut self, event: Event) {
@@ -130,9 +167,13 @@ impl Driver {
     fn publish(&mut self, effects: &mut Vec<Effect>) {
         let mut changes: Vec<Change<RowKey, RowValue>> = Vec::new();
         let mut urgency = Urgency::Lazy;
+        let mut forgotten = Vec::new();
         for effect in effects.drain(..) {
             match effect {
-                Effect::Row(row) => changes_of(row, &mut changes),
+                Effect::Row(row) => {
+                    changes.extend(self.answer_to_keep(&row));
+                    changes_of(row, &mut changes);
+                }
                 Effect::Urgent => urgency = Urgency::Urgent,
                 Effect::ToClient { client, reply, when } => self.mail_client(client, mail_of(reply), when),
                 Effect::Read { client, what, lsn } => {
@@ -146,15 +187,40 @@ impl Driver {
                 Effect::OpenOutput(open) => self.open_output(open),
                 Effect::AttachOutput(attach) => self.attach_output(attach),
                 Effect::CloseOutput(reservation) => self.close_output(reservation),
-                Effect::ForgetOutput(reservation) => drop(self.outputs.remove(&reservation)),
+                // Its job's row may come after this, and the answer is kept with that.
+                Effect::ForgetOutput(reservation) => forgotten.push(reservation),
                 Effect::CheckProgress(reservation) => self.check_progress(reservation),
             }
+        }
+        for reservation in forgotten {
+            self.outputs.remove(&reservation);
         }
         self.commit(changes, urgency);
     }
 
-    fn commit(&mut self, changes: Vec<Change<RowKey, RowValue>>, urgency: Urgency) {
+    /// The answer of a job that ends with one and outlives its client's connection: somebody may ask for it later.
+    fn answer_to_keep(&self, row: &Row) -> Option<Change<RowKey, RowValue>> {
+        let Row::Job(row) = row else { return None };
+        let outlives = !row.spec.is_tied_to_client() && !row.origin.is_system();
+        if row.state != JobState::Succeeded || !outlives {
+            return None;
+        }
+        let last = row.history.last().filter(|attempt| attempt.outcome == AttemptOutcome::Succeeded)?;
+        let output = self.outputs.get(&last.reservation)?;
+        Some((RowKey::Answer(row.id), Some(RowValue::Answer(output.written().into()))))
+    }
+
+    fn commit(&mut self, mut changes: Vec<Change<RowKey, RowValue>>, urgency: Urgency) {
         let lsn = self.core.lsn().0;
+        if changes.len() > 1 {
+            let left_out = persist::fit(&mut changes, self.step_bytes_max);
+            if left_out > 0 {
+                tracing::warn!(
+                    left_out,
+                    "too many jobs failed at once: these dead letters can't be requeued"
+                );
+            }
+        }
         if !changes.is_empty() {
             self.committer.append(Group { lsn, changes }, urgency);
             self.gauges.lsn.store(lsn, Ordering::Relaxed);
@@ -252,9 +318,7 @@ impl Machine<Envelope> for Driver {
         }
         drop(envelope.permit);
         self.step_core(envelope.event);
-        while let Some(event) = self.local.pop_front() {
-            self.step_core(event);
-        }
+        self.step_local();
     }
 
     fn flush(&mut self) {
@@ -262,6 +326,7 @@ impl Machine<Envelope> for Driver {
         self.wake_nodes.drain(..).for_each(|outbox| outbox.wake());
         self.gauges.outputs.store(self.outputs.len() as u64, Ordering::Relaxed);
         self.gauges.outboxes.store(self.clients.len() as u64, Ordering::Relaxed);
+        self.gauges.journal_bytes.store(self.committer.backlog_bytes() as u64, Ordering::Relaxed);
     }
 }
 

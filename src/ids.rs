@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// What is wrong with the text of an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` isn't a {kind} id: expected `{prefix}` followed by 18 hexadecimal digits")]
@@ -21,7 +23,7 @@ const DIGITS: usize = EPOCH_DIGITS + COUNTER_DIGITS;
 macro_rules! epoch_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $prefix:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub struct $name {
             /// Boot epoch (unix seconds or later) of the process that made the id.
             pub epoch: u32,
@@ -79,7 +81,7 @@ fn parse_epoch_id(text: &str, prefix: &str) -> Option<(u32, u64)> {
 }
 
 /// A machine that runs jobs. `node_local` is the box itself.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(Arc<str>);
 
 impl NodeId {
@@ -101,7 +103,7 @@ impl fmt::Display for NodeId {
 }
 
 /// The unit of billing, fairness, limits and logs. Keys belong to one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Namespace(Arc<str>);
 
 impl Namespace {
@@ -150,7 +152,8 @@ fn checked_name(text: &str, kind: &'static str) -> Result<Arc<str>, NameError> {
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "Arc<str>")]
         pub struct $name(Arc<str>);
 
         impl $name {
@@ -164,6 +167,13 @@ macro_rules! name {
             type Err = NameError;
             fn from_str(text: &str) -> Result<Self, NameError> {
                 checked_name(text, $kind).map(Self)
+            }
+        }
+
+        impl TryFrom<Arc<str>> for $name {
+            type Error = NameError;
+            fn try_from(text: Arc<str>) -> Result<Self, NameError> {
+                text.parse()
             }
         }
 
@@ -193,7 +203,7 @@ name!(
 );
 
 /// A SHA-256 of something's bytes: a model's file, a configuration snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Digest(pub [u8; 32]);
 
 impl fmt::Display for Digest {
@@ -203,11 +213,11 @@ impl fmt::Display for Digest {
 }
 
 /// SHA-256 of an idempotency key as the client wrote it: fixed in size, and no secret at rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct IdempotencyKey(pub [u8; 32]);
 
 /// Names one step of the ledger; the same step always has the same name, so repeating it is a no-op.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OperationId(pub u128);
 
 /// Numbers the connections of a node; what an earlier connection says late is told from it.

@@ -1,6 +1,7 @@
 //! Switchbox: one binary that turns a single box into a low-latency inference network.
 
 pub mod api;
+pub mod archive;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod ids;
 pub mod node;
 pub mod outbox;
 pub mod output;
+pub mod persist;
 pub mod queue;
 pub mod request;
 pub mod rows;

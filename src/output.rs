@@ -147,6 +147,11 @@ impl Output {
         lock(&self.written).extent()
     }
 
+    /// Everything that is written and not closed, to be kept: counts as delivered to nobody.
+    pub fn written(&self) -> Vec<Chunk> {
+        lock(&self.written).chunks.clone()
+    }
+
     /// A reader at the beginning. What it takes counts as delivered.
     pub fn reader(self: &Arc<Self>) -> Reader {
         Reader { output: Arc::clone(self), cursor: 0 }

@@ -1,4 +1,4 @@
-//! Rows of the core as keys and values of the store. (Bytes are `persist.rs`'s, once there is a journal.)
+//! Rows of the core, and answers, as keys and values of the store. (Their bytes are `persist`'s.)
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use crate::coordinator::effect::Row;
 use crate::coordinator::event::{Environment, Tier};
 use crate::coordinator::ledger::{Account, Posting, Subject};
 use crate::ids::{IdempotencyKey, JobId, ModelName, Namespace, NodeId, OperationId, SubcloudName};
+use crate::output::Chunk;
 use crate::time::Time;
 
 /// What a row is found by.
@@ -16,6 +17,8 @@ use crate::time::Time;
 pub enum RowKey {
     /// A job.
     Job(JobId),
+    /// The answer of a job that outlives its client's connection.
+    Answer(JobId),
     /// A job's settlement.
     Settlement(JobId),
     /// Credits that an operator moved. An id may be used again after a day, so the time belongs to it.
@@ -44,16 +47,22 @@ pub enum RowKey {
     Feedback(JobId),
 }
 
-/// A row as it is kept.
-pub type RowValue = Row;
+/// What is kept.
+#[derive(Debug, Clone)]
+pub enum RowValue {
+    /// A row of the core's.
+    Row(Row),
+    /// An answer: the output's pieces, shared with who reads it.
+    Answer(Arc<[Chunk]>),
+}
 
 /// Turns a row into the changes that keep it.
 pub(crate) fn changes_of(row: Row, changes: &mut Vec<Change<RowKey, RowValue>>) {
     match row {
         Row::JobForgotten(job) => {
-            // Its settlement is in the balances; in memory there is no room to keep it for ever.
-            let keys = [RowKey::Job(job), RowKey::Settlement(job), RowKey::Feedback(job)];
-            changes.extend(keys.map(|key| (key, None)));
+            // Its settlement is in the balances.
+            let keys = [RowKey::Job, RowKey::Answer, RowKey::Settlement, RowKey::Feedback];
+            changes.extend(keys.map(|key| (key(job), None)));
         }
         Row::KeyForgotten(key) => changes.push((RowKey::Key(key), None)),
         Row::DeadLetterForgotten(job) => changes.push((RowKey::DeadLetter(job), None)),
@@ -64,7 +73,7 @@ pub(crate) fn changes_of(row: Row, changes: &mut Vec<Change<RowKey, RowValue>>) 
         }
         row => {
             if let Some(key) = key_of(&row) {
-                changes.push((key, Some(row)));
+                changes.push((key, Some(RowValue::Row(row))));
             }
         }
     }

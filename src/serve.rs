@@ -9,26 +9,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchbox_storage::MemoryStore;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::api::auth::{Access, KeyRecord};
-use crate::api::{self, Context, DrainFlag, Listener, Origins};
-use crate::clock::Clock;
+use crate::api::{self, Context, DrainFlag, Listener, Origins, Progress};
+use crate::archive::Archive;
 use crate::config::{AdminListen, Auth, Config};
 use crate::coordinator::effect::Answer;
 use crate::coordinator::event::{Environment, Event, NodeHello, Question};
-use crate::coordinator::{Boot, Coordinator};
 use crate::datadir::{DataDir, DataDirError, FirstKey};
 use crate::door::{ClientMessage, Door, DoorParts, DoorRoom};
 use crate::driver::{Attach, Driver, Envelope, NodeLink};
-use crate::ids::{Lsn, Namespace, NodeId};
+use crate::ids::{Namespace, NodeId};
 use crate::node::{EVENTS_PER_SLOT, SlotRoom};
 use crate::outbox::{Commits, Outbox};
 use crate::runtime::{Catalog, LocalNode};
 use crate::sender::Sender;
+use recovery::Recovered;
 
 mod models;
+mod recovery;
 mod signals;
 
 /// How often the core hears that time has passed.
@@ -49,6 +49,24 @@ pub enum ServeError {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] switchbox_storage::Error),
+    /// A row of the store.
+    #[error(transparent)]
+    Row(#[from] crate::persist::LoadError),
+    /// The clock is far behind what was written.
+    #[error(
+        "this machine's clock is {minutes} minutes behind the newest stored time: set it, or, if the stored time was \
+         wrong, start once with `--accept-clock`"
+    )]
+    ClockBehind {
+        /// By how many minutes.
+        minutes: u64,
+    },
+    /// Starts are numbered, and there are no more numbers.
+    #[error("the store was started at a time that no box can have: its directory can't be used any more")]
+    EpochSpent,
     /// A model.
     #[error(transparent)]
     Model(#[from] models::LoadError),
@@ -129,9 +147,12 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
     let (admin, admin_address) = bind_admin(&config.admin_listen).await?;
     let access = access(&config, &data_dir)?;
     let token = data_dir.new_admin_token()?;
-    let door = start_core(&config, Arc::clone(&catalog))?;
-    let drain = DrainFlag::default();
     let limits = http_limits(&config.limits);
+    let progress = Arc::new(Progress::default());
+    let recovering = recovery::recover(&config, &data_dir, Arc::clone(&progress));
+    let recovered = api::serve_while(&http, &limits, progress, recovering).await?;
+    let door = start_core(recovered, Arc::clone(&catalog))?;
+    let drain = DrainFlag::default();
     let context = Context::new(api::Parts {
         door: door.clone(),
         catalog,
@@ -165,6 +186,7 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
         }
     };
     drained.await;
+    until_durable(&door).await;
     tracing::info!("drained");
     if let AdminListen::Unix(path) = &config.admin_listen {
         // The next start copes with one that is left.
@@ -206,14 +228,17 @@ fn http_limits(limits: &crate::config::Limits) -> api::Limits {
 }
 
 /// The core with its driver, its committer, its local node and its tick.
-fn start_core(config: &Config, catalog: Arc<Catalog>) -> Result<Door, ServeError> {
-    let clock = Clock::start();
-    let store = MemoryStore::default();
+fn start_core(recovered: Recovered, catalog: Arc<Catalog>) -> Result<Door, ServeError> {
+    let Recovered { store, core, effects, clock } = recovered;
     let commits = Arc::new(Commits::default());
-    let committer = Driver::committer(&store, &commits)
+    let committer = Driver::durable_committer(&store, &commits)
         .map_err(|error| ServeError::System { what: "the committer's thread", error })?;
-    let core = Coordinator::new(boot(clock)?, config.core_limits(), config.durability);
-    let driver = Driver::new(core, clock, committer);
+    // Half of it: what rows take is an estimate.
+    let step_bytes_max = store.step_bytes_max() / 2;
+    let archive =
+        Archive::durable(store).map_err(|error| ServeError::System { what: "the reading thread", error })?;
+    let mut driver = Driver::new(core, clock, committer);
+    driver.begin(effects, step_bytes_max);
     let gauges = driver.gauges();
     let room = DoorRoom::default();
     // Room for the answers of as many assignments again as there are slots: those that overstayed a stop.
@@ -235,18 +260,7 @@ fn start_core(config: &Config, catalog: Arc<Catalog>) -> Result<Door, ServeError
         permit: None,
     });
     tokio::spawn(tick(sender.clone()));
-    Ok(Door::new(DoorParts { sender, commits, store, driver: gauges, room }))
-}
-
-fn boot(clock: Clock) -> Result<Boot, ServeError> {
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(|error| ServeError::System {
-        what: "random bytes",
-        error: io::Error::other(error.to_string()),
-    })?;
-    // Until there is a journal the start's second is the epoch: larger than any before, unless the clock lies.
-    let epoch = u32::try_from(clock.started_at().unix_secs()).unwrap_or(u32::MAX);
-    Ok(Boot { epoch, secret, lsn: Lsn(0), at: clock.now() })
+    Ok(Door::new(DoorParts { sender, commits, archive, driver: gauges, room }))
 }
 
 async fn tick(sender: Sender) {
@@ -344,6 +358,15 @@ async fn drain_core(door: &Door, deadline: Duration) {
         if tokio::time::timeout(GOODBYE, ended).await.is_err() {
             tracing::warn!("some attempts did not stop in time");
         }
+    }
+}
+
+/// Waits until everything that was decided is on disk: nothing rests on it, but the next start knows more.
+async fn until_durable(door: &Door) {
+    let Ok(mut session) = door.open() else { return };
+    let last = door.gauges().last_lsn;
+    if tokio::time::timeout(GOODBYE, session.committed(last)).await.is_err() {
+        tracing::warn!("the disk did not take the last rows in time");
     }
 }
 

@@ -194,6 +194,19 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, "internal_error", message)
     }
 
+    /// The server reads what it has kept.
+    pub(super) fn starting(rows: u64) -> Self {
+        let message =
+            format!("The server is starting: it has read {rows} stored rows so far. Try again shortly.");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "server_is_starting", message)
+            .retry(retry_after_secs(RETRY_AFTER_MIN_S))
+    }
+
+    /// Something that is kept can't be read.
+    pub(super) fn unreadable() -> Self {
+        Self::internal("What is stored of this job can't be read: the server's log says why.")
+    }
+
     /// The server stops soon and takes nothing new.
     pub(super) fn draining() -> Self {
         let message = "The server is draining: it finishes what it has and takes nothing new.";
@@ -209,6 +222,13 @@ impl ApiError {
     /// An id in a path that isn't one.
     pub(super) fn id_malformed(message: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value", message).about("id")
+    }
+
+    /// An idempotency key that can't be one.
+    pub(super) fn key_malformed(bytes_max: usize) -> Self {
+        let message =
+            format!("`Idempotency-Key` must be given once, as 1 to {bytes_max} printable ASCII characters.");
+        Self::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value", message).about("Idempotency-Key")
     }
 
     /// An operator's command that isn't one.
@@ -236,7 +256,17 @@ impl ApiError {
                 "As many of your requests are waiting as your share of the queue holds: try again later.",
             )
             .retry(after),
-            RefusalKind::QueueFull | RefusalKind::QueueBytesFull | RefusalKind::RingFull => Self::new(
+            RefusalKind::DiskReserve => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                UNAVAILABLE,
+                "disk",
+                "The server's disk is nearly full: it takes new work again when there is room.",
+            )
+            .retry(after),
+            RefusalKind::QueueFull
+            | RefusalKind::QueueBytesFull
+            | RefusalKind::RingFull
+            | RefusalKind::StoreBehind => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 UNAVAILABLE,
                 "server_is_overloaded",
@@ -404,6 +434,8 @@ mod tests {
                 Retry::AfterSecs(60),
             ),
             (RefusalKind::QueueBytesFull, Some(Span(1)), 503, "server_is_overloaded", Retry::AfterSecs(1)),
+            (RefusalKind::DiskReserve, Some(second), 503, "disk", Retry::AfterSecs(1)),
+            (RefusalKind::StoreBehind, Some(second), 503, "server_is_overloaded", Retry::AfterSecs(1)),
             (RefusalKind::RingFull, None, 503, "server_is_overloaded", Retry::AfterSecs(5)),
             (RefusalKind::Draining, Some(second), 503, "server_is_draining", Retry::AfterSecs(5)),
             (RefusalKind::ModelUnknown, None, 404, "model_not_found", Retry::ByStatus),

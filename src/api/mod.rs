@@ -9,6 +9,8 @@ mod body;
 mod error;
 mod hangup;
 mod head_errors;
+mod idempotency;
+mod jobs;
 mod json;
 mod limits;
 mod metrics;
@@ -19,6 +21,7 @@ mod route;
 mod server;
 mod sse;
 mod stall;
+mod starting;
 mod status;
 mod tally;
 mod unread;
@@ -35,13 +38,14 @@ use hyper::{Request, Response};
 pub use limits::Limits;
 pub use origin::Origins;
 pub use server::{Listener, Peer};
+pub use starting::{Progress, serve_while};
 pub use status::DrainFlag;
 
 use auth::Access;
 use body::{BodyBudget, Parsers};
 use error::ApiError;
 use response::{Body, RequestId};
-use route::{Keyed, Public, Route};
+use route::{JobVerb, Keyed, Public, Route};
 use tally::Tally;
 
 use crate::coordinator::event::Durability;
@@ -206,5 +210,8 @@ async fn dispatch(
         Keyed::Models => Ok(openai::models::list(&context.catalog)),
         Keyed::Model(name) => openai::models::one(&context.catalog, &name),
         Keyed::Infer(endpoint) => openai::infer(context, endpoint, principal, request).await,
+        Keyed::SubmitJob => jobs::submit(context, principal, request).await,
+        Keyed::Job(id, JobVerb::Read) => jobs::read(context, principal, id, request.uri().query()).await,
+        Keyed::Job(id, JobVerb::Cancel) => jobs::cancel(context, principal, id).await,
     }
 }

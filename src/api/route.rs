@@ -37,10 +37,24 @@ pub(super) enum Keyed<'p> {
     Models,
     /// One model.
     Model(Cow<'p, str>),
+    /// Take a job.
+    SubmitJob,
+    /// Something with the job of this id.
+    Job(&'p str, JobVerb),
+}
+
+/// What is done with a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum JobVerb {
+    /// It is shown.
+    Read,
+    /// It is ended.
+    Cancel,
 }
 
 const READ: &str = "GET, HEAD";
 const WRITE: &str = "POST";
+const READ_OR_DELETE: &str = "GET, HEAD, DELETE";
 
 impl<'p> Route<'p> {
     /// The route of a request.
@@ -50,19 +64,30 @@ impl<'p> Route<'p> {
             "/v1/chat/completions" => (Route::Keyed(Keyed::Infer(Endpoint::ChatCompletions)), WRITE),
             "/v1/completions" => (Route::Keyed(Keyed::Infer(Endpoint::Completions)), WRITE),
             "/v1/models" => (Route::Keyed(Keyed::Models), READ),
+            "/v1/jobs" => (Route::Keyed(Keyed::SubmitJob), WRITE),
             "/healthz" => (Route::Public(Public::Health), READ),
             "/readyz" => (Route::Public(Public::Ready), READ),
-            _ => match path.strip_prefix("/v1/models/").filter(|name| !name.is_empty()) {
-                Some(name) => (Route::Keyed(Keyed::Model(percent_decoded(name))), READ),
-                None => return Route::Unknown,
+            _ => match (named(path, "/v1/models/"), named(path, "/v1/jobs/")) {
+                (Some(name), _) => (Route::Keyed(Keyed::Model(percent_decoded(name))), READ),
+                (_, Some(id)) => {
+                    let verb = if method == Method::DELETE { JobVerb::Cancel } else { JobVerb::Read };
+                    (Route::Keyed(Keyed::Job(id, verb)), READ_OR_DELETE)
+                }
+                (None, None) => return Route::Unknown,
             },
         };
         match allow {
             READ if is_read => route,
+            READ_OR_DELETE if is_read || method == Method::DELETE => route,
             WRITE if method == Method::POST => route,
             _ => Route::WrongMethod(allow),
         }
     }
+}
+
+/// What stands behind the prefix, if something does.
+fn named<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    path.strip_prefix(prefix).filter(|name| !name.is_empty())
 }
 
 /// The text behind `%41`; what isn't valid stays as it is.
@@ -108,6 +133,12 @@ mod tests {
             (Method::GET, "/v1/models/org%2Fname%20b", model("org/name b")),
             (Method::GET, "/v1/models/%zz%4", model("%zz%4")),
             (Method::GET, "/v1/models/%ff", model("%ff")),
+            (Method::POST, "/v1/jobs", Route::Keyed(Keyed::SubmitJob)),
+            (Method::GET, "/v1/jobs", Route::WrongMethod("POST")),
+            (Method::GET, "/v1/jobs/job_1", Route::Keyed(Keyed::Job("job_1", JobVerb::Read))),
+            (Method::DELETE, "/v1/jobs/job_1", Route::Keyed(Keyed::Job("job_1", JobVerb::Cancel))),
+            (Method::POST, "/v1/jobs/job_1", Route::WrongMethod("GET, HEAD, DELETE")),
+            (Method::GET, "/v1/jobs/", Route::Unknown),
             (Method::GET, "/healthz", Route::Public(Public::Health)),
             (Method::GET, "/readyz", Route::Public(Public::Ready)),
             (Method::DELETE, "/readyz", Route::WrongMethod("GET, HEAD")),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{CliError, logging};
-use crate::config::{Auth, Config, Flags, Sources};
+use crate::config::{AheadClock, Auth, Config, Flags, Sources};
 use crate::datadir;
 
 const AFTER_HELP: &str = "\
@@ -45,6 +45,9 @@ pub(super) struct ServeArgs {
     /// `strict`, or `relaxed`: last bytes of an answer may leave before they are on disk [default: strict]
     #[arg(long, value_name = "MODE")]
     durability: Option<String>,
+    /// Start although the newest stored time is far ahead of this machine's clock: times go on from there
+    #[arg(long)]
+    accept_clock: bool,
     /// `human` or `json` [default: human]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -71,6 +74,7 @@ impl ServeArgs {
             models: self.models,
             auth: self.no_auth.then_some(Auth::None),
             durability: self.durability,
+            accept_clock: if self.accept_clock { AheadClock::Accept } else { AheadClock::Refuse },
             log_format: self.log_format,
             threads: self.threads,
             slots: self.slots,

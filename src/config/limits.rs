@@ -55,6 +55,8 @@ limits! {
     output_bytes_max: 16 * MIB, KIB => GIB;
     /// Finished jobs whose rows stay readable.
     finished_jobs_max: 10_000, 1 => 10_000_000;
+    /// Bytes of disk below which no new jobs are taken; at least twice the state is kept free.
+    disk_reserve_bytes: 2 * GIB, MIB => 1_024 * GIB;
     /// Attempts that may fail before the job does.
     attempts_max: 3, 1 => 100;
     /// From assignment to the node's acceptance.
@@ -70,7 +72,7 @@ limits! {
     /// How long a job may wait before it is dispatched, unless its client says less.
     job_ttl_ms: 600 * SECOND, 10 => WEEK;
     /// Bytes of a request's body.
-    body_bytes_max: 4 * MIB, KIB => GIB;
+    body_bytes_max: 4 * MIB, KIB => GIB / 2;
     /// Bytes of all bodies that are being read or parsed.
     bodies_bytes_max: 256 * MIB, KIB => 1_024 * GIB;
     /// How long a client may leave what was sent to it unread.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Auth;
 use super::document::{ConfigError, Document, Section, Stated};
+use super::{AheadClock, Auth};
 use super::{limits, model};
 
 /// The command line's part of the configuration, as it was written.
@@ -22,6 +22,8 @@ pub struct Flags {
     pub auth: Option<Auth>,
     /// `--durability`
     pub durability: Option<String>,
+    /// `--accept-clock`
+    pub accept_clock: AheadClock,
     /// `--log-format`
     pub log_format: Option<String>,
     /// `--threads`
@@ -54,6 +56,8 @@ pub(super) struct Settings {
     pub(super) admin_listen: Option<Stated<String>>,
     pub(super) durability: Option<Stated<String>>,
     pub(super) data_dir: Option<Stated<String>>,
+    /// A flag only: it is for one start.
+    pub(super) accept_clock: AheadClock,
     pub(super) log_format: Option<Stated<String>>,
     pub(super) threads: Option<Stated<u64>>,
     pub(super) prefill_chunk: Option<Stated<u64>>,
@@ -161,6 +165,7 @@ impl Settings {
         ] {
             *place = stated.or_else(|| place.take());
         }
+        self.accept_clock = flags.accept_clock;
         self.threads = number("--threads", flags.threads)?.or_else(|| self.threads.take());
         self.slots = number("--slots", flags.slots)?;
         if !flags.cors_origins.is_empty() {

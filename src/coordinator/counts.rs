@@ -204,7 +204,7 @@ impl Counts {
             K::KeysFull => &mut self.refused_keys_full,
             K::NamesFull => &mut self.refused_names_full,
             // Counted at the door: the core never saw it, or never kept it.
-            K::RingFull | K::JobUnknown => return,
+            K::RingFull | K::JobUnknown | K::DiskReserve | K::StoreBehind => return,
         } += 1;
     }
 

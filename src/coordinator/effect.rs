@@ -294,6 +294,10 @@ pub enum RefusalKind {
     KeysFull,
     /// As many namespaces, models or nodes as the box can tell apart (503).
     NamesFull,
+    /// The disk has less free than its reserve (503).
+    DiskReserve,
+    /// More rows than may wait for the disk do (503).
+    StoreBehind,
 }
 
 /// Whether some node could run a job, as things are.

@@ -45,6 +45,14 @@ impl Trace {
     }
 }
 
+impl FromIterator<TraceEntry> for Trace {
+    fn from_iter<I: IntoIterator<Item = TraceEntry>>(entries: I) -> Self {
+        let mut trace = Self::default();
+        entries.into_iter().for_each(|entry| trace.push(entry));
+        trace
+    }
+}
+
 impl std::fmt::Debug for Trace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.iter()).finish()

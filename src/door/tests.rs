@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use switchbox_storage::{Committer, CommitterOptions};
+use switchbox_storage::{Committer, CommitterOptions, MemoryStore};
 
 use super::*;
 use crate::clock::Clock;
@@ -57,8 +57,14 @@ impl Rig {
             attach: Attach::Node(NodeId::local(), link),
             permit: None,
         });
-        let parts =
-            DoorParts { sender: sender.clone(), commits: Arc::clone(&commits), store, driver: gauges, room };
+        let archive = Archive::Memory(store);
+        let parts = DoorParts {
+            sender: sender.clone(),
+            commits: Arc::clone(&commits),
+            archive,
+            driver: gauges,
+            room,
+        };
         Self { door: Door::new(parts), sender, commits, node, leave }
     }
 

@@ -1,13 +1,19 @@
 //! Group commit: one thread that commits the rows of many steps at once, then says up to which LSN.
 //!
 //! The rule that everything rests on: `on_durable(lsn)` is called only after every row of every step up to
-//! `lsn` is kept and readable, and with ever larger numbers. Never drops a step, never reorders two.
+//! `lsn` is kept and readable, and with ever larger numbers. Never drops a step, never reorders two. With a
+//! [`Store`] *kept* means written and `fdatasync`ed; rows become bytes on this thread, by the caller's [`Codec`].
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::journal::rows::Rows;
+use crate::journal::writer::Steps;
 use crate::memory::MemoryStore;
+use crate::mutant::{self, Mutant};
+use crate::store::Store;
 
 /// A key with its new value; `None` deletes it.
 pub type Change<K, V> = (K, Option<V>);
@@ -18,6 +24,15 @@ pub struct Group<K, V> {
     pub lsn: u64,
     /// Its changes, in order.
     pub changes: Vec<Change<K, V>>,
+}
+
+/// Turns a caller's rows into bytes.
+pub trait Codec<K, V>: Send + Sync + 'static {
+    /// Puts the change's rows, in any number. Called on the committer's thread, in order.
+    fn encode(&self, change: &Change<K, V>, rows: &mut Rows);
+
+    /// About how many bytes the change will take. Called by whoever appends, so it must be cheap.
+    fn bytes(&self, change: &Change<K, V>) -> usize;
 }
 
 /// Whether somebody waits for a step.
@@ -45,8 +60,11 @@ impl Default for CommitterOptions {
 /// The sending side of the committer thread. The thread ends, with everything committed, when it is dropped.
 pub struct Committer<K, V> {
     shared: Arc<Shared<K, V>>,
+    weigh: Box<Weigh<K, V>>,
     thread: Option<JoinHandle<()>>,
 }
+
+type Weigh<K, V> = dyn Fn(&Group<K, V>) -> usize + Send + Sync;
 
 struct Shared<K, V> {
     waiting: Mutex<Waiting<K, V>>,
@@ -54,10 +72,24 @@ struct Shared<K, V> {
 }
 
 struct Waiting<K, V> {
-    groups: Vec<Group<K, V>>,
+    groups: VecDeque<Weighed<K, V>>,
+    last: u64,
+    bytes: usize,
     urgent: Urgency,
     oldest_at: Option<Instant>,
     closed: Closed,
+}
+
+struct Weighed<K, V> {
+    group: Group<K, V>,
+    bytes: usize,
+}
+
+/// How much of what waits goes into one commit. The first step always does.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    bytes: usize,
+    steps: usize,
 }
 
 #[derive(PartialEq, Eq)]
@@ -67,7 +99,7 @@ enum Closed {
 }
 
 impl<K: Ord + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Committer<K, V> {
-    /// Starts the thread. `on_durable` runs on it after each commit.
+    /// Starts the thread on a store in memory. `on_durable` runs on it after each commit.
     ///
     /// # Errors
     /// When the thread can't be started.
@@ -76,15 +108,71 @@ impl<K: Ord + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Committer
         options: CommitterOptions,
         on_durable: impl Fn(u64) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let waiting =
-            Waiting { groups: Vec::new(), urgent: Urgency::Lazy, oldest_at: None, closed: Closed::No };
+        let bounds = Bounds { bytes: usize::MAX, steps: usize::MAX };
+        let commit = move |groups: Vec<Group<K, V>>| {
+            store.apply(groups.into_iter().flat_map(|group| group.changes));
+        };
+        Self::spawn(options, (bounds, |_| 0), commit, on_durable)
+    }
+}
+
+impl<K: Send + 'static, V: Send + 'static> Committer<K, V> {
+    /// Starts the thread on a durable store. `on_durable` runs on it after each `fdatasync`, when the rows can be
+    /// read. Steps go on behind [`crate::Opened::lsn`]. An error of the disk ends the process.
+    ///
+    /// # Errors
+    /// When the thread can't be started.
+    pub fn start_durable(
+        store: Store,
+        codec: impl Codec<K, V>,
+        options: CommitterOptions,
+        on_durable: impl Fn(u64) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let journal = &store.shared.options.journal;
+        let last = store.durable_lsn();
+        // What a change takes is an estimate, so a group stays well within a segment.
+        let bytes = journal.group_bytes.min(journal.step_bytes_max() / 4);
+        let bounds = Bounds { bytes, steps: journal.group_steps };
+        let codec = Arc::new(codec);
+        let weigh = {
+            let codec = Arc::clone(&codec);
+            move |group: &Group<K, V>| group.changes.iter().map(|change| codec.bytes(change)).sum()
+        };
+        let commit = move |groups: Vec<Group<K, V>>| {
+            let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return };
+            let steps = Steps { first_lsn: first.lsn, last_lsn: last.lsn, count: groups.len() as u32 };
+            let mut rows = Rows::default();
+            for change in groups.iter().flat_map(|group| &group.changes) {
+                codec.encode(change, &mut rows);
+            }
+            store.shared.commit(Some(steps), rows);
+        };
+        let committer = Self::spawn(options, (bounds, weigh), commit, on_durable)?;
+        committer.shared.lock().last = last;
+        Ok(committer)
+    }
+
+    fn spawn(
+        options: CommitterOptions,
+        (bounds, weigh): (Bounds, impl Fn(&Group<K, V>) -> usize + Send + Sync + 'static),
+        commit: impl Fn(Vec<Group<K, V>>) + Send + 'static,
+        on_durable: impl Fn(u64) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let waiting = Waiting {
+            groups: VecDeque::new(),
+            last: 0,
+            bytes: 0,
+            urgent: Urgency::Lazy,
+            oldest_at: None,
+            closed: Closed::No,
+        };
         let shared = Arc::new(Shared { waiting: Mutex::new(waiting), changed: Condvar::new() });
         let thread = {
             let shared = Arc::clone(&shared);
-            let run = move || shared.run(&store, &options, &on_durable);
+            let run = move || shared.run(&options, bounds, &commit, &on_durable);
             std::thread::Builder::new().name("committer".into()).spawn(|| abort_on_panic(run))?
         };
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, weigh: Box::new(weigh), thread: Some(thread) })
     }
 
     /// Hands over the rows of a step. Never waits for the commit.
@@ -92,14 +180,17 @@ impl<K: Ord + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Committer
     /// # Panics
     /// When steps come out of order.
     pub fn append(&self, group: Group<K, V>, urgency: Urgency) {
+        let bytes = (self.weigh)(&group);
         let mut waiting = self.shared.lock();
-        let last = waiting.groups.last().map_or(0, |group| group.lsn);
+        let last = waiting.last;
         assert!(group.lsn > last, "step {} handed to the committer after step {last}", group.lsn);
         let first = waiting.groups.is_empty();
         if first {
             waiting.oldest_at = Some(Instant::now());
         }
-        waiting.groups.push(group);
+        waiting.last = group.lsn;
+        waiting.bytes += bytes;
+        waiting.groups.push_back(Weighed { group, bytes });
         let news = waiting.raise(urgency);
         drop(waiting);
         if first || news {
@@ -118,9 +209,14 @@ impl<K: Ord + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Committer
         move || shared.hurry()
     }
 
-    /// Steps handed over and not yet committed.
+    /// Steps handed over and not yet being committed.
     pub fn backlog(&self) -> usize {
         self.shared.lock().groups.len()
+    }
+
+    /// About how many bytes those steps will take; 0 on a store in memory.
+    pub fn backlog_bytes(&self) -> usize {
+        self.shared.lock().bytes
     }
 }
 
@@ -144,6 +240,26 @@ impl<K, V> Waiting<K, V> {
         }
         news
     }
+
+    /// Takes what goes into one commit; what is left over is due at once.
+    fn take(&mut self, bounds: Bounds) -> Vec<Group<K, V>> {
+        let (mut bytes, mut taken) = (0, Vec::new());
+        while let Some(next) = self.groups.front() {
+            bytes += next.bytes;
+            if !taken.is_empty() && (bytes > bounds.bytes || taken.len() >= bounds.steps) {
+                break;
+            }
+            self.bytes -= next.bytes;
+            taken.extend(self.groups.pop_front().map(|weighed| weighed.group));
+        }
+        if self.groups.is_empty() {
+            self.urgent = Urgency::Lazy;
+            self.oldest_at = None;
+        } else {
+            self.urgent = Urgency::Urgent;
+        }
+        taken
+    }
 }
 
 impl<K, V> Shared<K, V> {
@@ -156,19 +272,28 @@ impl<K, V> Shared<K, V> {
     fn lock(&self) -> MutexGuard<'_, Waiting<K, V>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl<K: Ord, V: Clone> Shared<K, V> {
-    fn run(&self, store: &MemoryStore<K, V>, options: &CommitterOptions, on_durable: &dyn Fn(u64)) {
-        while let Some(groups) = self.next_groups(options.lazy_delay) {
+    fn run(
+        &self,
+        options: &CommitterOptions,
+        bounds: Bounds,
+        commit: &dyn Fn(Vec<Group<K, V>>),
+        on_durable: &dyn Fn(u64),
+    ) {
+        while let Some(groups) = self.next_groups(options.lazy_delay, bounds) {
             let last = groups.last().map_or(0, |group| group.lsn);
-            store.apply(groups.into_iter().flat_map(|group| group.changes));
+            if mutant::planted(Mutant::AcknowledgeBeforeCommit) {
+                on_durable(last);
+                // As long as a sync takes: the other order would hardly ever show.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            commit(groups);
             on_durable(last);
         }
     }
 
-    /// Waits until a commit is due and takes everything that waits; `None` when closed and empty.
-    fn next_groups(&self, lazy_delay: Duration) -> Option<Vec<Group<K, V>>> {
+    /// Waits until a commit is due and takes what goes into it; `None` when closed and empty.
+    fn next_groups(&self, lazy_delay: Duration, bounds: Bounds) -> Option<Vec<Group<K, V>>> {
         let mut waiting = self.lock();
         loop {
             let due = waiting.oldest_at.map(|at| at + lazy_delay);
@@ -178,9 +303,7 @@ impl<K: Ord, V: Clone> Shared<K, V> {
                 None if closed => return None,
                 None => waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
                 Some(due) if closed || waiting.urgent == Urgency::Urgent || due <= now => {
-                    waiting.urgent = Urgency::Lazy;
-                    waiting.oldest_at = None;
-                    return Some(std::mem::take(&mut waiting.groups));
+                    return Some(waiting.take(bounds));
                 }
                 Some(due) => {
                     let wait = self.changed.wait_timeout(waiting, due - now);

@@ -15,6 +15,7 @@ mod bad_input;
 mod cancels;
 mod concurrency;
 mod disconnects;
+mod durable;
 mod operator;
 mod shutdown;
 mod stalled;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use switchbox::api::admin::{self, AdminContext};
 use switchbox::api::auth::Access;
 use switchbox::api::{Context, DrainFlag, Limits, Listener, Origins, Parts, serve_inference};
+use switchbox::archive::Archive;
 use switchbox::clock::Clock;
 use switchbox::coordinator::event::Durability;
 use switchbox::coordinator::event::{Event, NodeHello};
@@ -90,7 +91,7 @@ pub(crate) async fn start(setup: Setup) -> Rig {
     let parts = DoorParts {
         sender: sender.clone(),
         commits: Arc::clone(&commits),
-        store,
+        archive: Archive::Memory(store),
         driver: gauges,
         room: DoorRoom::default(),
     };

@@ -181,6 +181,8 @@ async fn converse(
             match session.next().await {
                 ClientMessage::Answer(answer) => return Ok(*answer),
                 ClientMessage::Refused(refusal) => return Err(refused(refusal)),
+                ClientMessage::Unreadable => return Err(ApiError::unreadable()),
+                ClientMessage::Stored(stored) => return Ok(Answer::Trace(stored.row)),
                 ClientMessage::Accepted { .. } | ClientMessage::Opened(_) | ClientMessage::Finished(_) => {}
             }
         }

@@ -3,10 +3,12 @@
 //! Dropping a [`Follow`] before [`Follow::served`] means that the client went away, which cancels the job.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use crate::api::json;
-use crate::coordinator::effect::{End, Finished, Refusal};
+use crate::archive::StoredJob;
+use crate::coordinator::effect::{Answer, End, Finished, Refusal};
 use crate::coordinator::event::Durability;
 use crate::door::{ClientMessage, ClientSession, Opened};
 use crate::ids::{JobId, Lsn};
@@ -19,6 +21,8 @@ pub(in crate::api) enum Outcome {
     Refused(Refusal),
     /// It ended.
     Finished(Box<Finished>),
+    /// What is stored of it can't be read.
+    Unreadable,
 }
 
 /// What a stream does next.
@@ -45,6 +49,8 @@ pub(in crate::api) struct Follow {
     durability: Durability,
     acceptance: Acceptance,
     outcome: Option<Outcome>,
+    /// The text of an answer that was given before, while it isn't taken.
+    stored: Option<Arc<str>>,
 }
 
 /// What is known of the job's acceptance.
@@ -61,7 +67,15 @@ enum Acceptance {
 impl Follow {
     /// Follows what was just submitted through `session`.
     pub(super) fn new(session: ClientSession, durability: Durability) -> Self {
-        Self { session, job: None, opened: None, durability, acceptance: Acceptance::Awaited, outcome: None }
+        Self {
+            session,
+            job: None,
+            opened: None,
+            durability,
+            acceptance: Acceptance::Awaited,
+            outcome: None,
+            stored: None,
+        }
     }
 
     /// The job's id, once it was accepted.
@@ -108,6 +122,11 @@ impl Follow {
         let Some(outcome) = self.outcome.take() else {
             return self.poll_output(cx);
         };
+        if let Some(text) = self.stored.take() {
+            let tokens = 0;
+            self.outcome = Some(outcome);
+            return Poll::Ready(Step::Chunk(Chunk { text, tokens }));
+        }
         let Some(extent) = answer_extent(&outcome) else {
             return Poll::Ready(Step::End(outcome));
         };
@@ -163,6 +182,10 @@ impl Follow {
         finished: &Finished,
         out: &mut Vec<u8>,
     ) -> Result<(), OutputLost> {
+        if let Some(text) = self.stored.take() {
+            json::escaped(out, &text);
+            return Ok(());
+        }
         if finished.chunks == 0 {
             return Ok(());
         }
@@ -198,10 +221,42 @@ impl Follow {
                 ClientMessage::Opened(opened) => self.opened = Some(opened),
                 ClientMessage::Refused(refusal) => self.outcome = Some(Outcome::Refused(refusal)),
                 ClientMessage::Finished(finished) => self.outcome = Some(Outcome::Finished(finished)),
-                // Nothing was asked here.
+                // An answer that isn't kept must not read as an empty one.
+                ClientMessage::Stored(stored) if stored.answer.is_none() => {
+                    self.outcome = Some(Outcome::Unreadable);
+                }
+                ClientMessage::Stored(stored) => {
+                    let finished = finished_of(&stored);
+                    self.job = Some(finished.job);
+                    self.acceptance = Acceptance::Showable;
+                    self.stored = stored.answer;
+                    self.outcome = Some(Outcome::Finished(Box::new(finished)));
+                }
+                ClientMessage::Unreadable => self.outcome = Some(Outcome::Unreadable),
+                // Its answer was forgotten between the look at its key and the look into the store.
+                ClientMessage::Answer(answer) if matches!(*answer, Answer::Refused(..)) => {
+                    self.outcome = Some(Outcome::Unreadable);
+                }
+                // Nothing else was asked here.
                 ClientMessage::Answer(_) => {}
             }
         }
+    }
+}
+
+/// The last word on a job that ended before, as it was then. Its output is gone; its answer's text is kept apart.
+fn finished_of(stored: &StoredJob) -> Finished {
+    let row = &stored.row;
+    Finished {
+        job: row.id,
+        end: row.end.clone().unwrap_or(End::Expired),
+        attempt: row.attempts,
+        chunks: 0,
+        usage: row.usage,
+        queue: row.dispatched_at.unwrap_or(row.submitted_at).since(row.submitted_at),
+        node: row.node.clone(),
+        model: row.model().clone(),
+        charged: row.charged,
     }
 }
 

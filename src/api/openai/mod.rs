@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Incoming;
+use hyper::header::HeaderMap;
 use hyper::{Request, Response};
 
 use super::auth::{InFlight, Principal};
@@ -22,9 +23,10 @@ use super::error::ApiError;
 use super::response::{self, Body};
 use super::sse::EventStream;
 use super::unread::{SLICE_BYTES_MAX, UnreadAnswer};
-use super::{Context, body};
+use super::{Context, body, idempotency, json};
 use crate::coordinator::effect::End;
 use crate::coordinator::event::{Endpoint, FinishReason, JobSpec, Mode, Submission, Tier};
+use crate::coordinator::job::JobRow;
 use crate::ids::ModelName;
 use crate::output::Chunk;
 use crate::request::{self, StreamMode};
@@ -46,6 +48,7 @@ pub(super) async fn infer(
     body::check_type(&head.headers)?;
     let read = body::read(body, &context.limits, &context.bodies).await;
     let read = read.inspect_err(|_| context.tally.bodies_refused.add())?;
+    let key = idempotency::keyed(&head.headers, principal, endpoint.path(), &read.bytes)?;
     let Ready { prepared, body, room } = if read.bytes.len() <= INLINE_BODY_BYTES_MAX {
         prepare(context, endpoint, read)?
     } else {
@@ -54,15 +57,7 @@ pub(super) async fn infer(
         parsed.ok_or_else(|| ApiError::internal("The request could not be parsed: please report it."))??
     };
     let refused = |refusal| ApiError::refused(&refusal, &prepared.model);
-    let spec = JobSpec {
-        environment: principal.environment,
-        mode: prepared.mode(),
-        tier: prepared.tier,
-        ttl: headers::ttl(&head.headers, &context.limits),
-        input_tokens: prepared.input_tokens,
-        output_tokens_max: prepared.output_tokens_max,
-        ..JobSpec::plain(principal.namespace.clone(), endpoint, Arc::clone(&prepared.model))
-    };
+    let spec = JobSpec { key: key.into(), ..prepared.spec(context, principal, endpoint, &head.headers) };
     let mut session = context.door.open().map_err(refused)?;
     let in_flight = principal.enter();
     session.submit(Submission { spec, body }).map_err(refused)?;
@@ -97,8 +92,8 @@ pub(super) enum UsageChunk {
 }
 
 /// A request that fits its model.
-struct Prepared {
-    model: ModelName,
+pub(super) struct Prepared {
+    pub(super) model: ModelName,
     stream: StreamMode,
     usage: UsageChunk,
     tier: Tier,
@@ -108,6 +103,25 @@ struct Prepared {
 }
 
 impl Prepared {
+    /// What its job asks for.
+    pub(super) fn spec(
+        &self,
+        context: &Context,
+        principal: &Principal,
+        endpoint: Endpoint,
+        headers: &HeaderMap,
+    ) -> JobSpec {
+        JobSpec {
+            environment: principal.environment,
+            mode: self.mode(),
+            tier: self.tier,
+            ttl: headers::ttl(headers, &context.limits),
+            input_tokens: self.input_tokens,
+            output_tokens_max: self.output_tokens_max,
+            ..JobSpec::plain(principal.namespace.clone(), endpoint, Arc::clone(&self.model))
+        }
+    }
+
     fn mode(&self) -> Mode {
         match self.stream {
             StreamMode::Whole => Mode::Sync,
@@ -117,14 +131,14 @@ impl Prepared {
 }
 
 /// A request that can be submitted, with the room that its body takes until then.
-struct Ready {
-    prepared: Prepared,
-    body: Arc<[u8]>,
-    room: BodyRoom,
+pub(super) struct Ready {
+    pub(super) prepared: Prepared,
+    pub(super) body: Arc<[u8]>,
+    pub(super) room: BodyRoom,
 }
 
 /// Parses a body, counts its tokens, and makes it what is kept with the job. Takes as long as the body is large.
-fn prepare(context: &Context, endpoint: Endpoint, read: ReadBody) -> Result<Ready, ApiError> {
+pub(super) fn prepare(context: &Context, endpoint: Endpoint, read: ReadBody) -> Result<Ready, ApiError> {
     let ReadBody { bytes, room } = read;
     let request = request::parse(endpoint, &bytes)?;
     let entry =
@@ -174,6 +188,7 @@ impl JobFailure {
     fn of_outcome(outcome: Outcome, model: &str) -> Self {
         let error = match &outcome {
             Outcome::Refused(refusal) => ApiError::refused(refusal, model),
+            Outcome::Unreadable => ApiError::unreadable(),
             Outcome::Finished(finished) => ApiError::ended(&finished.end).unwrap_or_else(output_lost),
         };
         Self { error, outcome: Some(outcome) }
@@ -204,9 +219,9 @@ async fn whole(mut exchange: Exchange) -> Result<Response<Body>, JobFailure> {
                 return Err(JobFailure::of_outcome(Outcome::Finished(finished), &exchange.shown.model));
             }
         },
-        refused @ Outcome::Refused(_) => {
+        other @ (Outcome::Refused(_) | Outcome::Unreadable) => {
             exchange.follow.served();
-            return Err(JobFailure::of_outcome(refused, &exchange.shown.model));
+            return Err(JobFailure::of_outcome(other, &exchange.shown.model));
         }
     };
     let mut text = exchange.shown.begin_whole(finished.job);
@@ -274,6 +289,21 @@ fn stream(exchange: Exchange, usage: UsageChunk, context: &Context, first: Optio
     response
 }
 
+/// The whole answer of a job that ended before.
+pub(super) fn whole_answer(context: &Context, row: &JobRow, text: &str, reason: FinishReason) -> Vec<u8> {
+    let shown = Shown {
+        endpoint: row.spec.endpoint,
+        created: row.submitted_at.unix_secs(),
+        model: Arc::clone(row.model()),
+        tier: row.spec.tier,
+        fingerprint: Arc::clone(&context.fingerprint),
+    };
+    let mut out = shown.begin_whole(row.id);
+    json::escaped(&mut out, text);
+    shown.end_whole(&mut out, reason, row.usage);
+    out
+}
+
 fn success(end: &End) -> Option<FinishReason> {
     match end {
         End::Succeeded(reason) => Some(*reason),
@@ -284,7 +314,7 @@ fn success(end: &End) -> Option<FinishReason> {
 fn success_of(outcome: &Outcome) -> Option<FinishReason> {
     match outcome {
         Outcome::Finished(finished) => success(&finished.end),
-        Outcome::Refused(_) => None,
+        Outcome::Refused(_) | Outcome::Unreadable => None,
     }
 }
 

@@ -1,0 +1,304 @@
+//! Jobs by name: submit one and go away, ask for it later, cancel it.
+//!
+//! A 202 is given only once the job is on disk, and from then on it is there, whatever happens to the box. What is
+//! shown of a job is what is on disk, too.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::HeaderMap;
+use hyper::{Request, Response, StatusCode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::Context;
+use super::auth::Principal;
+use super::body::{self, BodyRoom, ReadBody};
+use super::error::ApiError;
+use super::idempotency;
+use super::openai::{self, Ready};
+use super::response::{self, Body};
+use crate::archive::StoredJob;
+use crate::coordinator::effect::{Answer, CancelState, End, JobView, Refusal, RefusalKind, Runnable};
+use crate::coordinator::event::{Endpoint, JobSpec, Keyed, Mode, Question, Submission};
+use crate::coordinator::job::JobRow;
+use crate::door::{ClientMessage, ClientSession};
+use crate::ids::JobId;
+use crate::request::RequestError;
+use crate::runtime::INLINE_BODY_BYTES_MAX;
+use crate::time::Time;
+
+/// The path that jobs are submitted on; part of what an idempotency key stands for.
+const PATH: &str = "/v1/jobs";
+/// The longest that a question waits for a job's end.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Between two looks at a job that somebody waits for: the first is soon, later ones come apart.
+const LOOK_AFTER: Duration = Duration::from_millis(10);
+const LOOK_AFTER_MAX: Duration = Duration::from_millis(200);
+
+/// A submitted job as it is written.
+#[derive(Deserialize)]
+struct Envelope<'b> {
+    endpoint: String,
+    #[serde(borrow)]
+    body: &'b RawValue,
+}
+
+/// Takes a job and answers once it is on disk.
+pub(super) async fn submit(
+    context: &Arc<Context>,
+    principal: &Principal,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    if context.drain.is_draining() {
+        return Err(ApiError::draining());
+    }
+    let (head, body) = request.into_parts();
+    body::check_type(&head.headers)?;
+    let read = body::read(body, &context.limits, &context.bodies).await;
+    let ReadBody { bytes, room } = read.inspect_err(|_| context.tally.bodies_refused.add())?;
+    let key = idempotency::keyed(&head.headers, principal, PATH, &bytes)?;
+    let (endpoint, ready) = if bytes.len() <= INLINE_BODY_BYTES_MAX {
+        open(context, &bytes, room)?
+    } else {
+        let parsing = Arc::clone(context);
+        let opened = context.parsers.run(move || open(&parsing, &bytes, room)).await;
+        opened.ok_or_else(|| ApiError::internal("The job could not be parsed: please report it."))??
+    };
+    let (mut session, model) = send(context, principal, endpoint, ready, (key, &head.headers))?;
+    let refused = |refusal: &Refusal| ApiError::refused(refusal, &model);
+    let (status, view) = loop {
+        match session.next().await {
+            ClientMessage::Accepted { job, .. } => {
+                break (
+                    StatusCode::ACCEPTED,
+                    json!({"id": job.to_string(), "object": "job", "state": "queued"}),
+                );
+            }
+            ClientMessage::Stored(stored) => break (StatusCode::ACCEPTED, ended(context, &stored)?),
+            ClientMessage::Refused(refusal) => return Err(refused(&refusal)),
+            ClientMessage::Finished(_) | ClientMessage::Unreadable | ClientMessage::Answer(_) => {
+                return Err(ApiError::unreadable());
+            }
+            ClientMessage::Opened(_) => {}
+        }
+    };
+    session.served();
+    Ok(shown(status, &view))
+}
+
+/// Submits what was parsed.
+fn send(
+    context: &Context,
+    principal: &Principal,
+    endpoint: Endpoint,
+    ready: Ready,
+    (key, headers): (Option<Keyed>, &HeaderMap),
+) -> Result<(ClientSession, crate::ids::ModelName), ApiError> {
+    let Ready { prepared, body, room } = ready;
+    let spec = JobSpec {
+        mode: Mode::Polling,
+        key: key.into(),
+        ..prepared.spec(context, principal, endpoint, headers)
+    };
+    let refused = |refusal| ApiError::refused(&refusal, &prepared.model);
+    let mut session = context.door.open().map_err(refused)?;
+    session.submit(Submission { spec, body }).map_err(refused)?;
+    // The core counts the body's bytes from here on.
+    drop(room);
+    Ok((session, prepared.model))
+}
+
+/// Parses a job's envelope and what is in it.
+fn open(context: &Context, bytes: &[u8], room: BodyRoom) -> Result<(Endpoint, Ready), ApiError> {
+    let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|error| RequestError {
+        message: format!("The body is no job (`{{\"endpoint\": ..., \"body\": {{...}}}}`): {error}."),
+        param: None,
+        code: "invalid_json",
+    })?;
+    let known = [Endpoint::ChatCompletions, Endpoint::Completions];
+    let endpoint = known.into_iter().find(|endpoint| endpoint.path() == envelope.endpoint);
+    let endpoint = endpoint.ok_or_else(|| RequestError {
+        message: "`endpoint` must be `/v1/chat/completions` or `/v1/completions`.".to_owned(),
+        param: Some("endpoint".to_owned()),
+        code: "invalid_value",
+    })?;
+    let read = ReadBody { bytes: envelope.body.get().as_bytes().to_vec(), room };
+    Ok((endpoint, openai::prepare(context, endpoint, read)?))
+}
+
+/// Where a job stands or how it ended; with `?wait=30s`, once it has ended or the time is up.
+pub(super) async fn read(
+    context: &Context,
+    principal: &Principal,
+    id: &str,
+    query: Option<&str>,
+) -> Result<Response<Body>, ApiError> {
+    let (job, until) = (parsed(id)?, Instant::now() + wait_of(query)?);
+    let mut pause = LOOK_AFTER;
+    loop {
+        match look(context, principal, job).await? {
+            Seen::Ended(stored) => return Ok(shown(StatusCode::OK, &ended(context, &stored)?)),
+            Seen::Live(view) if Instant::now() >= until => return Ok(shown(StatusCode::OK, &live(&view))),
+            Seen::Live(_) => {
+                tokio::time::sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
+                pause = (pause * 2).min(LOOK_AFTER_MAX);
+            }
+        }
+    }
+}
+
+/// Ends a job. One that has ended already is shown as it is.
+pub(super) async fn cancel(
+    context: &Context,
+    principal: &Principal,
+    id: &str,
+) -> Result<Response<Body>, ApiError> {
+    let job = parsed(id)?;
+    let refused = |refusal| ApiError::refused(&refusal, "");
+    let mut session = context.door.open().map_err(refused)?;
+    session.cancel_own(job, principal.namespace.clone()).map_err(refused)?;
+    let message = session.next().await;
+    session.served();
+    let state = match message {
+        ClientMessage::Answer(answer) => match *answer {
+            Answer::Cancelled { state: CancelState::Cancelled, .. } => "cancelled",
+            Answer::Cancelled { state: CancelState::Cancelling, .. } => "cancelling",
+            _ => return read(context, principal, id, None).await,
+        },
+        _ => return Err(ApiError::unreadable()),
+    };
+    Ok(shown(StatusCode::OK, &json!({"id": job.to_string(), "object": "job", "state": state})))
+}
+
+/// What a look at a job finds.
+enum Seen {
+    Live(Box<JobView>),
+    Ended(Box<StoredJob>),
+}
+
+async fn look(context: &Context, principal: &Principal, job: JobId) -> Result<Seen, ApiError> {
+    let refused = |refusal| ApiError::refused(&refusal, "");
+    let mut session = context.door.open().map_err(refused)?;
+    session.ask(Question::Job(job, Some(principal.namespace.clone()))).map_err(refused)?;
+    let message = session.next().await;
+    session.served();
+    match message {
+        ClientMessage::Stored(stored) if is_of(&stored.row, principal) => Ok(Seen::Ended(stored)),
+        ClientMessage::Stored(_) => Err(ApiError::job_unknown()),
+        ClientMessage::Answer(answer) => match *answer {
+            // The core has looked whose it is.
+            Answer::Job(view) if view.row.spec.environment == principal.environment => Ok(Seen::Live(view)),
+            Answer::Refused(RefusalKind::JobUnknown, _) | Answer::Job(_) => Err(ApiError::job_unknown()),
+            _ => Err(ApiError::unreadable()),
+        },
+        _ => Err(ApiError::unreadable()),
+    }
+}
+
+/// Whether a job is the asking namespace's; what isn't is no job to it.
+fn is_of(row: &JobRow, principal: &Principal) -> bool {
+    let spec = &row.spec;
+    spec.namespace == principal.namespace
+        && spec.environment == principal.environment
+        && !row.origin.is_system()
+}
+
+fn parsed(id: &str) -> Result<JobId, ApiError> {
+    id.parse().map_err(|error: crate::ids::IdError| ApiError::id_malformed(error.to_string()))
+}
+
+/// How long a question may wait: `wait=30s`, `wait=500ms` or `wait=30`.
+fn wait_of(query: Option<&str>) -> Result<Duration, ApiError> {
+    let stated =
+        query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| pair.strip_prefix("wait="));
+    let Some(text) = stated else { return Ok(Duration::ZERO) };
+    let (digits, unit) = match text.strip_suffix("ms") {
+        Some(digits) => (digits, Duration::from_millis(1)),
+        None => (text.strip_suffix('s').unwrap_or(text), Duration::from_secs(1)),
+    };
+    let number = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    match number.and_then(|digits| digits.parse::<u32>().ok()) {
+        Some(number) => Ok((unit * number).min(WAIT_MAX)),
+        None => Err(ApiError::command_malformed("wait", "Write a span, as in `wait=30s`.".to_owned())),
+    }
+}
+
+fn facts(row: &JobRow) -> Value {
+    json!({
+        "id": row.id.to_string(),
+        "object": "job",
+        "state": row.state.word(),
+        "endpoint": row.spec.endpoint.path(),
+        "model": &*row.spec.model,
+        "submitted_at": seconds(row.submitted_at),
+        "expires_at": seconds(row.expires_at),
+        "attempts": row.attempts,
+    })
+}
+
+fn live(view: &JobView) -> Value {
+    let mut value = facts(&view.row);
+    if view.cancelling {
+        value["state"] = "cancelling".into();
+    }
+    value["position"] = view.position.into();
+    if let Runnable::No(why) = view.runnable {
+        value["not_runnable_why"] = why.sentence().into();
+    }
+    value
+}
+
+/// A job that has ended, with its result or why there is none.
+fn ended(context: &Context, stored: &StoredJob) -> Result<Value, ApiError> {
+    let row = &stored.row;
+    let mut value = facts(row);
+    value["ended_at"] = row.ended_at.map(seconds).into();
+    value["credits"] = row.charged.to_string().into();
+    let parse = |bytes: &[u8]| {
+        serde_json::from_slice::<Value>(bytes).map_err(|error| {
+            ApiError::internal(&format!("The result could not be rendered ({error}): please report it."))
+        })
+    };
+    match &row.end {
+        Some(End::Succeeded(reason)) => {
+            // An answer that isn't kept must not read as an empty one.
+            let text = stored.answer.as_ref().ok_or_else(ApiError::unreadable)?;
+            value["result"] = parse(&openai::whole_answer(context, row, text, *reason))?;
+        }
+        Some(end) => {
+            if let Some(error) = ApiError::ended(end) {
+                value["error"] = parse(&error.render())?["error"].take();
+            }
+        }
+        None => {}
+    }
+    Ok(value)
+}
+
+fn seconds(time: Time) -> Value {
+    (time.0 as f64 / 1e6).into()
+}
+
+fn shown(status: StatusCode, value: &Value) -> Response<Body> {
+    response::whole(status, "application/json", value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_spans_with_a_bound() {
+        let ms = |query| wait_of(query).map(|wait| wait.as_millis()).map_err(|error| error.param);
+        assert_eq!((ms(None), ms(Some("a=b")), ms(Some("wait=0"))), (Ok(0), Ok(0), Ok(0)));
+        assert_eq!((ms(Some("wait=30s")), ms(Some("x=1&wait=250ms"))), (Ok(30_000), Ok(250)));
+        assert_eq!(ms(Some("wait=4000000000")), Ok(60_000));
+        for bad in ["wait=", "wait=s", "wait=-1s", "wait=1h", "wait=99999999999", "wait=+1"] {
+            assert_eq!(ms(Some(bad)), Err(Some("wait".to_owned())), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Bytes as rows again: for recovery, and for who asks for what isn't live any more.
+//!
+//! Nothing here panics, whatever the bytes are: an error names table, key and what is wrong.
+
+use std::sync::Arc;
+
+use bincode::Options;
+use serde::de::DeserializeOwned;
+use switchbox_storage::Store;
+
+use super::VERSION;
+use super::job::{ExtrasV1, JobV1, Parts, Place};
+use super::keys::{self, Table};
+use super::mirror::{Mirror, Unfit};
+use super::records::{
+    BalanceV1, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ScopeV1,
+    SnapshotV1, SubcloudV1, TemplateV1,
+};
+use super::trace::TraceEntryV1;
+use crate::coordinator::effect::Row;
+use crate::coordinator::job::JobRow;
+use crate::coordinator::ledger::Balance;
+use crate::ids::JobId;
+use crate::rows::key_of;
+
+/// Bytes of a key that an error shows.
+const SHOWN_BYTES_MAX: usize = 64;
+
+/// Why bytes aren't a row.
+#[derive(Debug, thiserror::Error)]
+#[error("a row of table `{table}` can't be read: {problem} (its key: {key})")]
+pub struct DecodeError {
+    /// The table's word, or its byte where no table has it.
+    pub table: String,
+    /// The key, in hexadecimal digits.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl DecodeError {
+    pub(super) fn new(key: &[u8], problem: impl Into<String>) -> Self {
+        let table = match (Table::of(key), key.first()) {
+            (Some(table), _) => table.word().to_owned(),
+            (None, byte) => format!("{byte:?}"),
+        };
+        let shown = &key[..key.len().min(SHOWN_BYTES_MAX)];
+        Self { table, key: shown.iter().map(|byte| format!("{byte:02x}")).collect(), problem: problem.into() }
+    }
+}
+
+/// Why rows can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] switchbox_storage::Error),
+    /// A row.
+    #[error(transparent)]
+    Row(#[from] DecodeError),
+}
+
+/// What is behind the version byte.
+pub(super) fn body_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    match value.split_first() {
+        Some((&VERSION, body)) => Ok(body),
+        Some((version, _)) => {
+            let problem = format!(
+                "it has version {version}, and this program reads version {VERSION}: use a newer one"
+            );
+            Err(DecodeError::new(key, problem))
+        }
+        None => Err(DecodeError::new(key, "it is empty")),
+    }
+}
+
+fn mirror<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, DecodeError> {
+    let body = body_of(key, value)?;
+    // Lengths beyond the bytes that are there are refused before memory is taken for them.
+    let options = bincode::DefaultOptions::new().with_limit(body.len() as u64);
+    options.deserialize(body).map_err(|error| DecodeError::new(key, error.to_string()))
+}
+
+fn record<M: DeserializeOwned + Mirror<C>, C>(key: &[u8], value: &[u8]) -> Result<C, DecodeError> {
+    let mirror: M = mirror(key, value)?;
+    mirror.back().map_err(|Unfit(problem)| DecodeError::new(key, problem))
+}
+
+/// The row of a key and its value, for every table but those of jobs' parts. A job is asked for its parts, which are
+/// rows of their own, through `part`.
+///
+/// # Errors
+/// When the bytes aren't a row of that key, and what `part` returns.
+pub fn decode<E: From<DecodeError>>(
+    key: &[u8],
+    value: &[u8],
+    part: &mut dyn FnMut(Table, JobId) -> Result<Option<Vec<u8>>, E>,
+) -> Result<Row, E> {
+    let table = Table::of(key).ok_or_else(|| DecodeError::new(key, "there is no such table"))?;
+    let row = match table {
+        Table::Jobs => Row::Job(Box::new(decode_job(key, value, part)?)),
+        table => decode_record(table, key, value)?,
+    };
+    let own_key = key_of(&row).map(|key| keys::bytes_of(&key));
+    if own_key.as_deref() != Some(key) {
+        return Err(DecodeError::new(key, "its key is another row's").into());
+    }
+    Ok(row)
+}
+
+fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeError> {
+    Ok(match table {
+        Table::Settlements | Table::Operations => Row::Posting(record::<PostingV1, _>(key, value)?),
+        Table::Balances => {
+            let Balance { account, balance } = record::<BalanceV1, _>(key, value)?;
+            Row::Balance { account, balance }
+        }
+        Table::Nodes => Row::Node(Box::new(record::<NodeV1, _>(key, value)?)),
+        Table::Namespaces => Row::Namespace(Box::new(record::<NamespaceV1, _>(key, value)?)),
+        Table::Keys => Row::Key(record::<KeyV1, _>(key, value)?),
+        Table::DeadLetters => {
+            let DeadLetterV1 { job, requeued_as } = mirror(key, value)?;
+            Row::DeadLetter(job, requeued_as)
+        }
+        Table::Paused => Row::Paused(record::<ScopeV1, _>(key, value)?),
+        Table::Prices => Row::Price(record::<PriceRuleV1, _>(key, value)?),
+        Table::Templates => Row::Template(Box::new(record::<TemplateV1, _>(key, value)?)),
+        Table::Subclouds => Row::Subcloud(Box::new(record::<SubcloudV1, _>(key, value)?)),
+        Table::Configurations => Row::Configuration(Box::new(record::<SnapshotV1, _>(key, value)?)),
+        Table::Feedback => Row::Feedback(record::<FeedbackV1, _>(key, value)?),
+        Table::Jobs | Table::Bodies | Table::Extras | Table::Traces | Table::Answers => {
+            return Err(DecodeError::new(key, "it is a part of a job"));
+        }
+    })
+}
+
+fn decode_job<E: From<DecodeError>>(
+    key: &[u8],
+    value: &[u8],
+    part: &mut dyn FnMut(Table, JobId) -> Result<Option<Vec<u8>>, E>,
+) -> Result<JobRow, E> {
+    let id = keys::job_of(key).ok_or_else(|| DecodeError::new(key, "it is no job's key"))?;
+    let mut job: JobV1 = mirror(key, value)?;
+    let mut bytes_at = |place: &mut Place, table: Table| match std::mem::replace(place, Place::Apart) {
+        Place::Here(bytes) => Ok(bytes),
+        Place::Apart => part(table, id)?.ok_or_else(|| {
+            E::from(DecodeError::new(key, format!("its row of table `{}` is missing", table.word())))
+        }),
+    };
+    let extras = bytes_at(&mut job.extras, Table::Extras)?;
+    let trace = bytes_at(&mut job.trace, Table::Traces)?;
+    let extras: ExtrasV1 = mirror(key, &extras)?;
+    let trace: Vec<TraceEntryV1> = mirror(key, &trace)?;
+    let body = match part(Table::Bodies, id)? {
+        Some(bytes) => Some(Arc::from(body_of(key, &bytes)?)),
+        None => None,
+    };
+    let row = Parts { job, extras, trace }.back(id, body);
+    row.map_err(|Unfit(problem)| DecodeError::new(key, problem).into())
+}
+
+/// A row's part of the ledger's sum, which is zero over all rows.
+pub fn audit(key: &[u8], value: &[u8]) -> i128 {
+    if Table::of(key) != Some(Table::Balances) {
+        return 0;
+    }
+    // What can't be read is refused when it is loaded.
+    record::<BalanceV1, Balance>(key, value).map_or(0, |balance| i128::from(balance.balance.0))
+}
+
+/// A job's row with everything that is kept of it.
+///
+/// # Errors
+/// When the store can't be read, or holds something else than was written.
+pub fn read_job(store: &Store, job: JobId) -> Result<Option<JobRow>, LoadError> {
+    read_parts(store, job, &mut |table, job| Ok(store.value(&keys::of_job(table, job))?))
+}
+
+/// As [`read_job`], for a job whose body can't be read.
+pub(super) fn read_job_without_body(store: &Store, job: JobId) -> Result<Option<JobRow>, LoadError> {
+    read_parts(store, job, &mut |table, job| match table {
+        Table::Bodies => Ok(None),
+        table => Ok(store.value(&keys::of_job(table, job))?),
+    })
+}
+
+fn read_parts(
+    store: &Store,
+    job: JobId,
+    part: &mut dyn FnMut(Table, JobId) -> Result<Option<Vec<u8>>, LoadError>,
+) -> Result<Option<JobRow>, LoadError> {
+    let key = keys::of_job(Table::Jobs, job);
+    let Some(value) = store.value(&key)? else { return Ok(None) };
+    decode_job(&key, &value, part).map(Some)
+}
+
+/// The text of a job's stored answer.
+///
+/// # Errors
+/// As [`read_job`].
+pub fn read_answer(store: &Store, job: JobId) -> Result<Option<Arc<str>>, LoadError> {
+    let key = keys::of_job(Table::Answers, job);
+    let Some(value) = store.value(&key)? else { return Ok(None) };
+    let text = std::str::from_utf8(body_of(&key, &value)?);
+    let text = text.map_err(|error| DecodeError::new(&key, error.to_string()))?;
+    Ok(Some(text.into()))
+}

@@ -1,0 +1,320 @@
+//! The bytes of version 1. They may never change: directories that exist are made of them.
+
+use std::fmt::Write as _;
+
+use super::*;
+use crate::coordinator::command::{NamespaceSettings, Scope, Unrunnable};
+use crate::coordinator::effect::{CancelCause, End, Usage};
+use crate::coordinator::event::{
+    Constraints, Endpoint, Environment, ErrorClass, Fallbacks, FinishReason, JobError, Keyed, Mode, Origin,
+    Tier,
+};
+use crate::coordinator::integrity::{Expect, Feedback, Note, Opinion, Template};
+use crate::coordinator::job::{AttemptOutcome, AttemptRow, JobState, Progress, ReservationRow};
+use crate::coordinator::keys::{KeyEntry, KeyRow};
+use crate::coordinator::ledger::{Account, Owner, Posting, PostingId, PriceRule, Step, Subject};
+use crate::coordinator::score::Score;
+use crate::coordinator::snapshot::{ModelSpec, RuntimeKind, Snapshot};
+use crate::coordinator::standing::{Environments, Exclusion, Fault, NodeRow, Order, Party, Trial, Trust};
+use crate::coordinator::subcloud::{Allowed, Isolation, Policy, Subcloud};
+use crate::coordinator::trace::{Loss, PlacedBy, Placement, TraceEntry, TraceEvent};
+use crate::credits::{Credits, Price};
+use crate::ids::{Digest, IdempotencyKey, JobId, Namespace, NodeId, OperationId, ReservationId};
+use crate::time::Time;
+
+/// A line for each row of the samples: key and value in hexadecimal digits.
+const GOLDEN: &str = include_str!("golden-1.txt");
+
+const JOB: JobId = JobId { epoch: 0x6925_0c5a, counter: 42 };
+const RESERVATION: ReservationId = ReservationId { epoch: 0x6925_0c5a, counter: 7 };
+const PRICE: Price = Price { input: 100, cached_input: 50, output: 70_000 };
+
+fn named(name: &str) -> Namespace {
+    Namespace::named(name)
+}
+
+fn waiting_job() -> JobRow {
+    let mut spec = JobSpec::plain(named("acme"), Endpoint::ChatCompletions, "small".into());
+    spec.mode = Mode::Polling;
+    spec.input_tokens = 12;
+    spec.output_tokens_max = 256;
+    let submitted = TraceEntry { at: Time(1_000_000), what: TraceEvent::Submitted { ahead: 3 } };
+    JobRow {
+        id: JOB,
+        spec: Arc::new(spec),
+        origin: Origin::Client.into(),
+        body: Some(Arc::from(*br#"{"model":"small"}"#)),
+        model_index: 0,
+        state: JobState::Queued,
+        submitted_at: Time(1_000_000),
+        expires_at: Time(601_000_000),
+        not_before: Time(0),
+        prices: [PRICE].into(),
+        hold: Credits(18),
+        sequence: 5,
+        trace: std::iter::once(submitted).collect(),
+        progress: Default::default(),
+    }
+}
+
+/// A spec that asks for everything.
+fn demanding_spec() -> JobSpec {
+    JobSpec {
+        environment: Environment::Testnet,
+        mode: Mode::Stream,
+        tier: Tier::Batch,
+        not_before: Some(Time(5)).into(),
+        constraints: Constraints {
+            version: Some("2.1".parse().expect("a version")),
+            gpu: Some("h100".parse().expect("a class")),
+            memory_bytes_min: 1 << 33,
+            region: Some("eu".parse().expect("a region")),
+            subcloud: Some("mine".parse().expect("a name")),
+            allow: vec![NodeId::named("node_a")],
+            deny: vec![NodeId::named("node_b")],
+            trust: Some(Trust::Approved),
+        }
+        .into(),
+        fallbacks: Fallbacks { models: vec!["tiny".into()], after_failures: 2 }.into(),
+        key: Some(Keyed { key: IdempotencyKey([1; 32]), body: Digest([2; 32]) }).into(),
+        metadata: vec![("user".to_owned(), "é".to_owned())].into(),
+        prefix: Some(9).into(),
+        ..JobSpec::plain(named("acme"), Endpoint::Completions, "small".into())
+    }
+}
+
+fn long_trace() -> crate::coordinator::trace::Trace {
+    let score =
+        Score { wait_us: 1, load_us: 2, prefill_us: 3, decode_us: 4, prefix_us: -5, reliability_us: 6 };
+    let placement = Placement {
+        reservation: RESERVATION,
+        node: NodeId::named("node_a"),
+        candidates: 2,
+        by: PlacedBy::Node,
+        score,
+        losers: vec![(NodeId::named("node_c"), Loss::Slower(score)), (NodeId::named("node_d"), Loss::NoRoom)],
+    };
+    let lines = [
+        TraceEvent::Placed(Arc::new(placement)),
+        TraceEvent::TimedOut { deadline: "progress" },
+        TraceEvent::FellBack { model: "tiny".into() },
+        TraceEvent::Revoked { delivered: 1, written: 2 },
+        TraceEvent::CancelRequested { cause: CancelCause::Operator },
+        TraceEvent::Ended { state: JobState::Failed },
+    ];
+    lines.into_iter().map(|what| TraceEntry { at: Time(4), what }).collect()
+}
+
+fn full_progress() -> Progress {
+    let error = JobError { class: ErrorClass::Node, message: "it broke".to_owned() };
+    let attempt = |outcome| AttemptRow {
+        reservation: RESERVATION,
+        node: NodeId::named("node_a"),
+        model: "small".into(),
+        assigned_at: Time(10),
+        ended_at: Time(20),
+        outcome,
+    };
+    Progress {
+        cancel_requested: Some(CancelCause::Client),
+        dispatched_at: Some(Time(10)),
+        ended_at: Some(Time(30)),
+        charged: Credits(3),
+        attempts: 2,
+        failed_attempts: 2,
+        failed_on_model: 1,
+        lost_attempts: 1,
+        declines: 4,
+        box_cuts: 1,
+        reservation: Some(ReservationRow {
+            id: RESERVATION,
+            node: NodeId::local(),
+            assigned_at: Time(1),
+            attempt_due: Time(2),
+        }),
+        node: Some(NodeId::local()),
+        error: Some(error.clone()),
+        end: Some(End::Succeeded(FinishReason::Length)),
+        usage: Usage { input_tokens: 1, cached_tokens: 0, output_tokens: 300 },
+        history: vec![attempt(AttemptOutcome::Failed(error)), attempt(AttemptOutcome::TimedOut("accept"))],
+        trace_dropped: 6,
+    }
+}
+
+/// A dead letter of a streamed job that went through everything.
+fn dead_job() -> JobRow {
+    JobRow {
+        id: JobId { counter: 43, ..JOB },
+        spec: Arc::new(demanding_spec()),
+        origin: Origin::Requeued { from: JOB }.into(),
+        model_index: 1,
+        state: JobState::Failed,
+        submitted_at: Time(4),
+        prices: [PRICE, PRICE].into(),
+        trace: long_trace(),
+        progress: full_progress().into(),
+        ..waiting_job()
+    }
+}
+
+fn node() -> NodeRow {
+    let order = Order { since: Time(3), cause: "because".into() };
+    let mut row = NodeRow::new(NodeId::named("node_a"), Trust::Approved, Environments::BOTH);
+    row.owner = Some(named("acme"));
+    row.region = Some("eu".parse().expect("a region"));
+    row.paused.insert(Party::Operator, Time(8));
+    row.draining.insert(Party::Owner, Time(9));
+    row.frozen = Some(order.clone());
+    row.banned = Some(order.clone());
+    row.exclusion = Some(Exclusion { order: order.clone(), until: Time(70) });
+    row.exclusions.push_back(Exclusion { order, until: Time(60) });
+    row.trials.insert("small".into(), Trial::Passed { digest: Digest([3; 32]), at: Time(1) });
+    row.trials
+        .insert("tiny".into(), Trial::Failed { digest: Digest([4; 32]), times: 2, not_before: Time(6) });
+    row.conduct.faults.insert(Fault::Died, 2);
+    row.conduct.missing = 1_000;
+    row.quality.checks = 5;
+    row
+}
+
+fn configuration() -> Snapshot {
+    let model = ModelSpec {
+        version: "2.1".parse().expect("a version"),
+        digest: Digest([5; 32]),
+        runtime: RuntimeKind::Upstream,
+        memory_bytes: 1 << 30,
+        default_output_tokens: 256,
+        output_tokens_max: 4_096,
+        fallbacks: vec!["tiny".into()],
+    };
+    Snapshot {
+        environment: Environment::Mainnet,
+        version: 3,
+        digest: Digest([6; 32]),
+        signature: Arc::from([7; 4]),
+        models: [("small".into(), model)].into(),
+        participation: Default::default(),
+        penalties: Default::default(),
+        timeouts: Default::default(),
+        subclouds: [("mine".parse().expect("a name"), Digest([8; 32]))].into(),
+    }
+}
+
+/// The ledger's and the settings' rows.
+fn small_rows() -> Vec<Row> {
+    let account = |owner| Account { environment: Environment::Mainnet, owner };
+    let posting = |subject, step| Posting {
+        id: PostingId { subject, step },
+        environment: Environment::Mainnet,
+        at: Time(77),
+        legs: vec![(Owner::Namespace(named("acme")), Credits(-5)), (Owner::Fee, Credits(5))],
+        note: "why".to_owned(),
+    };
+    vec![
+        Row::Posting(posting(Subject::Job(JOB), Step::Capture)),
+        Row::Posting(posting(Subject::Operation(OperationId(1 << 100)), Step::Deposit)),
+        Row::Balance { account: account(Owner::Namespace(named("acme"))), balance: Credits(-5) },
+        Row::Balance { account: account(Owner::Issuance), balance: Credits(5) },
+        Row::Namespace(Box::new(NamespaceSettings {
+            namespace: named("acme"),
+            weight: 10,
+            trust: Trust::Own,
+            credit: [None, Some(Credits(1_000))],
+            unrunnable: Unrunnable::Refuse,
+            queue_jobs_max: 500,
+        })),
+        Row::Key(KeyRow {
+            key: IdempotencyKey([1; 32]),
+            entry: KeyEntry {
+                body: Digest([2; 32]),
+                job: JOB,
+                namespace: named("acme"),
+                expires_at: Time(99),
+            },
+        }),
+        Row::DeadLetter(JOB, Some(JobId { epoch: 1, counter: 2 })),
+        Row::Paused(Scope::Namespace(named("acme"))),
+        Row::Paused(Scope::Tier(Tier::Batch)),
+        Row::Price(PriceRule {
+            environment: Some(Environment::Testnet),
+            model: Some("small".into()),
+            tier: Some(Tier::Realtime),
+            from: Time(55),
+            price: PRICE,
+        }),
+    ]
+}
+
+fn samples() -> Vec<Row> {
+    let template = Template {
+        name: "sum".into(),
+        model: "small".into(),
+        endpoint: Endpoint::ChatCompletions,
+        body: Arc::from(*b"1+1"),
+        input_tokens: 3,
+        output_tokens_max: 4,
+        tier: Tier::Standard,
+        mode: Mode::Sync,
+        expect: Expect::Tokens { min: 1, max: 2 },
+    };
+    let subcloud = Subcloud {
+        name: "mine".parse().expect("a name"),
+        environment: Environment::Testnet,
+        policy: Policy { models: Some(["small".into()].into()), ..Policy::default() },
+        isolate: Isolation::Isolated,
+        owners: [named("acme")].into(),
+        allowed: Allowed::Only([named("other")].into()),
+        nodes: [NodeId::named("node_a")].into(),
+    };
+    let feedback = Feedback {
+        job: JOB,
+        namespace: named("acme"),
+        opinion: Opinion::Flag,
+        note: Note::new("odd").expect("short"),
+        at: Time(88),
+    };
+    let mut rows = vec![
+        Row::Job(Box::new(waiting_job())),
+        Row::Job(Box::new(dead_job())),
+        Row::Node(Box::new(node())),
+        Row::Template(Box::new(template)),
+        Row::Subcloud(Box::new(subcloud)),
+        Row::Configuration(Box::new(configuration())),
+        Row::Feedback(feedback),
+    ];
+    rows.extend(small_rows());
+    rows
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(digits: &str) -> Vec<u8> {
+    let digit = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits");
+    (0..digits.len()).step_by(2).map(digit).collect()
+}
+
+#[test]
+fn version_1_is_what_it_was() {
+    let mut bytes = Bytes::new();
+    samples().iter().for_each(|row| keep(&mut bytes, row));
+    let mut written = String::new();
+    for (key, value) in &bytes {
+        let table = Table::of(key).expect("a table").word();
+        writeln!(written, "{table} {} {}", hex(key), hex(value)).expect("text grows");
+    }
+    assert_eq!(written, GOLDEN, "rows are written as version 1 says");
+    let rows = GOLDEN.lines().map(|line| {
+        let mut words = line.split(' ').skip(1).map(unhex);
+        (words.next().expect("a key"), words.next().expect("a value"))
+    });
+    let golden: Bytes = rows.collect();
+    for row in samples() {
+        let back = kept(&golden, &row).expect("version 1 is read");
+        assert_eq!(text(&back), text(&row));
+    }
+    let tables: std::collections::BTreeSet<_> = golden.keys().filter_map(|key| Table::of(key)).collect();
+    let parts = [Table::Extras, Table::Traces, Table::Answers];
+    assert_eq!(tables.len() + parts.len(), Table::ALL.len(), "a sample of every table: {tables:?}");
+}

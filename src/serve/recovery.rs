@@ -1,0 +1,120 @@
+//! A start on a data directory: the store is opened, and the core rebuilt from its rows.
+//!
+//! All of it runs on a thread of its own while the listener says how far it is.
+
+use std::sync::Arc;
+
+use switchbox_storage::{JournalOptions, Opened, Origin, Store, StoreOptions};
+
+use super::ServeError;
+use crate::api::Progress;
+use crate::clock::Clock;
+use crate::config::{AheadClock, Config, Limits};
+use crate::coordinator::effect::Effect;
+use crate::coordinator::{Boot, Coordinator};
+use crate::datadir::DataDir;
+use crate::ids::Lsn;
+use crate::persist::{self, Loaded, Loader};
+use crate::time::{Span, Time};
+
+/// The store's directory within the data directory.
+const STORE: &str = "store";
+/// How far the newest group may lie ahead of the wall clock: more than that, and either clock is wrong.
+const CLOCK_AHEAD_MAX: Span = Span::from_secs(600);
+
+/// Of a segment, beside the largest body and answer.
+const SEGMENT_SPARE_BYTES: u64 = 16 << 20;
+const SEGMENT_BYTES_MULTIPLE: u64 = 4 << 10;
+/// The largest segment.
+const SEGMENT_BYTES_MAX: u64 = (4 << 30) - SEGMENT_BYTES_MULTIPLE;
+
+/// A core as it was, and what it rests on.
+pub(super) struct Recovered {
+    pub(super) store: Store,
+    pub(super) core: Coordinator,
+    /// What recovery itself decided: to be done before anything else.
+    pub(super) effects: Vec<Effect>,
+    pub(super) clock: Clock,
+}
+
+/// Opens the store and rebuilds the core from it.
+pub(super) async fn recover(
+    config: &Config,
+    data_dir: &DataDir,
+    progress: Arc<Progress>,
+) -> Result<Recovered, ServeError> {
+    let secret = data_dir.boot_secret()?;
+    let (limits, durability) = (config.core_limits(), config.durability);
+    let accept_clock = config.accept_clock;
+    let dir = data_dir.path().join(STORE);
+    let options = store_options(&config.limits);
+    let work = move || {
+        let mut loader = Loader::new(|loaded| tell_loaded(&progress, loaded));
+        let (store, opened) = Store::open_and_load(&dir, options, |load| loader.take(load))?;
+        tell_opened(&opened);
+        let clock = clock_from(&opened, accept_clock)?;
+        let rows = loader.finish(&store)?;
+        let epoch = u32::try_from(opened.epoch).map_err(|_| ServeError::EpochSpent)?;
+        let boot = Boot { epoch, secret, lsn: Lsn(opened.lsn), at: clock.now() };
+        let mut effects = Vec::new();
+        let core = Coordinator::recover(boot, limits, durability, rows, &mut effects);
+        Ok(Recovered { store, core, effects, clock })
+    };
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    // Not one of the blocking pool's: those stand back behind the io thread, which has nothing to do yet.
+    let thread = std::thread::Builder::new().name("recovery".into()).spawn(move || {
+        // Nobody listens any more only if the process is ending.
+        let _ = done.send(work());
+    });
+    thread.map_err(|error| ServeError::System { what: "the recovery's thread", error })?;
+    let lost = || std::io::Error::other("it panicked, as the log says");
+    outcome.await.unwrap_or_else(|_| Err(ServeError::System { what: "the recovery", error: lost() }))
+}
+
+/// The store's options, so that a job's largest body, or its largest answer, fits into one step.
+fn store_options(limits: &Limits) -> StoreOptions {
+    let defaults = StoreOptions::default();
+    let largest = limits.body_bytes_max + limits.output_bytes_max;
+    let needed = (2 * largest + SEGMENT_SPARE_BYTES).next_multiple_of(SEGMENT_BYTES_MULTIPLE);
+    let segment_bytes = defaults.journal.segment_bytes.max(needed.min(SEGMENT_BYTES_MAX));
+    StoreOptions {
+        audit: persist::audit,
+        disk_reserve_bytes: limits.disk_reserve_bytes,
+        journal: JournalOptions { segment_bytes, ..defaults.journal },
+        ..defaults
+    }
+}
+
+/// A clock that isn't behind what was written before.
+fn clock_from(opened: &Opened, accept: AheadClock) -> Result<Clock, ServeError> {
+    let wall = Clock::start();
+    let written = Time(Span::from_ms(opened.written_at).0);
+    let ahead = written.since(wall.started_at());
+    if ahead > CLOCK_AHEAD_MAX && accept == AheadClock::Refuse {
+        return Err(ServeError::ClockBehind { minutes: ahead.as_ms() / 60_000 });
+    }
+    Ok(Clock::start_at_least(written))
+}
+
+fn tell_opened(opened: &Opened) {
+    match &opened.origin {
+        Origin::New => tracing::info!("the store is new"),
+        Origin::State => tracing::info!(replayed_groups = opened.replayed_groups, "the store was opened"),
+        Origin::Rebuilt { reason, from_group, moved_to } => tracing::warn!(
+            %reason,
+            from_group,
+            moved_to = moved_to.as_ref().map(|path| path.display().to_string()),
+            replayed_groups = opened.replayed_groups,
+            "the state was rebuilt from snapshot and journal"
+        ),
+    }
+    if let Some(torn) = &opened.torn_tail {
+        tracing::warn!(?torn, "the last group was torn, as by a crash: it had not been acknowledged");
+    }
+}
+
+fn tell_loaded(progress: &Progress, loaded: Loaded) {
+    progress.advance(loaded.rows);
+    let Loaded { rows, live_jobs, bodies_lost } = loaded;
+    tracing::info!(rows, live_jobs, bodies_lost, "recovering");
+}

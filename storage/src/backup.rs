@@ -1,0 +1,166 @@
+//! A consistent copy of a store that goes on working: the newest snapshot, every segment that it or a live payload
+//! needs, up to the group that is durable when the copy begins.
+//!
+//! The state store isn't copied: a start on the copy rebuilds it. `format` comes last, so what was interrupted is
+//! refused rather than started on. The copy keeps the directory's id; its first start has a larger epoch than the
+//! group it ends with, so ids stay unique even if the original runs on.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::identity::Layout;
+use crate::journal::scan::Place;
+use crate::journal::segment::{self, Segment};
+use crate::snapshot::{self, file};
+use crate::store::{Shared, Store};
+
+/// What a backup holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackedUp {
+    /// The last step in it.
+    pub lsn: u64,
+    /// The group of its snapshot; 0 without one.
+    pub snapshot_group: u64,
+    /// The group it ends with.
+    pub group: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Copies the store to `target`, which must be absent or empty. Steps go on meanwhile; nothing is trimmed.
+    ///
+    /// # Errors
+    /// When something can't be read or written; then `target` is incomplete, and no start accepts it.
+    pub fn backup(&self, target: &Path) -> Result<BackedUp> {
+        self.shared.backup(target)
+    }
+}
+
+impl Shared {
+    fn backup(&self, target: &Path) -> Result<BackedUp> {
+        if !disk::names(target)?.is_empty() {
+            let source = io::Error::from(io::ErrorKind::DirectoryNotEmpty);
+            return Err(Error::Io { action: "back up to", path: target.to_owned(), source });
+        }
+        let layout = Layout::new(target);
+        for dir in [target.to_owned(), layout.journal(), layout.snapshots()] {
+            disk::make_dir(&dir)?;
+        }
+        // Nothing that is copied may be removed before it was.
+        let _retention = self.retention.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (durable, end) = {
+            let writer = self.writer();
+            (writer.durable(), writer.end())
+        };
+        let snapshot_group = snapshot::list(&self.layout.snapshots())?.last().copied().unwrap_or(0);
+        let mut bytes = 0;
+        if snapshot_group > 0 {
+            bytes += self.copy_snapshot(&layout, snapshot_group)?;
+        }
+        for segment in self.needed(snapshot_group, end) {
+            bytes += self.copy_segment(&layout, &segment, end)?;
+        }
+        let format = self.layout.format();
+        let text = fs::read(&format).map_err(Error::io("read", &format))?;
+        disk::write_whole(&layout.format(), &text)?;
+        Ok(BackedUp { lsn: durable.lsn, snapshot_group, group: durable.group, bytes })
+    }
+
+    /// Segments with groups behind the snapshot, or with payloads that rows refer to.
+    fn needed(&self, snapshot_group: u64, end: Place) -> Vec<Segment> {
+        let applied = self.rows.applied();
+        // What is live is known as of the state's group; later payloads lie in segments with later groups.
+        let base = snapshot_group.min(applied.mark.group);
+        let ended = self.journal.up_to(base);
+        let unneeded = |segment: &Segment| {
+            ended.iter().any(|old| old.number == segment.number)
+                && !applied.live.contains_key(&segment.number)
+        };
+        let mut segments = self.journal.segments();
+        segments.retain(|segment| segment.number <= end.segment && !unneeded(segment));
+        segments
+    }
+
+    fn copy_snapshot(&self, to: &Layout, group: u64) -> Result<u64> {
+        let from = snapshot::path_of(&self.layout.snapshots(), group);
+        let bytes = fs::read(&from).map_err(Error::io("read", &from))?;
+        let copy = snapshot::path_of(&to.snapshots(), group);
+        disk::write_whole(&copy, &bytes)?;
+        file::verify(&copy, self.journal.id, group, self.rows.audit)?;
+        Ok(bytes.len() as u64)
+    }
+
+    /// Copies a segment; the one that is written, up to the end as it was, and zeros behind.
+    fn copy_segment(&self, to: &Layout, segment: &Segment, end: Place) -> Result<u64> {
+        let path = segment::path_of(&self.journal.dir, segment.number);
+        let file = fs::File::open(&path).map_err(Error::io("open", &path))?;
+        let mut bytes = vec![0; segment.bytes as usize];
+        let filled = if segment.number == end.segment { end.offset as usize } else { bytes.len() };
+        file.read_exact_at(&mut bytes[..filled], 0).map_err(Error::io("read", &path))?;
+        disk::write_whole(&segment::path_of(&to.journal(), segment.number), &bytes)?;
+        Ok(segment.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::open::Origin;
+    use crate::open::tests::{Model, opened, rows_of, step, with_history};
+    use crate::scratch::{Choices, Scratch};
+    use crate::state::StateKind;
+
+    #[test]
+    fn a_backup_of_a_busy_store_holds_a_prefix_of_its_steps() {
+        let (dir, mut model) = with_history(StateKind::Sled);
+        let (store, _) = opened(dir.path(), StateKind::Sled);
+        let target = Scratch::new();
+        let stop = AtomicBool::new(false);
+        let (history, backed_up) = std::thread::scope(|scope| {
+            let busy = scope.spawn(|| {
+                let mut choices = Choices(9);
+                let mut history: Vec<(u64, Model)> = vec![(store.durable_lsn(), model.clone())];
+                while !stop.load(Ordering::Relaxed) {
+                    step(&store, &mut model, &mut choices);
+                    history.push((store.durable_lsn(), model.clone()));
+                    if history.len().is_multiple_of(40) {
+                        store.settle().expect("settles");
+                    }
+                }
+                history
+            });
+            while store.gauges().checkpoints < 2 {
+                std::thread::yield_now();
+            }
+            let backed_up = store.backup(&target.path().join("copy"));
+            stop.store(true, Ordering::Relaxed);
+            (busy.join().expect("steps"), backed_up.expect("backs up"))
+        });
+        let (copy, found) = opened(&target.path().join("copy"), StateKind::Sled);
+        assert!(
+            matches!(found.origin, Origin::Rebuilt { from_group, .. } if from_group == backed_up.snapshot_group)
+        );
+        assert_eq!(found.lsn, backed_up.lsn);
+        let (_, expected) = history.iter().find(|(lsn, _)| *lsn == backed_up.lsn).expect("a step");
+        assert_eq!(rows_of(&copy), *expected);
+        assert!(store.backup(&target.path().join("copy")).is_err(), "never over something");
+    }
+
+    #[test]
+    fn an_interrupted_backup_is_refused() {
+        let (dir, _) = with_history(StateKind::Memory);
+        let (store, _) = opened(dir.path(), StateKind::Memory);
+        let target = Scratch::new();
+        store.backup(&target.path().join("copy")).expect("backs up");
+        fs::remove_file(target.path().join("copy/format")).expect("removes");
+        let options = crate::open::tests::options(StateKind::Memory);
+        assert!(matches!(Store::open(&target.path().join("copy"), options), Err(Error::Damaged { .. })));
+    }
+}

@@ -1,0 +1,125 @@
+//! The commit journal: what carries the promise. One frame per group commit, one `fdatasync` a frame, never a
+//! rewrite of what was acknowledged.
+//!
+//! Formats: [`segment`] (files), [`frame`] (what a commit writes), [`rows`] (what a caller puts in). At start,
+//! [`scan`] tells a torn tail from damage and [`open`] mends the tail. Old segments go by [`Journal::remove`],
+//! when their groups lie below the trim group and no row refers to a payload in them.
+
+pub(crate) mod frame;
+pub(crate) mod open;
+pub(crate) mod rows;
+pub(crate) mod scan;
+pub(crate) mod segment;
+pub(crate) mod spares;
+pub(crate) mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::row::PayloadRef;
+use segment::{DirectoryId, Segment};
+
+/// How the journal is cut into files.
+#[derive(Debug, Clone)]
+pub struct JournalOptions {
+    /// Bytes of a segment made from now on: a multiple of 4 KiB, above 8 KiB and below 4 GiB.
+    pub segment_bytes: u64,
+    /// Bytes of rows and payloads after which the committer takes no further step into a group.
+    pub group_bytes: usize,
+    /// Steps after which it takes no further one.
+    pub group_steps: usize,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, group_bytes: 4 << 20, group_steps: 4096 }
+    }
+}
+
+impl JournalOptions {
+    /// Bytes of rows and payloads that one step may have.
+    pub fn step_bytes_max(&self) -> usize {
+        self.segment_bytes as usize - disk::BLOCK - frame::HEAD_BYTES
+    }
+}
+
+/// The segments that are there, and the payloads in them. Shared by all threads; only one holds the
+/// [`writer::Writer`].
+pub(crate) struct Journal {
+    pub(crate) dir: PathBuf,
+    pub(crate) id: DirectoryId,
+    segments: Mutex<Vec<Segment>>,
+}
+
+impl Journal {
+    pub(crate) fn new(dir: &Path, id: DirectoryId, segments: Vec<Segment>) -> Self {
+        Self { dir: dir.to_owned(), id, segments: Mutex::new(segments) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Segment>> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The segments with groups in them, in order.
+    pub(crate) fn segments(&self) -> Vec<Segment> {
+        self.lock().clone()
+    }
+
+    /// A segment has its first group now.
+    fn started(&self, segment: Segment) {
+        self.lock().push(segment);
+    }
+
+    /// The payload's bytes.
+    ///
+    /// # Errors
+    /// When its segment is gone, or the bytes aren't what was written.
+    pub(crate) fn payload(&self, at: PayloadRef) -> Result<Vec<u8>> {
+        read_payload(&self.dir, at)
+    }
+
+    /// Segments whose groups all lie at or below `group`. Never the one being written.
+    pub(crate) fn up_to(&self, group: u64) -> Vec<Segment> {
+        let segments = self.lock();
+        let ended =
+            segments.windows(2).filter(|pair| pair[1].first_group.is_some_and(|next| next <= group + 1));
+        ended.map(|pair| pair[0].clone()).collect()
+    }
+
+    /// Removes a segment.
+    pub(crate) fn remove(&self, number: u32) -> Result<()> {
+        self.lock().retain(|segment| segment.number != number);
+        let path = segment::path_of(&self.dir, number);
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        disk::sync_dir(&self.dir)
+    }
+
+    /// Bytes of all segments with groups in them.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lock().iter().map(|segment| segment.bytes).sum()
+    }
+}
+
+/// Reads a payload and checks it.
+pub(crate) fn read_payload(dir: &Path, at: PayloadRef) -> Result<Vec<u8>> {
+    let path = segment::path_of(dir, at.segment);
+    let file = File::open(&path).map_err(Error::io("open", &path))?;
+    let damaged = |problem: &str| Error::damaged(&path, u64::from(at.offset), problem);
+    let end = u64::from(at.offset) + u64::from(at.len);
+    if end > file.metadata().map_err(Error::io("look at", &path))?.len() {
+        return Err(damaged("a payload ends behind the segment"));
+    }
+    let mut bytes = vec![0; at.len as usize];
+    file.read_exact_at(&mut bytes, u64::from(at.offset)).map_err(Error::io("read", &path))?;
+    if crc32fast::hash(&bytes) != at.crc {
+        return Err(damaged("a payload isn't what was written"));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,141 @@
+//! The one who writes frames. Any error ends the process: after a failed sync nobody knows what is on disk.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::disk::{self, BLOCK};
+use crate::journal::frame::{self, LaidOut};
+use crate::journal::rows::Rows;
+use crate::journal::scan::Place;
+use crate::journal::segment::Segment;
+use crate::journal::spares::Spares;
+use crate::journal::{Journal, frame::Label};
+use crate::mutant::{self, Mutant};
+use crate::row::RowChange;
+
+/// The end of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Durable {
+    /// The last group.
+    pub(crate) group: u64,
+    /// The last step's number.
+    pub(crate) lsn: u64,
+    /// The boot that wrote it.
+    pub(crate) epoch: u64,
+    /// When, in milliseconds since 1970.
+    pub(crate) written_at: u64,
+}
+
+impl Durable {
+    /// As of a frame.
+    pub(crate) fn of(head: &frame::Head) -> Self {
+        Self { group: head.group, lsn: head.last_lsn, epoch: head.epoch, written_at: head.written_at }
+    }
+}
+
+/// The steps of a group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Steps {
+    pub(crate) first_lsn: u64,
+    pub(crate) last_lsn: u64,
+    pub(crate) count: u32,
+}
+
+/// Appends frames.
+pub(crate) struct Writer {
+    journal: Arc<Journal>,
+    spares: Spares,
+    segment: Segment,
+    file: File,
+    offset: u64,
+    durable: Durable,
+    /// Memory of the last frame, used again.
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    /// Goes on at `offset` of `segment`.
+    pub(crate) fn new(
+        journal: Arc<Journal>,
+        spares: Spares,
+        (segment, offset): (Segment, u64),
+        durable: Durable,
+    ) -> crate::Result<Self> {
+        let file = segment.open(&journal.dir)?;
+        Ok(Self { journal, spares, segment, file, offset, durable, bytes: Vec::new() })
+    }
+
+    pub(crate) fn durable(&self) -> Durable {
+        self.durable
+    }
+
+    /// Where the next frame goes.
+    pub(crate) fn end(&self) -> Place {
+        Place { segment: self.segment.number, offset: self.offset }
+    }
+
+    /// The boot that writes from now on.
+    pub(crate) fn begin_epoch(&mut self, epoch: u64) {
+        self.durable.epoch = epoch;
+    }
+
+    /// Writes a group; [`Writer::sync`] must follow. Without `steps` it belongs to the step before it.
+    pub(crate) fn write(&mut self, steps: Option<Steps>, rows: Rows) -> Vec<RowChange> {
+        let needed = disk::blocks(frame::frame_bytes(&rows)) as u64;
+        if self.offset + needed > self.segment.bytes {
+            self.roll(needed);
+        }
+        let lsn = self.durable.lsn;
+        let steps = steps.unwrap_or(Steps { first_lsn: lsn, last_lsn: lsn, count: 0 });
+        let label = Label {
+            group: self.durable.group + 1,
+            epoch: self.durable.epoch,
+            first_lsn: steps.first_lsn,
+            last_lsn: steps.last_lsn,
+            written_at: unix_ms().max(self.durable.written_at),
+            steps: steps.count,
+        };
+        let offset = u32::try_from(self.offset).expect("a segment has less than 4 GiB");
+        let memory = std::mem::take(&mut self.bytes);
+        let LaidOut { head, bytes, changes } = frame::lay_out(&self.segment, offset, label, rows, memory);
+        disk::or_die("the journal can't be written", self.file.write_all_at(&bytes, self.offset));
+        if self.segment.first_group.is_none() {
+            self.segment.first_group = Some(head.group);
+            self.journal.started(self.segment.clone());
+        }
+        self.offset += needed;
+        self.durable = Durable::of(&head);
+        self.bytes = bytes;
+        // A frame of one huge step isn't worth keeping the memory for.
+        self.bytes.shrink_to(8 << 20);
+        changes
+    }
+
+    /// Syncs the group that was written; only then may its rows be applied, and anybody be told.
+    pub(crate) fn sync(&mut self) {
+        if !mutant::planted(Mutant::NoJournalSync) {
+            disk::or_die("the journal can't be synced", self.file.sync_data());
+        }
+    }
+
+    fn roll(&mut self, needed: u64) {
+        let fits = |segment: &Segment| BLOCK as u64 + needed <= segment.bytes;
+        let segment = self.spares.take();
+        if !fits(&segment) {
+            disk::fatal(&format!(
+                "a group of {needed} bytes doesn't fit a segment of {} bytes",
+                segment.bytes
+            ));
+        }
+        self.file = disk::or_die("a spare segment can't be opened", segment.open(&self.journal.dir));
+        self.segment = segment;
+        self.offset = BLOCK as u64;
+    }
+}
+
+/// Now, in milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

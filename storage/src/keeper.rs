@@ -1,0 +1,219 @@
+//! Two threads that keep the store in shape: one checkpoints, one makes snapshots and removes what isn't needed.
+//!
+//! Neither acknowledges anything. A failed write or sync ends the process; a damaged file only stops the trimming,
+//! and is told ([`crate::Store::trouble`]).
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::checkpoint::Moved;
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::snapshot::merge::{self, MergeBytes};
+use crate::snapshot::{self, file};
+use crate::store::Shared;
+
+/// How often it is looked at what could be removed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Less free disk than this, and no checkpoint is begun.
+const CHECKPOINT_FREE_BYTES_MIN: u64 = 64 << 20;
+
+/// Wakes the keeper's threads.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    wish: Mutex<Wish>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Wish {
+    #[default]
+    Keep,
+    Stop,
+}
+
+impl Signal {
+    /// There may be something to do.
+    pub(crate) fn notify(&self) {
+        // Under the lock, so that nobody is between looking and waiting.
+        let _wish = self.lock();
+        self.changed.notify_all();
+    }
+
+    fn stop(&self) {
+        *self.lock() = Wish::Stop;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wish> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `due`, or for `at_most`.
+    fn wait(&self, at_most: Duration, due: impl Fn() -> bool) -> Wish {
+        let waits = |wish: &mut Wish| *wish == Wish::Keep && !due();
+        let waited = self.changed.wait_timeout_while(self.lock(), at_most, waits);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// The threads. Dropping it ends them, with everything checkpointed.
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Keeper {
+    pub(crate) fn start(shared: &Arc<Shared>) -> Result<Self> {
+        let mut keeper = Self { shared: Arc::clone(shared), threads: Vec::new() };
+        keeper.spawn("checkpoint", run_checkpoints)?;
+        keeper.spawn("snapshot", run_snapshots)?;
+        Ok(keeper)
+    }
+
+    fn spawn(&mut self, name: &'static str, run: fn(&Shared)) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let spawned = std::thread::Builder::new().name(name.into()).spawn(move || {
+            if std::panic::catch_unwind(AssertUnwindSafe(|| run(&shared))).is_err() {
+                disk::fatal(&format!("the {name} thread panicked (a bug)"));
+            }
+        });
+        self.threads.push(spawned.map_err(Error::io("start a thread for", &self.shared.layout.dir))?);
+        Ok(())
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.shared.signal.stop();
+        for thread in self.threads.drain(..) {
+            // It ends the process rather than panic.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run_checkpoints(shared: &Shared) {
+    let due = || shared.rows.dirty().newer_bytes() >= shared.options.checkpoint_bytes;
+    loop {
+        let wish = shared.signal.wait(shared.options.checkpoint_every, due);
+        disk::or_die("the disk can't be looked at", shared.look_at_disk());
+        // On a full disk rows stay dirty, and admission closed, rather than sled in an unknown state.
+        if shared.counters.disk_free_bytes.load(Ordering::Relaxed) >= CHECKPOINT_FREE_BYTES_MIN {
+            shared.checkpoint();
+        } else if wish == Wish::Keep {
+            std::thread::sleep(shared.options.checkpoint_every);
+        }
+        if wish == Wish::Stop {
+            return;
+        }
+    }
+}
+
+fn run_snapshots(shared: &Shared) {
+    while shared.signal.wait(LOOK_EVERY, || shared.snapshot_is_due()) == Wish::Keep {
+        if let Err(error) = shared.keep() {
+            shared.suffer(error);
+        }
+    }
+}
+
+impl Shared {
+    /// A checkpoint; an error ends the process.
+    pub(crate) fn checkpoint(&self) {
+        if disk::or_die("a checkpoint failed", self.rows.checkpoint()) == Moved::Rows {
+            self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn snapshot_is_due(&self) -> bool {
+        self.counters.unsnapped_bytes.load(Ordering::Relaxed) >= self.options.snapshot_journal_bytes
+    }
+
+    fn keep(&self) -> Result<()> {
+        if self.snapshot_is_due() {
+            self.snapshot()?;
+        }
+        self.trim();
+        self.move_survivors()
+    }
+
+    /// What can't be read is told, and that the disk is full; what else can't be written ends the process.
+    fn suffer(&self, error: Error) {
+        match error {
+            Error::Io { .. } if !error.is_full() => disk::fatal(&error.to_string()),
+            error => {
+                let mut trouble = self.counters.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+                *trouble = error.to_string();
+            }
+        }
+    }
+
+    /// Makes snapshots up to what is durable now.
+    pub(crate) fn snapshot(&self) -> Result<()> {
+        let _snapping = self.snapping.lock().unwrap_or_else(PoisonError::into_inner);
+        let to = self.durable().group;
+        self.counters.unsnapped_bytes.store(0, Ordering::Relaxed);
+        let dir = self.layout.snapshots();
+        while snapshot::list(&dir)?.last().is_none_or(|newest| *newest < to) {
+            self.snapshot_from_any(to)?;
+            let _retention = self.retention.lock().unwrap_or_else(PoisonError::into_inner);
+            snapshot::keep_newest(&dir)?;
+            self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
+        }
+        self.counters.trouble.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
+    }
+
+    /// From the newest snapshot that is whole, or from the journal's beginning.
+    fn snapshot_from_any(&self, to: u64) -> Result<()> {
+        let dir = self.layout.snapshots();
+        let mut bases = snapshot::list(&dir)?;
+        bases.insert(0, 0);
+        let mut first_error = None;
+        for base in bases.into_iter().rev() {
+            match self.snapshot_from(base, to) {
+                Ok(()) => return Ok(()),
+                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
+            let path = snapshot::path_of(&dir, base);
+            if base > 0 && file::verify(&path, self.journal.id, base, self.rows.audit).is_err() {
+                // Useless, and it mustn't count as one of the two that are kept.
+                std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        Err(first_error.expect("there is a base"))
+    }
+
+    fn snapshot_from(&self, base: u64, to: u64) -> Result<()> {
+        let (dir, id, limit) = (&self.layout.snapshots(), self.journal.id, self.options.snapshot_merge_bytes);
+        let segments = self.journal.segments();
+        let changes = merge::changes_since(&self.journal.dir, &segments, (base, to), MergeBytes(limit))?;
+        merge::write_next(dir, id, self.rows.audit, base, changes).map(drop)
+    }
+
+    /// Up to where neither state nor snapshots need the journal.
+    pub(crate) fn trim_group(&self) -> Result<u64> {
+        let snapshots = snapshot::list(&self.layout.snapshots())?;
+        Ok(snapshot::trim_group(&snapshots).min(self.rows.applied().mark.group))
+    }
+
+    /// Removes segments that nothing needs.
+    pub(crate) fn trim(&self) {
+        let _retention = self.retention.lock().unwrap_or_else(PoisonError::into_inner);
+        // In this order: what was live later than the trim group isn't in these segments.
+        let trim_group = disk::or_die("the snapshots can't be listed", self.trim_group());
+        let live = self.rows.applied().live;
+        for segment in self.journal.up_to(trim_group) {
+            if !live.contains_key(&segment.number) {
+                disk::or_die("an old segment can't be removed", self.journal.remove(segment.number));
+                self.counters.segments_removed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
