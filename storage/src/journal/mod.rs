@@ -19,7 +19,7 @@ mod tests;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk;
 use crate::error::{Error, Result};
@@ -56,11 +56,13 @@ pub(crate) struct Journal {
     pub(crate) dir: PathBuf,
     pub(crate) id: DirectoryId,
     segments: Mutex<Vec<Segment>>,
+    /// The segment that a payload was last read from: a start reads a million of them one after the other.
+    last_read: Mutex<Option<(u32, Arc<File>)>>,
 }
 
 impl Journal {
     pub(crate) fn new(dir: &Path, id: DirectoryId, segments: Vec<Segment>) -> Self {
-        Self { dir: dir.to_owned(), id, segments: Mutex::new(segments) }
+        Self { dir: dir.to_owned(), id, segments: Mutex::new(segments), last_read: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Segment>> {
@@ -82,7 +84,18 @@ impl Journal {
     /// # Errors
     /// When its segment is gone, or the bytes aren't what was written.
     pub(crate) fn payload(&self, at: PayloadRef) -> Result<Vec<u8>> {
-        read_payload(&self.dir, at)
+        let path = segment::path_of(&self.dir, at.segment);
+        let mut last = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match last.as_ref().filter(|(number, _)| *number == at.segment) {
+            Some((_, file)) => Arc::clone(file),
+            None => {
+                let file = Arc::new(File::open(&path).map_err(Error::io("open", &path))?);
+                *last = Some((at.segment, Arc::clone(&file)));
+                file
+            }
+        };
+        drop(last);
+        read_payload_of(&file, &path, at)
     }
 
     /// Segments whose groups all lie at or below `group`. Never the one being written.
@@ -98,6 +111,10 @@ impl Journal {
         self.lock().retain(|segment| segment.number != number);
         let path = segment::path_of(&self.dir, number);
         fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        // Whoever opened it before this is in here, or its bytes would stay on the disk.
+        let mut last = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+        last.take_if(|(last, _)| *last == number);
+        drop(last);
         disk::sync_dir(&self.dir)
     }
 
@@ -111,13 +128,17 @@ impl Journal {
 pub(crate) fn read_payload(dir: &Path, at: PayloadRef) -> Result<Vec<u8>> {
     let path = segment::path_of(dir, at.segment);
     let file = File::open(&path).map_err(Error::io("open", &path))?;
-    let damaged = |problem: &str| Error::damaged(&path, u64::from(at.offset), problem);
+    read_payload_of(&file, &path, at)
+}
+
+fn read_payload_of(file: &File, path: &Path, at: PayloadRef) -> Result<Vec<u8>> {
+    let damaged = |problem: &str| Error::damaged(path, u64::from(at.offset), problem);
     let end = u64::from(at.offset) + u64::from(at.len);
-    if end > file.metadata().map_err(Error::io("look at", &path))?.len() {
+    if end > file.metadata().map_err(Error::io("look at", path))?.len() {
         return Err(damaged("a payload ends behind the segment"));
     }
     let mut bytes = vec![0; at.len as usize];
-    file.read_exact_at(&mut bytes, u64::from(at.offset)).map_err(Error::io("read", &path))?;
+    file.read_exact_at(&mut bytes, u64::from(at.offset)).map_err(Error::io("read", path))?;
     if crc32fast::hash(&bytes) != at.crc {
         return Err(damaged("a payload isn't what was written"));
     }
