@@ -4,6 +4,7 @@
 
 mod action;
 mod attempt;
+mod choices;
 mod clients;
 mod configure;
 mod coverage;

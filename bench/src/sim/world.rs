@@ -8,8 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use switchbox::coordinator::effect::{Effect, NodeMessage, Reply, Row, When};
 use switchbox::coordinator::event::{Event, Progress, Revoked, Seen};
-use switchbox::coordinator::limits::CANDIDATES_MAX;
-use switchbox::coordinator::{Boot, Comparison, Coordinator};
+use switchbox::coordinator::{Boot, Coordinator};
 use switchbox::ids::{ClientId, JobId, Lsn, Namespace, ReservationId};
 use switchbox::time::{Span, Time};
 
@@ -377,23 +376,6 @@ impl<'a> World<'a> {
         if self.audit_due && self.power == Power::On {
             self.audit_due = false;
             self.audit();
-        }
-    }
-
-    /// What a job chose, held against all nodes that could have taken it.
-    fn compare(&mut self) {
-        let group = "choices of jobs among nodes";
-        for Comparison { job, chosen_us, best_us, best, able } in self.core.take_comparisons() {
-            let regret = chosen_us - best_us;
-            self.oracle.coverage.count(group, "all");
-            self.oracle.coverage.add(group, "not the best", u64::from(regret != 0));
-            self.oracle.coverage.add(group, "best scores, microseconds", best_us.unsigned_abs());
-            self.oracle.coverage.add(group, "regret, microseconds", regret.unsigned_abs());
-            if able <= CANDIDATES_MAX {
-                self.oracle.judge.check(Line::BestOfFew, regret == 0, || {
-                    format!("{job} chose a node of {chosen_us} us, though {best} of {able} has {best_us} us")
-                });
-            }
         }
     }
 
