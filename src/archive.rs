@@ -64,7 +64,7 @@ impl Archive {
                 let _ = answer.send(read(&read_from, job));
             }
         };
-        std::thread::Builder::new().name("reader".into()).spawn(serve)?;
+        std::thread::Builder::new().name("reader".into()).spawn(|| abort_on_panic(serve))?;
         Ok(Self::Durable(Reads { store, requests }))
     }
 
@@ -76,15 +76,24 @@ impl Archive {
         }
     }
 
-    /// Looks a job up; never waits. What comes is [`Found::Unreadable`] if the reading thread is gone.
+    /// Looks a job up; never waits.
     pub fn look_up(&self, job: JobId) -> oneshot::Receiver<Found> {
         let (answer, found) = oneshot::channel();
         match self {
             Archive::Memory(store) => drop(answer.send(recall(store, job))),
-            // A thread that is gone drops the sender, which the receiver hears of.
+            // The thread lives as long as this.
             Archive::Durable(reads) => drop(reads.requests.send((job, answer))),
         }
         found
+    }
+}
+
+/// The state store panics on some damage to its files. A box that can't read any more ends: a start puts the damaged
+/// files aside and makes the state anew.
+fn abort_on_panic(run: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+        tracing::error!("the reading thread panicked: aborting, a restart recovers");
+        std::process::abort();
     }
 }
 

@@ -64,15 +64,17 @@ impl Diagnosis {
     }
 }
 
-/// Examines a directory. `scratch` is a directory for the copy of the state store; it is made and removed.
+/// Examines a directory. `scratch` is a directory for the copy of the state store: it mustn't be there yet; it is made
+/// and removed.
 ///
 /// # Errors
-/// When a process has the directory, it isn't there, or the system refuses something. What is damaged is a finding,
+/// When a process has the directory, it isn't there, `scratch` is, or the system refuses something. What is damaged is a finding,
 /// not an error.
 pub fn doctor(dir: &Path, scratch: &Path, options: &StoreOptions) -> Result<Diagnosis> {
     fs::metadata(dir).map_err(Error::io("look at", dir))?;
     let _lock = Lock::probe(dir)?;
-    disk::make_dir(scratch)?;
+    // Not one that is there: it is removed with everything in it.
+    fs::create_dir(scratch).map_err(Error::io("make directory", scratch))?;
     let examined = Examination { layout: Layout::new(dir), scratch, options }.run();
     let removed = fs::remove_dir_all(scratch).map_err(Error::io("remove", scratch));
     let diagnosis = examined?;
@@ -296,6 +298,15 @@ mod tests {
         let mut bytes = fs::read(path).expect("read");
         bytes[at] ^= 1;
         fs::write(path, bytes).expect("write");
+    }
+
+    #[test]
+    fn a_directory_that_is_there_is_not_taken_for_scratch() {
+        let (dir, scratch) = (Scratch::new(), Scratch::new());
+        std::fs::write(scratch.path().join("precious"), "x").expect("written");
+        let refused = doctor(dir.path(), scratch.path(), &options(StateKind::Sled)).expect_err("refused");
+        assert!(refused.to_string().contains("make directory"), "{refused}");
+        assert!(scratch.path().join("precious").exists());
     }
 
     #[test]

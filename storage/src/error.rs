@@ -56,9 +56,10 @@ impl Error {
         move |source| Self::Io { action, path, source }
     }
 
-    /// Whether the disk is full.
+    /// Whether the disk is full, or the owner's share of it.
     pub(crate) fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 
     pub(crate) fn damaged(path: &Path, offset: u64, problem: impl Into<String>) -> Self {
