@@ -225,6 +225,15 @@ fn unsnapped_bytes(layout: &Layout, segments: &[Segment]) -> Result<u64> {
     Ok(segments.iter().filter(since).map(|segment| segment.bytes).sum())
 }
 
+/// The last epoch that a clock alone gives: the year 2097. Whoever keeps epochs in 32 bits has as many starts left as
+/// anybody needs, even after one start with a clock that was far off.
+const EPOCH_BY_CLOCK_MAX: u64 = 0xf000_0000;
+
+/// A boot's epoch: its second, so that one started on an old copy isn't given again, but larger than any before.
+fn next_epoch(unix_secs: u64, before: u64) -> u64 {
+    unix_secs.min(EPOCH_BY_CLOCK_MAX).max(before + 1)
+}
+
 /// Writes the frame that begins this boot's epoch.
 fn begin(
     owned: (Layout, Lock, StoreOptions),
@@ -234,7 +243,7 @@ fn begin(
     let before = writer.durable();
     let applied = rows.applied().mark.epoch;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    writer.begin_epoch(now.max(before.epoch + 1).max(applied + 1));
+    writer.begin_epoch(next_epoch(now, before.epoch.max(applied)));
     let shared = Shared::new(owned, (journal, writer), rows);
     shared.commit(None, Rows::default());
     (shared, before.written_at)

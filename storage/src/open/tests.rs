@@ -371,3 +371,11 @@ fn a_sled_that_is_still_being_closed_is_waited_for() {
     assert!(second.is_ok(), "refused: {:?}", second.err());
     closing.join().expect("no panic");
 }
+
+#[test]
+fn a_clock_that_was_far_off_once_leaves_epochs_for_later_starts() {
+    let far = super::next_epoch(u64::from(u32::MAX) * 2, 1_800_000_000);
+    let later = super::next_epoch(1_800_000_000, far);
+    assert!(far < later && later + 100_000_000 < u64::from(u32::MAX), "{far} {later}");
+    assert_eq!(super::next_epoch(1_800_000_000, 5), 1_800_000_000);
+}
