@@ -88,6 +88,8 @@ pub(crate) struct Oracle {
     delivered: BTreeSet<JobId>,
     /// The step that ended a job.
     ended_lsn: BTreeMap<JobId, Lsn>,
+    /// The step that decided an attempt.
+    decided_lsn: BTreeMap<ReservationId, Lsn>,
     /// The step that accepted a job.
     accepted_lsn: BTreeMap<JobId, Lsn>,
 }
@@ -111,6 +113,7 @@ impl Oracle {
             maybe_away: BTreeSet::new(),
             delivered: BTreeSet::new(),
             ended_lsn: BTreeMap::new(),
+            decided_lsn: BTreeMap::new(),
             accepted_lsn: BTreeMap::new(),
         }
     }
@@ -326,6 +329,7 @@ impl Oracle {
         self.delivered.clear();
         self.revoked.clear();
         self.ended_lsn.clear();
+        self.decided_lsn.clear();
         self.accepted_lsn.clear();
         self.epoch = epoch;
         self.check_told();

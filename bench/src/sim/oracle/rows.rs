@@ -87,6 +87,9 @@ impl Oracle {
             Some(ref before) if before.state.is_live() && !after.state.is_live() => {}
             Some(_) => {}
         }
+        if let Some(attempt) = row.history.last() {
+            self.decided_lsn.entry(attempt.reservation).or_insert(step.lsn);
+        }
         let ends = state.is_none_or(JobState::is_live) && !after.state.is_live();
         if ends {
             self.ended_lsn.insert(row.id, step.lsn);

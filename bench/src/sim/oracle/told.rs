@@ -145,8 +145,8 @@ impl Oracle {
         match message {
             NodeMessage::ResultAccepted(reservation) => {
                 self.coverage.count("node messages", "result accepted");
-                let job = self.issued.get(reservation).map(|(_, job)| *job);
-                let rests_on = job.and_then(|job| self.ended_lsn.get(&job)).copied().unwrap_or_default();
+                // A repeat rests on what was decided then, whatever became of its job since.
+                let rests_on = self.decided_lsn.get(reservation).copied().unwrap_or_default();
                 self.waits(when, rests_on, false, "a result's acceptance");
             }
             NodeMessage::ResultUnknown(_) => self.coverage.count("node messages", "result unknown"),
