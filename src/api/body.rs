@@ -5,13 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use hyper::Request;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use hyper::http::request::Parts;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::Context;
 use super::error::ApiError;
 use super::limits::Limits;
+use crate::runtime::INLINE_BODY_BYTES_MAX;
 
 /// The memory for bodies that are being read or parsed, and how much of it is taken. It counts their bytes as they
 /// came; what parsing makes of them meanwhile (up to a few times as much) is bounded by [`Parsers`].
@@ -82,6 +86,34 @@ impl Parsers {
         };
         tokio::task::spawn_blocking(placed).await.ok()
     }
+}
+
+/// Reads the body of a request for work, which a box that drains doesn't take.
+pub(super) async fn of_work(
+    context: &Context,
+    request: Request<Incoming>,
+) -> Result<(Parts, ReadBody), ApiError> {
+    if context.drain.is_draining() {
+        return Err(ApiError::draining());
+    }
+    let (head, body) = request.into_parts();
+    check_type(&head.headers)?;
+    let read = read(body, &context.limits, &context.bodies).await;
+    Ok((head, read.inspect_err(|_| context.tally.bodies_refused.add())?))
+}
+
+/// Does the work of parsing a body: of a large one where that blocks nobody.
+pub(super) async fn parse<T: Send + 'static>(
+    context: &Arc<Context>,
+    read: ReadBody,
+    work: impl FnOnce(&Context, ReadBody) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if read.bytes.len() <= INLINE_BODY_BYTES_MAX {
+        return work(context, read);
+    }
+    let parsing = Arc::clone(context);
+    let parsed = context.parsers.run(move || work(&parsing, read)).await;
+    parsed.ok_or_else(|| ApiError::internal("The request could not be parsed: please report it."))?
 }
 
 /// Whether the headers promise JSON as it is; without a type it is taken to be JSON.

@@ -28,7 +28,6 @@ use crate::coordinator::job::JobRow;
 use crate::door::{ClientMessage, ClientSession};
 use crate::ids::JobId;
 use crate::request::RequestError;
-use crate::runtime::INLINE_BODY_BYTES_MAX;
 use crate::time::Time;
 
 /// The path that jobs are submitted on; part of what an idempotency key stands for.
@@ -53,21 +52,10 @@ pub(super) async fn submit(
     principal: &Principal,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
-    if context.drain.is_draining() {
-        return Err(ApiError::draining());
-    }
-    let (head, body) = request.into_parts();
-    body::check_type(&head.headers)?;
-    let read = body::read(body, &context.limits, &context.bodies).await;
-    let ReadBody { bytes, room } = read.inspect_err(|_| context.tally.bodies_refused.add())?;
-    let key = idempotency::keyed(&head.headers, principal, PATH, &bytes)?;
-    let (endpoint, ready) = if bytes.len() <= INLINE_BODY_BYTES_MAX {
-        open(context, &bytes, room)?
-    } else {
-        let parsing = Arc::clone(context);
-        let opened = context.parsers.run(move || open(&parsing, &bytes, room)).await;
-        opened.ok_or_else(|| ApiError::internal("The job could not be parsed: please report it."))??
-    };
+    let (head, read) = body::of_work(context, request).await?;
+    let key = idempotency::keyed(&head.headers, principal, PATH, &read.bytes)?;
+    let open = |context: &Context, ReadBody { bytes, room }| open(context, &bytes, room);
+    let (endpoint, ready) = body::parse(context, read, open).await?;
     let (mut session, model) = send(context, principal, endpoint, ready, (key, &head.headers))?;
     let refused = |refusal: &Refusal| ApiError::refused(refusal, &model);
     let (status, view) = loop {

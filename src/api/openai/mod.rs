@@ -30,7 +30,6 @@ use crate::coordinator::job::JobRow;
 use crate::ids::ModelName;
 use crate::output::Chunk;
 use crate::request::{self, StreamMode};
-use crate::runtime::INLINE_BODY_BYTES_MAX;
 pub(super) use follow::{Follow, Outcome, Step};
 use render::Shown;
 
@@ -41,21 +40,10 @@ pub(super) async fn infer(
     principal: &Principal,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
-    if context.drain.is_draining() {
-        return Err(ApiError::draining());
-    }
-    let (head, body) = request.into_parts();
-    body::check_type(&head.headers)?;
-    let read = body::read(body, &context.limits, &context.bodies).await;
-    let read = read.inspect_err(|_| context.tally.bodies_refused.add())?;
+    let (head, read) = body::of_work(context, request).await?;
     let key = idempotency::keyed(&head.headers, principal, endpoint.path(), &read.bytes)?;
-    let Ready { prepared, body, room } = if read.bytes.len() <= INLINE_BODY_BYTES_MAX {
-        prepare(context, endpoint, read)?
-    } else {
-        let parsing = Arc::clone(context);
-        let parsed = context.parsers.run(move || prepare(&parsing, endpoint, read)).await;
-        parsed.ok_or_else(|| ApiError::internal("The request could not be parsed: please report it."))??
-    };
+    let prepare = move |context: &Context, read| prepare(context, endpoint, read);
+    let Ready { prepared, body, room } = body::parse(context, read, prepare).await?;
     let refused = |refusal| ApiError::refused(&refusal, &prepared.model);
     let spec = JobSpec { key: key.into(), ..prepared.spec(context, principal, endpoint, &head.headers) };
     let mut session = context.door.open().map_err(refused)?;
