@@ -1,14 +1,16 @@
 //! How a node runs an attempt: as its kind would, with a fixed answer to each body. It never sees the core.
 
 use switchbox::coordinator::effect::Assignment;
-use switchbox::coordinator::event::{Completion, ErrorClass, FinishReason, JobError, Seen, Status, Stopped};
-use switchbox::coordinator::integrity::OutputDigest;
+use switchbox::coordinator::event::{
+    Completion, Endpoint, ErrorClass, FinishReason, JobError, Mode, Seen, Status, Stopped, Tier,
+};
+use switchbox::coordinator::integrity::{Expect, OutputDigest, Template};
 use switchbox::ids::{ModelName, ReservationId};
 use switchbox::time::{Span, Time};
 
 use super::nodes::Says;
 use super::rng::{Rng, bytes32, mix};
-use super::scene::Kind;
+use super::scene::{Kind, body, model};
 use super::world::{Happening, TOKEN_BYTES, World};
 
 /// What becomes of an attempt, as its node plans it.
@@ -217,5 +219,21 @@ fn seen_of(run: &Run, now: Time) -> Seen {
         tokens: Some(run.tokens),
         first_at: (run.chunks > 0).then_some(now),
         last_at: (run.chunks > 0).then_some(now),
+    }
+}
+
+/// The template of the test jobs where a world has one model only; honest nodes pass.
+pub(super) fn test_template() -> Template {
+    let body = body(1);
+    Template {
+        name: "t".into(),
+        model: model(0),
+        endpoint: Endpoint::ChatCompletions,
+        expect: Expect::Digests(vec![honest_digest(&model(0), &body)]),
+        body,
+        input_tokens: 4,
+        output_tokens_max: 4,
+        tier: Tier::Standard,
+        mode: Mode::Polling,
     }
 }

@@ -26,14 +26,13 @@ use switchbox::coordinator::event::{
     Completion, Durability, Endpoint, Environment, Event, FinishReason, JobSpec, Mode, ModelOffer, NodeHello,
     Origin, Progress, Revoked, Seen, Status, Stopped, Submission, Verified, Warmth,
 };
-use switchbox::coordinator::integrity::{Expect, Template};
 use switchbox::coordinator::limits::Limits;
 use switchbox::coordinator::standing::Trust;
 use switchbox::coordinator::{Boot, Coordinator};
 use switchbox::ids::{ClientId, Digest, JobId, Lsn, NodeId, Region, ReservationId, Session};
 use switchbox::time::{Span, Time};
 
-use super::attempt::honest_digest;
+use super::attempt::{honest_digest, test_template};
 use super::coverage::Coverage;
 use super::generate::START;
 use super::hash::EffectHash;
@@ -193,19 +192,7 @@ impl Fair {
                 queue_jobs_max: 1_000_000,
             }));
         }
-        let body = body(1);
-        let template = Template {
-            name: "t".into(),
-            model: model(0),
-            endpoint: Endpoint::ChatCompletions,
-            expect: Expect::Digests(vec![honest_digest(&model(0), &body)]),
-            body,
-            input_tokens: 4,
-            output_tokens_max: 4,
-            tier: switchbox::coordinator::event::Tier::Standard,
-            mode: Mode::Polling,
-        };
-        self.operate(Command::PutTemplate(Box::new(template)));
+        self.operate(Command::PutTemplate(Box::new(test_template())));
         (0..NODES).for_each(|index| self.connect(index));
     }
 

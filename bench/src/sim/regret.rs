@@ -16,17 +16,16 @@ use switchbox::coordinator::command::{Command, Operation};
 use switchbox::coordinator::effect::{Assignment, Effect};
 use switchbox::coordinator::event::{
     Completion, Durability, Endpoint, Environment, ErrorClass, Event, FinishReason, Heartbeat, JobError,
-    JobSpec, Mode, ModelOffer, NodeHello, Progress, Revoked, Seen, Status, Stopped, Submission, Tier,
-    Verified, Warmth,
+    JobSpec, Mode, ModelOffer, NodeHello, Progress, Revoked, Seen, Status, Stopped, Submission, Verified,
+    Warmth,
 };
-use switchbox::coordinator::integrity::{Expect, Template};
 use switchbox::coordinator::limits::Limits;
 use switchbox::coordinator::standing::Trust;
 use switchbox::coordinator::{Boot, Comparison, Coordinator};
 use switchbox::ids::{ClientId, Digest, Lsn, NodeId, ReservationId, Session};
 use switchbox::time::{Span, Time};
 
-use super::attempt::honest_digest;
+use super::attempt::{honest_digest, test_template};
 use super::generate::START;
 use super::rng::{Rng, bytes32};
 use super::scene::{body, model, namespace};
@@ -269,20 +268,8 @@ impl Regret {
     }
 
     fn settle(&mut self) {
-        let body = body(1);
-        let template = Template {
-            name: "t".into(),
-            model: model(0),
-            endpoint: Endpoint::ChatCompletions,
-            expect: Expect::Digests(vec![honest_digest(&model(0), &body)]),
-            body,
-            input_tokens: 4,
-            output_tokens_max: 4,
-            tier: Tier::Standard,
-            mode: Mode::Polling,
-        };
         let client = self.client();
-        let command = Command::PutTemplate(Box::new(template));
+        let command = Command::PutTemplate(Box::new(test_template()));
         self.step(Event::Operate(Box::new(Operation { client, by: None, command })));
         (0..self.machines.len()).for_each(|at| self.connect(at));
         self.schedule(Span(0), Due::Tick);
