@@ -23,6 +23,9 @@ pub(super) struct Ending {
     pub(super) unread_bytes: u64,
 }
 
+/// Finished jobs that the end of one may push out.
+const FORGOTTEN_MAX: usize = 64;
+
 impl Coordinator {
     /// A queued job waited longer than its TTL.
     pub(super) fn expire(&mut self, key: Key) {
@@ -86,7 +89,7 @@ impl Coordinator {
         progress.ended_at = Some(self.now);
         progress.end = Some(ending.end.clone());
         progress.usage = ending.usage;
-        if row.spec.mode.is_attended() && ending.state != JobState::Failed {
+        if ending.state != JobState::Failed {
             row.body = None;
         }
         self.count_end(ending.state);
@@ -179,9 +182,13 @@ impl Coordinator {
         if is_dead_letter {
             self.bury(id);
         }
-        while self.finished.len() > self.limits.finished_jobs_max
-            || self.finished_bytes > self.limits.queue_bytes_max
-        {
+        // After a start with smaller bounds there may be more than one step should forget.
+        for _ in 0..FORGOTTEN_MAX {
+            if self.finished.len() <= self.limits.finished_jobs_max
+                && self.finished_bytes <= self.limits.queue_bytes_max
+            {
+                return;
+            }
             let Some((oldest, bytes, key)) = self.finished.pop_front() else { return };
             self.finished_bytes -= bytes;
             if self.dead_letters.remove(&oldest).is_some() {

@@ -224,8 +224,7 @@ pub struct JobRow {
     pub spec: Arc<JobSpec>,
     /// Where it comes from.
     pub origin: Rare<Origin>,
-    /// The client's raw body; dropped once an attended job has ended, unless it failed: dead letters are kept
-    /// whole.
+    /// The client's raw body; dropped once the job has ended, unless it failed: dead letters are kept whole.
     pub body: Option<Arc<[u8]>>,
     /// Which model it runs on: 0 is the one asked for, its fallbacks follow.
     pub model_index: u32,

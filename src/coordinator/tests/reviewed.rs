@@ -108,6 +108,44 @@ fn a_node_that_was_banned_just_before_a_crash_has_no_work_after_it() {
 }
 
 #[test]
+fn an_answered_job_keeps_no_body_however_its_client_waits() {
+    for mode in [Mode::Sync, Mode::Polling] {
+        let mut w = world(1);
+        let client = w.submit(|s| s.spec.mode = mode);
+        let reservation = w.accept();
+        w.succeed(reservation);
+        assert!(w.row(client).body.is_none(), "{mode:?}: nobody asks for it any more");
+    }
+}
+
+#[test]
+fn smaller_bounds_after_a_start_forget_a_few_jobs_at_a_time() {
+    let mut w = world(1);
+    for _ in 0..200 {
+        let client = w.submit(|_| {});
+        let reservation = w.accept();
+        w.succeed(reservation);
+        w.leave(client, Departure::Served);
+    }
+    w.limits.finished_jobs_max = 10;
+    let mut w = w.restarted();
+    w.step(Event::NodeConnected(Box::new(local_again(vec![ModelOffer::warm(
+        super::world::MODEL.into(),
+        1,
+    )]))));
+    let mut forgotten = 0;
+    for at_most in [64, 128, 192, 194, 195] {
+        let client = w.submit(|_| {});
+        let reservation = w.accept();
+        w.succeed(reservation);
+        w.leave(client, Departure::Served);
+        forgotten = w.kept.iter().filter(|row| matches!(row, Row::JobForgotten(_))).count();
+        assert!(forgotten <= at_most, "{forgotten}");
+    }
+    assert_eq!(forgotten, 195, "and in the end as many as the bound says");
+}
+
+#[test]
 fn bodies_of_dead_letters_are_bounded() {
     let limits = Limits { queue_bytes_max: 4_000, ..Limits::default() };
     let mut w = World::new(1, limits);

@@ -26,9 +26,18 @@ pub(crate) struct Presence {
     pub(crate) session: Session,
     pub(crate) here: bool,
     pub(crate) heard_at: Time,
+    presence: Surely,
     pub(crate) hello: NodeHello,
     /// Attempts that may take its capacity, as far as messages tell.
     pub(crate) taken: BTreeMap<ReservationId, Time>,
+}
+
+/// Whether the box surely takes a node for present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Surely {
+    Here,
+    /// It spoke after its heartbeat was due: only a heartbeat brings a node back that was found missing before.
+    Perhaps,
 }
 
 /// Everybody who connected.
@@ -75,9 +84,15 @@ impl Fleet {
             return;
         }
         let taken = hello.running.iter().map(|held| (held.reservation, now)).collect();
-        let presence =
-            Presence { session: hello.session, here: true, heard_at: now, hello: hello.clone(), taken };
-        self.nodes.insert(hello.node.clone(), presence);
+        let known = Presence {
+            session: hello.session,
+            here: true,
+            heard_at: now,
+            presence: Surely::Here,
+            hello: hello.clone(),
+            taken,
+        };
+        self.nodes.insert(hello.node.clone(), known);
     }
 
     pub(crate) fn gone(&mut self, gone: &NodeGone) {
@@ -93,13 +108,17 @@ impl Fleet {
             && known.session == beat.session
         {
             known.heard_at = now;
+            known.presence = Surely::Here;
             known.here = true;
         }
     }
 
-    /// Whatever a node says shows that it is there.
-    pub(crate) fn spoke(&mut self, node: &NodeId, now: Time) {
+    /// Whatever a node says shows that it is there, unless it was found missing before.
+    pub(crate) fn spoke(&mut self, node: &NodeId, now: Time, limits: &Limits) {
         if let Some(known) = self.nodes.get_mut(node) {
+            if now.since(known.heard_at) >= limits.heartbeat_timeout {
+                known.presence = Surely::Perhaps;
+            }
             known.heard_at = now;
         }
     }
@@ -189,7 +208,8 @@ impl Fleet {
         let proven = *ask.node == NodeId::local() || row.is_some_and(passed);
         // A node that has just missed its heartbeat may or may not be away yet.
         let heard = self.nodes.get(ask.node).is_some_and(|known| {
-            *ask.node == NodeId::local() || ask.now.since(known.heard_at) < ask.limits.heartbeat_timeout
+            let in_time = ask.now.since(known.heard_at) < ask.limits.heartbeat_timeout;
+            *ask.node == NodeId::local() || in_time && known.presence == Surely::Here
         });
         heard && proven && self.may_take(ask).is_ok()
     }

@@ -179,7 +179,7 @@ impl Oracle {
             if note.word == "NodeConnected" {
                 self.maybe_away.remove(node);
             }
-            self.fleet.spoke(node, now);
+            self.fleet.spoke(node, now, &self.limits);
         }
         note
     }
