@@ -145,6 +145,9 @@ pub(crate) fn sweep(seeds: Seeds, mutant: Option<Mutant>, at_failure: AtFailure)
                         return;
                     }
                     let outcome = run_seed(seeds.from + number);
+                    if at_failure == AtFailure::GoOn && mutant.is_none() {
+                        warn(seeds.from + number, &outcome);
+                    }
                     tally.lock().expect("no thread panics with it").add(seeds.from + number, outcome);
                 }
             });
@@ -153,6 +156,13 @@ pub(crate) fn sweep(seeds: Seeds, mutant: Option<Mutant>, at_failure: AtFailure)
     let mut tally = tally.into_inner().expect("no thread panics with it");
     tally.failures.sort_by_key(|failure| failure.seed);
     tally
+}
+
+/// Says at once that a seed failed: a long run tells the rest at its end.
+fn warn(seed: u64, outcome: &Outcome) {
+    if let Some(violation) = outcome.violations.first() {
+        eprintln!("seed {seed} broke: {}", violation.line);
+    }
 }
 
 /// Runs seeds and says what they showed.
