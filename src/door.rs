@@ -16,7 +16,7 @@ use crate::coordinator::command::{Command, Operation};
 use crate::coordinator::effect::{Answer, Finished, Refusal, RefusalKind};
 use crate::coordinator::event::{Ask, Cancel, ClientGone, Departure, Event, Question, Requeue, Submission};
 use crate::coordinator::job::JobRow;
-use crate::driver::{Attach, DriverGauges, Envelope};
+use crate::driver::{Attach, DriverGauges, Envelope, JOURNAL_BYTES_HIGH};
 use crate::ids::{ClientId, JobId, Lsn, Namespace};
 use crate::outbox::{Commits, Outbox};
 use crate::output::Reader;
@@ -178,9 +178,6 @@ impl Shared {
         })
     }
 }
-
-/// Bytes of rows on their way to the disk above which no new work is let in; what live jobs still write goes beyond.
-const JOURNAL_BYTES_HIGH: u64 = 64 << 20;
 
 impl Shared {
     /// Refuses new work where the way to the disk is full.

@@ -6,12 +6,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use switchbox_storage::{Change, Committer, Group, MemoryStore, Store, Urgency};
+use switchbox_storage::{Change, Committer, Group, MemoryStore, Room, Store, Urgency};
 
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
 use crate::coordinator::effect::{Assignment, AttachOutput, Effect, Lookup, OpenOutput, Reply, Row, When};
-use crate::coordinator::event::{Declined, Event, Progress, Revoked};
+use crate::coordinator::event::{Declined, Event, Progress, Revoked, StoreRoom};
 use crate::coordinator::job::{AttemptOutcome, JobState};
 use crate::door::{ClientMail, ClientMessage, Opened};
 use crate::ids::{ClientId, NodeId, ReservationId};
@@ -64,11 +64,19 @@ pub struct DriverGauges {
     pub journal_bytes: AtomicU64,
 }
 
+/// Bytes of rows on their way to the disk above which no new work is let in or started; what live jobs still write
+/// goes beyond.
+pub(crate) const JOURNAL_BYTES_HIGH: u64 = 64 << 20;
+
 /// The core with everything that its effects need. Stepped by whoever owns the drain.
 pub struct Driver {
     core: Coordinator,
     clock: Clock,
     committer: Committer<RowKey, RowValue>,
+    /// The store behind the committer, where there is a disk.
+    store: Option<Store>,
+    /// What the core was last told of the room there.
+    store_room: StoreRoom,
     /// Bytes that one step may have.
     step_bytes_max: usize,
     clients: HashMap<ClientId, Arc<Outbox<ClientMail>>>,
@@ -90,6 +98,8 @@ impl Driver {
             core,
             clock,
             committer,
+            store: None,
+            store_room: StoreRoom::Open,
             step_bytes_max: usize::MAX,
             clients: HashMap::new(),
             nodes: HashMap::new(),
@@ -131,9 +141,15 @@ impl Driver {
         Ok(committer)
     }
 
-    /// Does what recovery wants done, before anything else is stepped; a step may have `step_bytes_max` bytes.
-    pub fn begin(&mut self, mut effects: Vec<Effect>, step_bytes_max: usize) {
-        self.step_bytes_max = step_bytes_max;
+    /// Rows go to this store: a step may have half the bytes that it takes at once (what rows take is an estimate),
+    /// and nothing new starts while it is behind.
+    pub fn watch(&mut self, store: Store) {
+        self.step_bytes_max = store.step_bytes_max() / 2;
+        self.store = Some(store);
+    }
+
+    /// Does what recovery wants done, before anything else is stepped.
+    pub fn begin(&mut self, mut effects: Vec<Effect>) {
         self.publish(&mut effects);
         self.step_local();
     }
@@ -141,6 +157,29 @@ impl Driver {
     /// What can be seen from outside.
     pub fn gauges(&self) -> Arc<DriverGauges> {
         Arc::clone(&self.gauges)
+    }
+
+    /// Tells the core when the way to the disk fills up, and when half of it is free again.
+    fn look_at_store(&mut self) {
+        let bytes = self.committer.backlog_bytes() as u64;
+        let rows_behind = self.store.as_ref().is_some_and(|store| store.room() == Room::Rows);
+        let room = match self.store_room {
+            _ if rows_behind || bytes > JOURNAL_BYTES_HIGH => StoreRoom::Behind,
+            StoreRoom::Behind if bytes > JOURNAL_BYTES_HIGH / 2 => StoreRoom::Behind,
+            _ => StoreRoom::Open,
+        };
+        if room == self.store_room {
+            return;
+        }
+        match room {
+            StoreRoom::Behind => {
+                tracing::warn!(bytes, "the disk is behind: nothing new starts until it caught up")
+            }
+            StoreRoom::Open => tracing::info!("the disk caught up: work starts again"),
+        }
+        self.store_room = room;
+        self.step_core(Event::StoreRoom(room));
+        self.step_local();
     }
 
     fn step_local(&mut self) {
@@ -317,6 +356,9 @@ impl Machine<Envelope> for Driver {
             Attach::Node(id, link) => drop(self.nodes.insert(id, link)),
         }
         drop(envelope.permit);
+        if matches!(envelope.event, Event::Tick) {
+            self.look_at_store();
+        }
         self.step_core(envelope.event);
         self.step_local();
     }

@@ -233,12 +233,11 @@ fn start_core(recovered: Recovered, catalog: Arc<Catalog>) -> Result<Door, Serve
     let commits = Arc::new(Commits::default());
     let committer = Driver::durable_committer(&store, &commits)
         .map_err(|error| ServeError::System { what: "the committer's thread", error })?;
-    // Half of it: what rows take is an estimate.
-    let step_bytes_max = store.step_bytes_max() / 2;
-    let archive =
-        Archive::durable(store).map_err(|error| ServeError::System { what: "the reading thread", error })?;
+    let archive = Archive::durable(store.clone())
+        .map_err(|error| ServeError::System { what: "the reading thread", error })?;
     let mut driver = Driver::new(core, clock, committer);
-    driver.begin(effects, step_bytes_max);
+    driver.watch(store);
+    driver.begin(effects);
     let gauges = driver.gauges();
     let room = DoorRoom::default();
     // Room for the answers of as many assignments again as there are slots: those that overstayed a stop.
@@ -349,12 +348,15 @@ fn bind_unix(path: PathBuf) -> Result<UnixListener, ServeError> {
     Ok(listener)
 }
 
-/// Lets in no new work and waits until no job lives; at the deadline the rest is ended.
+/// Lets in no new work, and waits until nobody waits on a connection and nothing runs. At the deadline what can't
+/// outlive the process is ended; the rest waits for the next start.
 async fn drain_core(door: &Door, deadline: Duration) {
-    let emptied = until_empty(door, Question::Drain);
+    let emptied = until_empty(door, Question::WindDown);
     if tokio::time::timeout(deadline, emptied).await.is_err() {
-        tracing::warn!("the drain's deadline passed: ending what still runs");
-        let ended = until_empty(door, Question::CancelAll);
+        tracing::warn!(
+            "the drain's deadline passed: open requests are ended, other jobs wait for the next start"
+        );
+        let ended = until_empty(door, Question::EndService);
         if tokio::time::timeout(GOODBYE, ended).await.is_err() {
             tracing::warn!("some attempts did not stop in time");
         }
@@ -372,15 +374,15 @@ async fn until_durable(door: &Door) {
 
 async fn until_empty(door: &Door, question: Question) {
     loop {
-        if live_after(door, question.clone()).await == Some(0) {
+        if left_after(door, question.clone()).await == Some(0) {
             return;
         }
         tokio::time::sleep(DRAIN_LOOK).await;
     }
 }
 
-/// Asks, and says how many jobs live; `None` when there was no room to ask.
-fn live_after(door: &Door, question: Question) -> impl Future<Output = Option<u64>> + use<> {
+/// Asks, and says how many jobs are to be waited for; `None` when there was no room to ask.
+fn left_after(door: &Door, question: Question) -> impl Future<Output = Option<u64>> + use<> {
     let session = door.open();
     async move {
         let mut session = session.ok()?;
@@ -389,7 +391,7 @@ fn live_after(door: &Door, question: Question) -> impl Future<Output = Option<u6
         session.served();
         match answer {
             ClientMessage::Answer(answer) => match *answer {
-                Answer::Draining { live } => Some(live),
+                Answer::Draining { left } => Some(left),
                 _ => None,
             },
             _ => None,

@@ -41,7 +41,7 @@ impl Coordinator {
         origin: &Origin,
     ) -> Result<Admitted, RefusalKind> {
         let spec = &submission.spec;
-        if self.admission == Admission::Draining {
+        if self.admission != Admission::Open {
             return Err(RefusalKind::Draining);
         }
         self.check_form(submission, origin)?;

@@ -96,10 +96,11 @@ pub enum Answer {
     DeadLetters(Vec<DeadLetterView>),
     /// To `Question::Balances`: account, balance, held.
     Balances(Vec<(Account, Credits, Credits)>),
-    /// To `Question::Drain` and `Question::CancelAll`: how many jobs are still live.
+    /// To `Question::Drain`, `WindDown` and `EndService`.
     Draining {
-        /// Jobs that haven't ended.
-        live: u64,
+        /// Jobs that are left to wait for. To `Drain`: all that live. To `WindDown`: those tied to a client's
+        /// connection and those that a node has. To `EndService`: those tied, and those that the box's own node has.
+        left: u64,
     },
     /// To a cancel: the job has ended, or `cancelling`.
     Cancelled {

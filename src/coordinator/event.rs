@@ -61,8 +61,20 @@ pub enum Event {
     Progress(Progress),
     /// Local: an assignment was taken back before the node saw it.
     Undeliverable(ReservationId),
+    /// Whether the way to the disk has room for the rows of new attempts, when that changed.
+    StoreRoom(StoreRoom),
     /// Ten milliseconds passed; drives every timer.
     Tick,
+}
+
+/// Room on the way to the disk. Below its high-water mark there is enough for all; above it the rest is kept for what
+/// live reservations still write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreRoom {
+    /// Enough.
+    Open,
+    /// The disk is behind: nothing new starts.
+    Behind,
 }
 
 /// A statement of a node whose origin is proven. Only `wire::verify` (remote nodes) and
@@ -184,8 +196,12 @@ pub enum Question {
     Balances,
     /// Take no more work from clients.
     Drain,
-    /// End every live job now: the server stops.
-    CancelAll,
+    /// As `Drain`, for the server is to stop: once nobody waits on a connection, start nothing more either.
+    WindDown,
+    /// The server stops: start nothing more, end what is tied to its client's connection (a number of jobs a step,
+    /// so it is asked until none is left) and take back what the box's own node runs. All else waits for the next
+    /// start, as it would after a crash.
+    EndService,
 }
 
 /// What a node brings when it joins.

@@ -48,6 +48,7 @@ mod slab;
 pub mod snapshot;
 pub mod spec;
 pub mod standing;
+mod stopping;
 pub mod subcloud;
 mod suits;
 #[cfg(test)]
@@ -70,7 +71,7 @@ use checks::Validating;
 use clients::Clients;
 use command::Scope;
 use effect::{Effect, Reply, Row, When};
-use event::{Durability, Event};
+use event::{Durability, Event, StoreRoom};
 use fleet::Fleet;
 use index::IdIndex;
 use integrity::Templates;
@@ -103,11 +104,14 @@ pub struct Boot {
     pub at: Time,
 }
 
-/// Whether new work is let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether new work is let in, and started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Admission {
     Open,
+    /// None is let in; what waits still starts.
     Draining,
+    /// None is started either.
+    Closed,
 }
 
 /// What a timer is for.
@@ -129,6 +133,8 @@ pub struct Coordinator {
     limits: Limits,
     durability: Durability,
     admission: Admission,
+    /// Whether new attempts find room on their way to the disk.
+    store_room: StoreRoom,
     now: Time,
     /// The last step that changed rows.
     lsn: Lsn,
@@ -209,6 +215,7 @@ impl Coordinator {
             boot,
             durability,
             admission: Admission::Open,
+            store_room: StoreRoom::Open,
             now,
             lsn: boot.lsn,
             jobs: Slab::new(),
@@ -289,6 +296,7 @@ impl Coordinator {
             Event::Revoked(revoked) => self.on_revoked(revoked),
             Event::Progress(progress) => self.on_progress(progress),
             Event::Undeliverable(reservation) => self.on_undeliverable(reservation),
+            Event::StoreRoom(room) => self.store_room = room,
             Event::Tick => self.on_tick(),
         }
     }

@@ -1,14 +1,11 @@
 //! What operators and readers ask.
 
-use super::effect::{
-    Answer, CancelCause, DeadLetterView, Effect, JobView, Lookup, NodeView, QueueView, RefusalKind,
-};
+use super::effect::{Answer, DeadLetterView, Effect, JobView, Lookup, NodeView, QueueView, RefusalKind};
 use super::effect::{Reply, Runnable};
 use super::event::{Ask, Question};
-use super::fleet::Left;
 use super::job::JobState;
 use super::slab::Key;
-use super::{Admission, Coordinator, Counts};
+use super::{Coordinator, Counts};
 use crate::ids::{ClientId, JobId, Namespace};
 use crate::time::{Span, Time};
 
@@ -36,15 +33,9 @@ impl Coordinator {
             Question::Balances => Answer::Balances(
                 self.ledger.statements().map(|(account, s)| (account, s.balance, s.held)).collect(),
             ),
-            Question::Drain => {
-                self.admission = Admission::Draining;
-                Answer::Draining { live: self.counts().live() }
-            }
-            Question::CancelAll => {
-                self.admission = Admission::Draining;
-                self.cancel_all();
-                Answer::Draining { live: self.counts().live() }
-            }
+            Question::Drain => self.drain(),
+            Question::WindDown => self.wind_down(),
+            Question::EndService => self.end_service(),
         };
         self.answer_durable(client, answer);
     }
@@ -115,16 +106,6 @@ impl Coordinator {
         let service = self.fleet.means(model).service();
         let wait = service.0.saturating_mul(ahead) / slots;
         self.now.max(self.jobs[key].row.not_before) + Span(wait)
-    }
-
-    fn cancel_all(&mut self) {
-        let keys: Vec<_> = self.jobs.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            // Ending one may end another with it.
-            if self.jobs.get(key).is_some() {
-                self.cancel(key, CancelCause::Shutdown, Left::Stays);
-            }
-        }
     }
 
     fn queue_views(&self) -> Vec<QueueView> {

@@ -145,9 +145,11 @@ enum Offered {
 impl Coordinator {
     /// Places what can be placed since something changed.
     pub(super) fn place(&mut self) {
-        let mut looks = PLACE_LOOKS_MAX;
+        let mut looks = if self.places() { PLACE_LOOKS_MAX } else { 0 };
         self.fill_lanes();
-        self.send_waiting_tests();
+        if looks > 0 {
+            self.send_waiting_tests();
+        }
         if !self.placing.arrivals.is_empty() {
             // A job that comes chooses among nodes with room, and this step may have given some to a better one.
             self.settle_touched();

@@ -226,6 +226,10 @@ impl Coordinator {
         if !self.fleet.node(key).is_here() || self.test_due_at(key).is_none_or(|at| at > now) {
             return;
         }
+        if !self.places() {
+            self.fleet.node_mut(key).test_not_before = now + self.limits.test_retry;
+            return;
+        }
         let node = self.fleet.node(key);
         let due = |serving: &&super::fleet::Serving| {
             let name = &self.models[serving.model];

@@ -3,7 +3,7 @@
 //! An action names what it acts on by number, so that it means something (or nothing) in any sublist.
 
 use switchbox::coordinator::command::{NodeCommand, Scope};
-use switchbox::coordinator::event::{Environment, JobSpec, Wish};
+use switchbox::coordinator::event::{Environment, JobSpec, StoreRoom, Wish};
 use switchbox::time::Span;
 
 /// Something that somebody does.
@@ -41,8 +41,20 @@ pub(crate) enum Action {
         /// How long it is down.
         down: Span,
     },
+    /// The box is told to stop, and does so after that long at most.
+    Shutdown {
+        /// What it has to finish in.
+        deadline: Span,
+        /// How long it is down.
+        down: Span,
+    },
     /// The disk takes long.
-    StoreStalls(Span),
+    StoreStalls {
+        /// So long.
+        span: Span,
+        /// Whether so much waits for it that the box starts nothing more.
+        room: StoreRoom,
+    },
 }
 
 /// Who cancels.

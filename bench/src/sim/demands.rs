@@ -59,8 +59,9 @@ const FAULTS: [&str; 8] = [
 
 const STANDINGS: [&str; 6] = ["frozen", "excluded", "draining", "paused", "untested", "ready"];
 
-const WORLD: [&str; 8] = [
+const WORLD: [&str; 9] = [
     "crashes",
+    "shutdowns",
     "nodes that died",
     "results repeated",
     "late messages of earlier connections",

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use switchbox::coordinator::effect::{Effect, Row};
 use switchbox::coordinator::event::{
     Ask, Cancel, ClientGone, Declined, Departure, Durability, Environment, Event, Feedback, Heartbeat,
-    NodeGone, NodeWish, Progress, Requeue, Revoked, Stopped, Verified, Wish,
+    NodeGone, NodeWish, Progress, Requeue, Revoked, Stopped, StoreRoom, Verified, Wish,
 };
 use switchbox::coordinator::integrity::{Note, Opinion};
 use switchbox::coordinator::job::JobRow;
@@ -283,6 +283,7 @@ impl Fuzz {
                 let last_at = self.rng.chance(50).then(|| self.time());
                 Event::Progress(Progress { reservation, written, last_at })
             }
+            5 => Event::StoreRoom(*self.rng.pick(&[StoreRoom::Open, StoreRoom::Open, StoreRoom::Behind])),
             _ => Event::Tick,
         }
     }

@@ -4,7 +4,8 @@
 
 use switchbox::coordinator::command::{NodeCommand, Scope};
 use switchbox::coordinator::event::{
-    Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Tier, Wish,
+    Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, StoreRoom,
+    Tier, Wish,
 };
 use switchbox::coordinator::standing::Trust;
 use switchbox::ids::{Digest, GpuClass, IdempotencyKey, NodeId, Region, SubcloudName};
@@ -59,7 +60,14 @@ pub(crate) fn actions(scene: &Scene) -> Vec<Timed> {
         list.push((moment(&mut rng), Action::Crash { keep, down }));
     }
     for _ in 0..3 {
-        list.push((moment(&mut rng), Action::StoreStalls(rng.ms(20, 150))));
+        let (at, span) = (moment(&mut rng), rng.ms(20, 150));
+        let room = if span.0.is_multiple_of(2) { StoreRoom::Open } else { StoreRoom::Behind };
+        list.push((at, Action::StoreStalls { span, room }));
+    }
+    let mut shutdowns = Rng::new(scene.seed, 13);
+    if shutdowns.chance(40) {
+        let (deadline, down) = (shutdowns.ms(5, 600), shutdowns.ms(5, 800));
+        list.push((moment(&mut shutdowns), Action::Shutdown { deadline, down }));
     }
     list.sort_by_key(|(at, _)| *at);
     list

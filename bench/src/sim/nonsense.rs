@@ -91,7 +91,8 @@ impl Fuzz {
             7 => Question::DeadLetters(self.small()),
             8 => Question::Balances,
             9 if self.rng.chance(2) => Question::Drain,
-            10 if self.rng.chance(10) => Question::CancelAll,
+            10 if self.rng.chance(2) => Question::WindDown,
+            11 if self.rng.chance(2) => Question::EndService,
             _ => Question::Counts,
         }
     }

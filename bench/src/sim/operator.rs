@@ -21,7 +21,7 @@ use super::generate::START;
 use super::nodes::Says;
 use super::rng::{Rng, mix};
 use super::scene::{Kind, MODELS, NAMESPACES, body, model, namespace};
-use super::world::{Power, World};
+use super::world::{Happening, Power, World};
 
 /// Where an operation's number begins that isn't one of the scene's own.
 const OPERATIONS: u128 = 1 << 40;
@@ -105,7 +105,8 @@ impl World<'_> {
             Action::Ask(choice) => self.ask(*choice),
             Action::Node(node, trouble) => self.trouble(*node, *trouble),
             Action::Crash { keep, down } => self.crash(*keep, *down),
-            Action::StoreStalls(span) => self.stalled_until = self.now + *span,
+            Action::Shutdown { deadline, down } => self.shut_down(*deadline, *down),
+            Action::StoreStalls { span, room } => self.store_stalls(*span, *room),
         }
     }
 
@@ -311,9 +312,8 @@ impl World<'_> {
     }
 
     /// The box takes no more work.
-    pub(crate) fn end_service(&mut self) {
-        let client = self.new_client();
-        self.step(Event::Ask(Ask { client, question: Question::Drain }));
+    pub(crate) fn refuses_work(&mut self) {
+        self.ask_to_stop(Question::Drain);
         let last = self.actions.iter().rev().find_map(|(_, action)| match action {
             Action::Submit(plan) => Some(plan.clone()),
             _ => None,
@@ -324,10 +324,21 @@ impl World<'_> {
         }
     }
 
-    /// Ends what is left: the system's own jobs may wait longer than anybody looks.
-    pub(crate) fn end_all(&mut self) {
+    /// The server asks how far the core is with stopping.
+    pub(crate) fn ask_to_stop(&mut self, question: Question) {
         let client = self.new_client();
-        self.step(Event::Ask(Ask { client, question: Question::CancelAll }));
+        self.step(Event::Ask(Ask { client, question }));
+    }
+
+    /// The operator cancels what is left: the system's own jobs may wait longer than anybody looks.
+    pub(crate) fn end_all(&mut self) {
+        let live = self.oracle.book.jobs.iter().filter(|(_, job)| job.state.is_live());
+        let live: Vec<JobId> = live.map(|(id, _)| *id).collect();
+        for job in live {
+            let client = self.new_client();
+            self.step(Event::Cancel(Cancel { client, namespace: None, job }));
+        }
+        self.schedule(Span::from_ms(500), Happening::EndAll);
     }
 }
 

@@ -4,6 +4,7 @@
 
 use switchbox::coordinator::Coordinator;
 use switchbox::coordinator::effect::When;
+use switchbox::coordinator::event::{Event, Question, StoreRoom};
 use switchbox::ids::ClientId;
 use switchbox::time::Span;
 
@@ -13,6 +14,9 @@ use super::world::{Happening, Power, World, boot};
 
 /// How long work goes on after the last action, before everybody leaves.
 const REST: Span = Span::from_secs(3);
+/// How often the server asks, once the deadline has passed, whether it may stop, and how long it waits in between.
+const ENDS_ASKED: u64 = 4;
+const ENDS_APART: Span = Span::from_ms(20);
 /// The longest that a client's job may wait.
 const TTL_MAX: Span = Span::from_secs(16);
 
@@ -61,12 +65,60 @@ impl World<'_> {
         self.mail.clear();
         self.outputs.clear();
         self.local.clear();
+        // Whoever starts next tells a node anew, and gives it time anew.
+        self.stops.clear();
         self.clients.values_mut().filter(|client| !client.left).for_each(ClientState::cut);
         for index in 0..self.nodes.len() {
             self.box_died(index);
         }
         self.oracle.coverage.count("world", "crashes");
         self.schedule(down, Happening::BoxUp);
+    }
+
+    /// The box is told to stop: nobody is let in, and those who wait may have their answers by the deadline.
+    pub(crate) fn shut_down(&mut self, deadline: Span, down: Span) {
+        if self.power == Power::Off || self.winding {
+            return;
+        }
+        self.ask_to_stop(Question::WindDown);
+        let epoch = self.epoch;
+        self.schedule(Span(deadline.0 / 2), Happening::Stopping { epoch, question: Question::WindDown });
+        for asked in 0..ENDS_ASKED {
+            let at = Span(deadline.0 + ENDS_APART.0 * asked);
+            self.schedule(at, Happening::Stopping { epoch, question: Question::EndService });
+        }
+        let last = Span(deadline.0 + ENDS_APART.0 * ENDS_ASKED);
+        self.schedule(last, Happening::Exit { epoch, down });
+    }
+
+    pub(super) fn stopping(&mut self, epoch: u32, question: Question) {
+        if epoch == self.epoch && self.power == Power::On {
+            self.ask_to_stop(question);
+        }
+    }
+
+    /// The process ends by itself: everything that it wrote is on the disk.
+    pub(super) fn exit(&mut self, epoch: u32, down: Span) {
+        if epoch == self.epoch && self.power == Power::On {
+            self.oracle.coverage.count("world", "shutdowns");
+            self.store.settle();
+            self.crash(0, down);
+        }
+    }
+
+    /// The disk takes long, and the box may be told that too much waits for it.
+    pub(crate) fn store_stalls(&mut self, span: Span, room: StoreRoom) {
+        self.stalled_until = self.now + span;
+        if room == StoreRoom::Behind && self.power == Power::On {
+            self.step(Event::StoreRoom(StoreRoom::Behind));
+            self.schedule(span, Happening::StoreCatchesUp(self.epoch));
+        }
+    }
+
+    pub(super) fn store_catches_up(&mut self, epoch: u32) {
+        if epoch == self.epoch {
+            self.step(Event::StoreRoom(StoreRoom::Open));
+        }
     }
 
     pub(super) fn box_up(&mut self) {
@@ -115,7 +167,6 @@ impl World<'_> {
         self.winding = true;
         let here: Vec<ClientId> = self.clients.iter().filter(|(_, c)| !c.left).map(|(id, _)| *id).collect();
         here.into_iter().for_each(|client| self.leave(client));
-        self.end_service();
         let patience = if self.scene.seed.is_multiple_of(3) { Span(0) } else { TTL_MAX };
         self.schedule(patience, Happening::EndAll);
         for index in 0..self.nodes.len() {

@@ -34,6 +34,11 @@ impl Store {
         }
     }
 
+    /// Everything that was written is on the disk.
+    pub(crate) fn settle(&mut self) {
+        (self.durable, self.syncing) = (self.written, None);
+    }
+
     /// Power fails: everything after some step at or above the last acknowledged one is gone.
     pub(crate) fn crash(&mut self, choice: u64) -> Lsn {
         let span = self.written.0 - self.durable.0 + 1;

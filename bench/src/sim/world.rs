@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use switchbox::coordinator::effect::{Effect, NodeMessage, Reply, Row, When};
-use switchbox::coordinator::event::{Event, Progress, Revoked, Seen};
+use switchbox::coordinator::event::{Event, Progress, Question, Revoked, Seen};
 use switchbox::coordinator::{Boot, Coordinator};
 use switchbox::ids::{ClientId, JobId, Lsn, Namespace, ReservationId};
 use switchbox::time::{Span, Time};
@@ -69,6 +69,12 @@ pub(crate) enum Happening {
     AllLeave,
     /// What is still left is ended.
     EndAll,
+    /// A server of that epoch that is to stop asks how far it is.
+    Stopping { epoch: u32, question: Question },
+    /// Its process ends.
+    Exit { epoch: u32, down: Span },
+    /// The disk of a box of that epoch has caught up.
+    StoreCatchesUp(u32),
 }
 
 /// An output, as the driver's table has it.
@@ -233,6 +239,7 @@ impl<'a> World<'a> {
             }
         }
         if self.oracle.judge.violations.is_empty() {
+            self.refuses_work();
             self.check_end();
         }
         self.outcome()
@@ -338,6 +345,9 @@ impl<'a> World<'a> {
             Happening::WindDown => self.wind_down(),
             Happening::AllLeave => self.all_leave(),
             Happening::EndAll => self.end_all(),
+            Happening::Stopping { epoch, question } => self.stopping(epoch, question),
+            Happening::Exit { epoch, down } => self.exit(epoch, down),
+            Happening::StoreCatchesUp(epoch) => self.store_catches_up(epoch),
         }
     }
 

@@ -241,9 +241,9 @@ fn shown(context: &AdminContext, answer: &Answer) -> Result<Response<Body>, ApiE
         Answer::Requeued { job } => serde_json::json!({"job": job.to_string()}),
         Answer::Paused { waiting, expiring } => views::paused(*waiting, *expiring),
         Answer::Done => serde_json::json!({"done": true}),
-        Answer::Draining { live } => {
+        Answer::Draining { left } => {
             context.inference.drain.raise();
-            views::draining(*live)
+            views::draining(*left)
         }
         _ => return Err(unexpected()),
     };

@@ -12,6 +12,7 @@ mod recovery;
 mod reviewed;
 mod sessions;
 mod standing;
+mod stopping;
 mod stories;
 mod subclouds;
 mod world;

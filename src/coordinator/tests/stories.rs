@@ -349,16 +349,3 @@ fn recovery_goes_on_with_what_can_and_ends_what_nobody_waits_for() {
     assert!(core.job_keys.find(ids[3]).is_none(), "its stream died with the process");
     assert_eq!(core.lsn(), Lsn(51));
 }
-
-#[test]
-fn a_shutdown_ends_everything() {
-    let mut w = world(1);
-    let running = w.submit(|_| {});
-    let queued = w.submit(|_| {});
-    let reservation = w.accept();
-    w.ask(Question::CancelAll);
-    assert_eq!(w.end(queued), Some(&End::Cancelled(CancelCause::Shutdown)));
-    w.stopped(reservation, 0);
-    assert_eq!(w.end(running), Some(&End::Cancelled(CancelCause::Shutdown)));
-    assert_eq!(w.counts().live(), 0);
-}

@@ -61,6 +61,9 @@ impl Oracle {
                 format!("{id} went to {node} again, though {other:?} has nothing to do")
             });
         }
+        self.judge.check(Line::PlacementCloses, self.closed.is_none(), || {
+            format!("{id} was placed though {:?}", self.closed)
+        });
         self.check_moment(step.now, id, &job);
         self.check_order(step, node, id, &job);
         self.fleet.takes(node, assignment.reservation, step.now);

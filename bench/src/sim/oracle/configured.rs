@@ -96,7 +96,7 @@ impl Oracle {
         let heard = step.now.since(known.heard_at) < self.limits.heartbeat_timeout;
         let works = row.environments.contains(of) && known.hello.environments.contains(&of);
         if !known.here
-            || self.maybe_away.contains(node)
+            || self.fleet.maybe_away(node)
             || !heard
             || !works
             || row.banned.is_some()

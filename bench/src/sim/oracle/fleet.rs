@@ -123,6 +123,11 @@ impl Fleet {
         }
     }
 
+    /// Whether a node may have been found missing without having been heard of since.
+    pub(crate) fn maybe_away(&self, node: &NodeId) -> bool {
+        self.nodes.get(node).is_some_and(|known| known.presence == Surely::Perhaps)
+    }
+
     pub(crate) fn takes(&mut self, node: &NodeId, reservation: ReservationId, now: Time) {
         if let Some(known) = self.nodes.get_mut(node) {
             known.taken.insert(reservation, now);

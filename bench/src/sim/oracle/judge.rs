@@ -120,6 +120,10 @@ lines! {
     ConfigurationGrows = "a configuration's version only grows",
     /// SPEC 8.
     ConfigurationTold = "nodes are told of the newest configuration",
+    /// CORE 1: above the high-water mark nothing starts, nor while the service ends.
+    PlacementCloses = "nothing is placed while the disk is behind or the service ends",
+    /// SPEC 10: what isn't tied to a connection outlives the process.
+    ShutdownKeeps = "a shutdown ends only what is tied to its client",
     /// The bound that the fairness scenario states.
     Fair = "weighted shares are fair",
     /// The bound that the fairness scenario states.

@@ -22,7 +22,7 @@ use switchbox::coordinator::Counts;
 use switchbox::coordinator::command::Command;
 use switchbox::coordinator::effect::{Effect, Row};
 use switchbox::coordinator::event::{
-    Completion, Durability, ErrorClass, Event, JobSpec, Status, Stopped, Wish,
+    Ask, Completion, Durability, ErrorClass, Event, JobSpec, Question, Status, Stopped, StoreRoom, Wish,
 };
 use switchbox::coordinator::job::JobState;
 use switchbox::coordinator::limits::Limits;
@@ -64,6 +64,8 @@ pub(crate) struct Step<'a> {
     pub(crate) effects: &'a [Effect],
 }
 
+const DISK_BEHIND: &str = "the disk is behind";
+
 /// The oracle of one run.
 pub(crate) struct Oracle {
     pub(crate) judge: Judge,
@@ -82,8 +84,8 @@ pub(crate) struct Oracle {
     spoken: BTreeSet<ReservationId>,
     /// How long what could run.
     ages: Ages,
-    /// Nodes that were silent for too long and spoke since without a heartbeat: they may be away, or not.
-    maybe_away: BTreeSet<NodeId>,
+    /// Why nothing may be placed, if so.
+    closed: Option<&'static str>,
     /// Jobs whose client took output of an attempt that was closed.
     delivered: BTreeSet<JobId>,
     /// The step that ended a job.
@@ -110,7 +112,7 @@ impl Oracle {
             revoked: BTreeMap::new(),
             spoken: BTreeSet::new(),
             ages: Ages::default(),
-            maybe_away: BTreeSet::new(),
+            closed: None,
             delivered: BTreeSet::new(),
             ended_lsn: BTreeMap::new(),
             decided_lsn: BTreeMap::new(),
@@ -140,7 +142,6 @@ impl Oracle {
                 gone.undelivered.iter().for_each(|reservation| self.fleet.frees(*reservation));
             }
             Event::Heartbeat(beat) => {
-                self.maybe_away.remove(&beat.node);
                 self.fleet.heard(beat, now);
             }
             Event::NodeWish(wish) => (note.node, note.wish) = (Some(wish.node.clone()), Some(wish.wish)),
@@ -166,19 +167,15 @@ impl Oracle {
                 self.on_revoked(revoked.reservation, revoked.delivered, revoked.written_tokens);
             }
             Event::Undeliverable(reservation) => self.fleet.frees(*reservation),
+            Event::Ask(Ask { question: Question::EndService, .. }) => self.closed = Some("the service ends"),
+            Event::StoreRoom(StoreRoom::Behind) => self.closed = self.closed.or(Some(DISK_BEHIND)),
+            Event::StoreRoom(StoreRoom::Open) => self.closed = self.closed.filter(|why| *why != DISK_BEHIND),
             _ => {}
         }
         self.cover_results(&note);
         if let Some(node) = &note.node
             && note.word != "NodeGone"
         {
-            let heard_at = self.fleet.nodes.get(node).map(|known| known.heard_at);
-            if heard_at.is_some_and(|at| now.since(at) >= self.limits.heartbeat_timeout) {
-                self.maybe_away.insert(node.clone());
-            }
-            if note.word == "NodeConnected" {
-                self.maybe_away.remove(node);
-            }
             self.fleet.spoke(node, now, &self.limits);
         }
         note
@@ -326,6 +323,7 @@ impl Oracle {
         self.book = Book::default();
         rows.for_each(|row| self.book.apply(row));
         self.fleet.crashed(lsn);
+        self.closed = None;
         self.delivered.clear();
         self.revoked.clear();
         self.ended_lsn.clear();
@@ -369,6 +367,7 @@ fn word_of(event: &Event) -> &'static str {
         Event::Revoked(_) => "Revoked",
         Event::Progress(_) => "Progress",
         Event::Undeliverable(_) => "Undeliverable",
+        Event::StoreRoom(_) => "StoreRoom",
         Event::Tick => "Tick",
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! It judges rows only; what messages and assignments may say is judged beside it.
 
-use switchbox::coordinator::effect::{Effect, Row};
+use switchbox::coordinator::effect::{CancelCause, Effect, End, Row};
 use switchbox::coordinator::event::Origin;
 use switchbox::coordinator::job::{JobRow, JobState};
 use switchbox::coordinator::ledger::{Account, Owner, Posting, PostingId, Step as LedgerStep, Subject};
@@ -148,6 +148,12 @@ impl Oracle {
             self.judge.check(Line::StaleInert, matches!(word, LastWord::Result(_)), || {
                 format!("{} succeeded on {} that isn't its live reservation's", row.id, step.note.word)
             });
+        }
+        if after.state == JobState::Cancelled {
+            let shut = row.progress.end == Some(End::Cancelled(CancelCause::Shutdown));
+            let tied = row.spec.is_tied_to_client() && !row.origin.is_system();
+            self.judge
+                .check(Line::ShutdownKeeps, !shut || tied, || format!("{} ended with the service", row.id));
         }
         let written_tokens = reservation
             .and_then(|(reservation, _)| self.revoked.get(&reservation))
