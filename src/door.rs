@@ -14,10 +14,12 @@ use tokio::sync::oneshot;
 use crate::archive::{Archive, Found, StoredJob};
 use crate::coordinator::command::{Command, Operation};
 use crate::coordinator::effect::{Answer, Finished, Refusal, RefusalKind};
-use crate::coordinator::event::{Ask, Cancel, ClientGone, Departure, Event, Question, Requeue, Submission};
+use crate::coordinator::event::{
+    Ask, Cancel, ClientGone, Departure, Event, Question, Requeue, Submission, Tenant,
+};
 use crate::coordinator::job::JobRow;
 use crate::driver::{Attach, DriverGauges, Envelope, JOURNAL_BYTES_HIGH};
-use crate::ids::{ClientId, JobId, Lsn, Namespace};
+use crate::ids::{ClientId, JobId, Lsn};
 use crate::outbox::{Commits, Outbox};
 use crate::output::Reader;
 use crate::queue::{Permit, Room};
@@ -246,15 +248,15 @@ impl ClientSession {
     /// # Errors
     /// When the event queue has no room for it.
     pub fn cancel(&mut self, job: JobId) -> Result<(), Refusal> {
-        self.push(Event::Cancel(Cancel { client: self.id, namespace: None, job }))
+        self.push(Event::Cancel(Cancel { client: self.id, tenant: None, job }))
     }
 
-    /// As [`ClientSession::cancel`], as the namespace whose job it must be.
+    /// As [`ClientSession::cancel`], as the tenant whose job it must be.
     ///
     /// # Errors
     /// When the event queue has no room for it.
-    pub fn cancel_own(&mut self, job: JobId, namespace: Namespace) -> Result<(), Refusal> {
-        self.push(Event::Cancel(Cancel { client: self.id, namespace: Some(namespace), job }))
+    pub fn cancel_own(&mut self, job: JobId, tenant: Tenant) -> Result<(), Refusal> {
+        self.push(Event::Cancel(Cancel { client: self.id, tenant: Some(tenant), job }))
     }
 
     /// Makes a new job of a dead letter, whose row a question gave; the answer comes as a message.

@@ -18,7 +18,7 @@ use subtle::ConstantTimeEq;
 
 use super::error::ApiError;
 use super::server::Peer;
-use crate::coordinator::event::Environment;
+use crate::coordinator::event::{Environment, Tenant};
 use crate::ids::Namespace;
 use crate::secrets::{ApiKey, Pepper};
 use throttle::Throttle;
@@ -72,6 +72,11 @@ pub(super) struct Principal {
 impl Principal {
     fn new(namespace: Namespace, environment: Environment) -> Self {
         Self { namespace, environment, in_flight: Arc::default() }
+    }
+
+    /// As the core knows who asks.
+    pub(super) fn tenant(&self) -> Tenant {
+        Tenant { namespace: self.namespace.clone(), environment: self.environment }
     }
 
     /// Counts one more request with a job, until the count is dropped.

@@ -148,7 +148,7 @@ pub(super) async fn cancel(
     let job = parsed(id)?;
     let refused = |refusal| ApiError::refused(&refusal, "");
     let mut session = context.door.open().map_err(refused)?;
-    session.cancel_own(job, principal.namespace.clone()).map_err(refused)?;
+    session.cancel_own(job, principal.tenant()).map_err(refused)?;
     let message = session.next().await;
     session.served();
     let state = match message {
@@ -171,7 +171,7 @@ enum Seen {
 async fn look(context: &Context, principal: &Principal, job: JobId) -> Result<Seen, ApiError> {
     let refused = |refusal| ApiError::refused(&refusal, "");
     let mut session = context.door.open().map_err(refused)?;
-    session.ask(Question::Job(job, Some(principal.namespace.clone()))).map_err(refused)?;
+    session.ask(Question::Job(job, Some(principal.tenant()))).map_err(refused)?;
     let message = session.next().await;
     session.served();
     match message {
@@ -179,8 +179,8 @@ async fn look(context: &Context, principal: &Principal, job: JobId) -> Result<Se
         ClientMessage::Stored(_) => Err(ApiError::job_unknown()),
         ClientMessage::Answer(answer) => match *answer {
             // The core has looked whose it is.
-            Answer::Job(view) if view.row.spec.environment == principal.environment => Ok(Seen::Live(view)),
-            Answer::Refused(RefusalKind::JobUnknown, _) | Answer::Job(_) => Err(ApiError::job_unknown()),
+            Answer::Job(view) => Ok(Seen::Live(view)),
+            Answer::Refused(RefusalKind::JobUnknown, _) => Err(ApiError::job_unknown()),
             _ => Err(ApiError::unreadable()),
         },
         _ => Err(ApiError::unreadable()),

@@ -136,9 +136,18 @@ pub struct Cancel {
     /// Where to answer.
     pub client: ClientId,
     /// Whose job it must be; `None` for the operator, who may cancel anyone's.
-    pub namespace: Option<Namespace>,
+    pub tenant: Option<Tenant>,
     /// Which job.
     pub job: JobId,
+}
+
+/// Who asks with a client's key: a namespace in one environment. Another's jobs are none to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// Where.
+    pub environment: Environment,
 }
 
 /// What a client thinks of an answer: kept and shown, moves nothing. Who sends it has found the job in the store, and
@@ -187,7 +196,7 @@ pub enum Question {
     /// What waits, per model and tier.
     Queue,
     /// Where a job stands: position, estimate, runnable or why not. `None` asks as the operator.
-    Job(JobId, Option<Namespace>),
+    Job(JobId, Option<Tenant>),
     /// The decisions on one job, with times and reasons.
     Trace(JobId),
     /// The newest dead letters, newest first, at most so many.

@@ -6,7 +6,9 @@ use super::effect::{
     Answer, AttachOutput, CancelCause, CancelState, Effect, Lookup, Refusal, RefusalKind, Rejection, Reply,
     Row, Runnable,
 };
-use super::event::{Cancel, ClientGone, Departure, Feedback, Keyed, Origin, Question, Requeue, Submission};
+use super::event::{
+    Cancel, ClientGone, Departure, Feedback, Keyed, Origin, Question, Requeue, Submission, Tenant,
+};
 use super::fleet::{Ending, Left, ReservationState};
 use super::integrity::Feedback as FeedbackRow;
 use super::job::{Job, JobRow, JobState};
@@ -197,19 +199,12 @@ impl Coordinator {
 
     pub(super) fn on_cancel(&mut self, cancel: Cancel) {
         let job = cancel.job;
-        let owned = |row: &JobRow| {
-            cancel
-                .namespace
-                .as_ref()
-                .is_none_or(|namespace| row.spec.namespace == *namespace && !row.origin.is_system())
-        };
-        let key = self.job_keys.find(job).filter(|key| owned(&self.jobs[*key].row));
-        let Some(key) = key else {
+        let Some(key) = self.live_job(job, cancel.tenant.as_ref()) else {
             let answer = Answer::Refused(RefusalKind::JobUnknown, Question::Trace(job));
             self.reply_durable(cancel.client, Reply::Answer(Box::new(answer)));
             return;
         };
-        let cause = if cancel.namespace.is_some() { CancelCause::Client } else { CancelCause::Operator };
+        let cause = if cancel.tenant.is_some() { CancelCause::Client } else { CancelCause::Operator };
         let state = self.cancel(key, cause, Left::Stays);
         self.reply_durable(cancel.client, Reply::Answer(Box::new(Answer::Cancelled { job, state })));
     }
@@ -242,7 +237,8 @@ impl Coordinator {
 
     pub(super) fn on_feedback(&mut self, feedback: Feedback) {
         let Feedback { client, namespace, job, opinion, note } = feedback;
-        if self.job_keys.find(job).is_some_and(|key| !Self::is_of(&self.jobs[key].row, Some(&namespace))) {
+        let is_its_own = |row: &JobRow| row.spec.namespace == namespace && !row.origin.is_system();
+        if self.job_keys.find(job).is_some_and(|key| !is_its_own(&self.jobs[key].row)) {
             return self.answer_durable(client, Answer::Rejected(Rejection::JobUnknown));
         }
         let row = FeedbackRow { job, namespace, opinion, note, at: self.now };
@@ -288,12 +284,16 @@ impl Coordinator {
     }
 
     /// Whether a job belongs to whom asks; `None` asks as the operator.
-    pub(super) fn is_of(row: &JobRow, namespace: Option<&crate::ids::Namespace>) -> bool {
-        namespace.is_none_or(|namespace| row.spec.namespace == *namespace && !row.origin.is_system())
+    fn is_of(row: &JobRow, tenant: Option<&Tenant>) -> bool {
+        tenant.is_none_or(|tenant| {
+            row.spec.namespace == tenant.namespace
+                && row.spec.environment == tenant.environment
+                && !row.origin.is_system()
+        })
     }
 
     /// A live job by name, if it belongs to whom asks.
-    pub(super) fn live_job(&self, job: JobId, namespace: Option<&crate::ids::Namespace>) -> Option<Key> {
-        self.job_keys.find(job).filter(|key| Self::is_of(&self.jobs[*key].row, namespace))
+    pub(super) fn live_job(&self, job: JobId, tenant: Option<&Tenant>) -> Option<Key> {
+        self.job_keys.find(job).filter(|key| Self::is_of(&self.jobs[*key].row, tenant))
     }
 }

@@ -2,11 +2,11 @@
 
 use super::effect::{Answer, DeadLetterView, Effect, JobView, Lookup, NodeView, QueueView, RefusalKind};
 use super::effect::{Reply, Runnable};
-use super::event::{Ask, Question};
+use super::event::{Ask, Question, Tenant};
 use super::job::JobState;
 use super::slab::Key;
 use super::{Coordinator, Counts};
-use crate::ids::{ClientId, JobId, Namespace};
+use crate::ids::{ClientId, JobId};
 use crate::time::{Span, Time};
 
 impl Coordinator {
@@ -20,7 +20,7 @@ impl Coordinator {
             }
             Question::Nodes => Answer::Nodes(self.node_views()),
             Question::Queue => Answer::Queue(self.queue_views()),
-            Question::Job(job, namespace) => return self.answer_job(client, job, namespace),
+            Question::Job(job, tenant) => return self.answer_job(client, job, tenant),
             Question::Trace(job) => return self.answer_trace(client, job),
             Question::DeadLetters(most) => {
                 let newest = self.dead_letters.iter().rev().take(most as usize);
@@ -50,15 +50,15 @@ impl Coordinator {
         self.reply_durable(client, Reply::Answer(Box::new(answer)));
     }
 
-    fn answer_job(&mut self, client: ClientId, job: JobId, namespace: Option<Namespace>) {
-        match (self.live_job(job, namespace.as_ref()), self.job_keys.find(job)) {
+    fn answer_job(&mut self, client: ClientId, job: JobId, tenant: Option<Tenant>) {
+        match (self.live_job(job, tenant.as_ref()), self.job_keys.find(job)) {
             (Some(key), _) => {
                 let view = self.job_view(key);
                 self.answer_durable(client, Answer::Job(Box::new(view)));
             }
             // Somebody else's job is none.
             (None, Some(_)) => {
-                let question = Question::Job(job, namespace);
+                let question = Question::Job(job, tenant);
                 self.answer_durable(client, Answer::Refused(RefusalKind::JobUnknown, question));
             }
             (None, None) => self.read(client, job),

@@ -210,3 +210,25 @@ fn a_disk_below_its_reserve_closes_admission_and_nothing_else() {
     assert_eq!(text_of(&job(&server, &id, "")), "kept");
     server.assert_nothing_left();
 }
+
+#[test]
+fn a_shutdown_keeps_what_outlives_its_connection() {
+    let dir = TempDir::new();
+    let start = || {
+        let setup = Setup::open().model("slow", "echo:50").arg("--drain-deadline").arg("1s");
+        setup.start_in(&dir.join("data"))
+    };
+    let mut server = start();
+    let words = chat::long_prompt(60);
+    let ids: Vec<String> = (0..3).map(|_| id_of(&submit(&server, "slow", &words))).collect();
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_exit().code(), Some(0), "{}", server.stderr());
+    let server = start();
+    for id in &ids {
+        let done = job(&server, id, "?wait=60s");
+        assert_eq!((&done["state"], text_of(&done)), (&json!("succeeded"), words.as_str()), "{done}");
+        let seen = server.admin("GET", &format!("/admin/jobs/{id}")).value();
+        assert!(!seen.to_string().contains("cut_by_a_restart"), "{seen}");
+    }
+    server.assert_nothing_left();
+}

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use switchbox::coordinator::effect::{Effect, Row};
 use switchbox::coordinator::event::{
     Ask, Cancel, ClientGone, Declined, Departure, Durability, Environment, Event, Feedback, Heartbeat,
-    NodeGone, NodeWish, Progress, Requeue, Revoked, Stopped, StoreRoom, Verified, Wish,
+    NodeGone, NodeWish, Progress, Requeue, Revoked, Stopped, StoreRoom, Tenant, Verified, Wish,
 };
 use switchbox::coordinator::integrity::{Note, Opinion};
 use switchbox::coordinator::job::JobRow;
@@ -200,6 +200,10 @@ impl Fuzz {
         if self.rng.chance(90) { namespace(self.rng.below(4) as usize) } else { Namespace::named("") }
     }
 
+    pub(super) fn tenant(&mut self) -> Tenant {
+        Tenant { namespace: self.namespace(), environment: self.environment() }
+    }
+
     pub(super) fn environment(&mut self) -> Environment {
         *self.rng.pick(&[Environment::Mainnet, Environment::Mainnet, Environment::Testnet])
     }
@@ -294,8 +298,8 @@ impl Fuzz {
     }
 
     fn cancel(&mut self) -> Event {
-        let namespace = self.rng.chance(50).then(|| self.namespace());
-        Event::Cancel(Cancel { client: self.client(), namespace, job: self.job() })
+        let tenant = self.rng.chance(50).then(|| self.tenant());
+        Event::Cancel(Cancel { client: self.client(), tenant, job: self.job() })
     }
 
     fn feedback(&mut self) -> Event {

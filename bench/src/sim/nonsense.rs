@@ -86,7 +86,7 @@ impl Fuzz {
             2 => Question::Nodes,
             3 => Question::Queue,
             4 => Question::Job(self.job(), None),
-            5 => Question::Job(self.job(), Some(self.namespace())),
+            5 => Question::Job(self.job(), Some(self.tenant())),
             6 => Question::Trace(self.job()),
             7 => Question::DeadLetters(self.small()),
             8 => Question::Balances,

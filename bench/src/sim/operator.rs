@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use switchbox::coordinator::command::{Amount, Command, NodeSettings, Operation};
 use switchbox::coordinator::event::{
-    Ask, Cancel, Completion, Endpoint, Environment, Event, Feedback, Mode, NodeWish, Question, Requeue, Tier,
+    Ask, Cancel, Completion, Endpoint, Environment, Event, Feedback, Mode, NodeWish, Question, Requeue,
+    Tenant, Tier,
 };
 use switchbox::coordinator::integrity::{Expect, Note, Opinion, Template};
 use switchbox::coordinator::ledger::{Owner, PriceRule};
@@ -110,23 +111,27 @@ impl World<'_> {
         }
     }
 
-    fn recent(&self, back: usize) -> Option<(JobId, Namespace)> {
+    fn recent(&self, back: usize) -> Option<(JobId, Tenant)> {
         self.jobs.iter().rev().nth(back).cloned()
     }
 
     fn cancel(&mut self, back: usize, by: Canceller) {
-        let Some((job, namespace)) = self.recent(back) else { return };
-        let namespace = match by {
-            Canceller::Client => Some(namespace),
+        let Some((job, owner)) = self.recent(back) else { return };
+        let tenant = match by {
+            Canceller::Client => Some(owner),
             Canceller::Operator => None,
-            Canceller::Stranger => Some(Namespace::named("stranger")),
+            // Another namespace, or the same one with a key of the other environment.
+            Canceller::Stranger if back.is_multiple_of(2) => {
+                Some(Tenant { namespace: Namespace::named("stranger"), ..owner })
+            }
+            Canceller::Stranger => Some(Tenant { environment: other_than(owner.environment), ..owner }),
         };
         let client = self.new_client();
-        self.step(Event::Cancel(Cancel { client, namespace, job }));
+        self.step(Event::Cancel(Cancel { client, tenant, job }));
     }
 
     fn feed_back(&mut self, back: usize) {
-        let Some((job, namespace)) = self.recent(back) else { return };
+        let Some((job, Tenant { namespace, .. })) = self.recent(back) else { return };
         let client = self.new_client();
         let note = Note::new("as asked").expect("it is short");
         self.step(Event::Feedback(Feedback { client, namespace, job, opinion: Opinion::Flag, note }));
@@ -154,7 +159,7 @@ impl World<'_> {
             (3, _) => Question::Queue,
             (4, _) => Question::DeadLetters(10),
             (5, _) => Question::Balances,
-            (6, Some((job, namespace))) => Question::Job(job, Some(namespace)),
+            (6, Some((job, tenant))) => Question::Job(job, Some(tenant)),
             (7, Some((job, _))) => Question::Trace(job),
             (_, Some((job, _))) => Question::Job(job, None),
             (_, None) => Question::Counts,
@@ -336,9 +341,16 @@ impl World<'_> {
         let live: Vec<JobId> = live.map(|(id, _)| *id).collect();
         for job in live {
             let client = self.new_client();
-            self.step(Event::Cancel(Cancel { client, namespace: None, job }));
+            self.step(Event::Cancel(Cancel { client, tenant: None, job }));
         }
         self.schedule(Span::from_ms(500), Happening::EndAll);
+    }
+}
+
+fn other_than(environment: Environment) -> Environment {
+    match environment {
+        Environment::Mainnet => Environment::Testnet,
+        Environment::Testnet => Environment::Mainnet,
     }
 }
 

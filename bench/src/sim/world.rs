@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use switchbox::coordinator::effect::{Effect, NodeMessage, Reply, Row, When};
-use switchbox::coordinator::event::{Event, Progress, Question, Revoked, Seen};
+use switchbox::coordinator::event::{Event, Progress, Question, Revoked, Seen, Tenant};
 use switchbox::coordinator::{Boot, Coordinator};
-use switchbox::ids::{ClientId, JobId, Lsn, Namespace, ReservationId};
+use switchbox::ids::{ClientId, JobId, Lsn, ReservationId};
 use switchbox::time::{Span, Time};
 
 use super::clients::{ClientMail, ClientState};
@@ -134,7 +134,7 @@ pub(crate) struct World<'a> {
     pub(crate) sessions: u64,
     pub(crate) outputs: BTreeMap<ReservationId, Output>,
     /// Jobs in the order in which they were accepted.
-    pub(crate) jobs: Vec<(JobId, Namespace)>,
+    pub(crate) jobs: Vec<(JobId, Tenant)>,
     /// Attempts that nodes listed and that the box had forgotten.
     pub(crate) ghosts: BTreeSet<ReservationId>,
     /// Until when a told stop may go unheard.
@@ -448,8 +448,9 @@ impl<'a> World<'a> {
         if let Reply::Accepted { job, .. } = &reply
             && !self.jobs.iter().rev().take(64).any(|(known, _)| known == job)
         {
-            let namespace = self.oracle.book.jobs[job].spec.namespace.clone();
-            self.jobs.push((*job, namespace));
+            let spec = &self.oracle.book.jobs[job].spec;
+            let owner = Tenant { namespace: spec.namespace.clone(), environment: spec.environment };
+            self.jobs.push((*job, owner));
         }
         match when {
             When::Now => self.client_hears(client, ClientMail::Reply(reply), When::Now),

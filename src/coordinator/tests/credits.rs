@@ -9,6 +9,7 @@ use super::super::limits::Limits;
 use super::super::standing::Trust;
 use super::fleet::{after, open, remote};
 use super::world::World;
+use super::world::tenant;
 use crate::credits::{Credits, Price};
 use crate::ids::{ClientId, Namespace, NodeId, ReservationId};
 use crate::time::{Span, Time};
@@ -121,14 +122,14 @@ fn what_never_began_or_the_operator_ended_costs_nothing() {
     // By the operator.
     let (job, reservation) = running(&mut w);
     let asker = w.asker();
-    w.step(Event::Cancel(Cancel { client: asker, namespace: None, job: w.job(job) }));
+    w.step(Event::Cancel(Cancel { client: asker, tenant: None, job: w.job(job) }));
     w.stopped(reservation, 5);
     charged(&w, job, JobState::Cancelled, 0);
     // Cancelled by its namespace by name: that is the client.
     let (job, reservation) = running(&mut w);
     let asker = w.asker();
-    let namespace = Some(Namespace::default_namespace());
-    w.step(Event::Cancel(Cancel { client: asker, namespace, job: w.job(job) }));
+    let tenant = Some(tenant(Namespace::default_namespace()));
+    w.step(Event::Cancel(Cancel { client: asker, tenant, job: w.job(job) }));
     w.stopped(reservation, 5);
     charged(&w, job, JobState::Cancelled, 70);
 }

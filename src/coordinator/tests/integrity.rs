@@ -13,6 +13,7 @@ use super::super::snapshot::Participation;
 use super::super::standing::{Fault, PenaltyRules, Standing, Trust};
 use super::fleet::{open, remote};
 use super::world::World;
+use super::world::tenant;
 use crate::ids::{Namespace, NodeId, ReservationId};
 use crate::time::Span;
 
@@ -143,11 +144,11 @@ fn a_blind_job_shows_in_nobodys_list_but_the_operators() {
     let mut w = world(1_000_000, 0);
     w.submit(|_| {});
     let blind = blind_rows(&w).pop().expect("mixed in").id;
-    let namespace = Some(Namespace::named("system.integrity"));
-    let asked = w.ask(Question::Job(blind, namespace.clone()));
+    let tenant = Some(tenant(Namespace::named("system.integrity")));
+    let asked = w.ask(Question::Job(blind, tenant.clone()));
     assert!(matches!(asked, Some(Answer::Refused(..))), "{asked:?}");
     let client = w.asker();
-    w.step(Event::Cancel(Cancel { client, namespace, job: blind }));
+    w.step(Event::Cancel(Cancel { client, tenant, job: blind }));
     assert!(w.rows[&blind].state.is_live());
 }
 

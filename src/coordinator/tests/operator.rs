@@ -9,6 +9,7 @@ use super::super::snapshot::{Refused, Snapshot, Timeouts};
 use super::super::standing::PenaltyRules;
 use super::fleet::remote;
 use super::world::World;
+use super::world::tenant;
 use crate::ids::Digest;
 use crate::time::Span;
 
@@ -99,6 +100,7 @@ fn only_one_can_be_told_the_state_of_its_job() {
     assert_eq!(view(&mut w, running), (None, false));
     assert_eq!(view(&mut w, second), (Some(2), true));
     assert!(view(&mut w, waiting).0 <= Some(2), "an upper bound");
-    let foreign = w.ask(Question::Job(w.job(waiting), Some(crate::ids::Namespace::named("stranger"))));
+    let foreign =
+        w.ask(Question::Job(w.job(waiting), Some(tenant(crate::ids::Namespace::named("stranger")))));
     assert!(matches!(foreign, Some(Answer::Refused(RefusalKind::JobUnknown, _))));
 }

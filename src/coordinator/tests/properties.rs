@@ -83,7 +83,7 @@ fn perform(w: &mut World, act: Act) {
             if let Some(job) = job {
                 let client = ClientId(w.clients.len() as u64 + 1);
                 w.clients.insert(client, Default::default());
-                w.step(Event::Cancel(Cancel { client, namespace: None, job }));
+                w.step(Event::Cancel(Cancel { client, tenant: None, job }));
             }
         }
         Act::See => {

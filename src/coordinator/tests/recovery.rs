@@ -238,7 +238,7 @@ fn an_end_that_was_asked_for_is_asked_for_again() {
     let client: ClientId = w.submit(polling);
     let reservation = w.begin_on("a");
     let (job, asker) = (w.job(client), w.asker());
-    w.step(Event::Cancel(Cancel { client: asker, namespace: None, job }));
+    w.step(Event::Cancel(Cancel { client: asker, tenant: None, job }));
     let mut w = w.restarted();
     assert_eq!(w.counts().jobs_cancelling, 1);
     w.connect(NodeHello { running: vec![held(reservation)], ..remote("a", 1) });

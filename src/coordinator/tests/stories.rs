@@ -7,6 +7,7 @@ use super::super::ledger::{Account, Owner};
 use super::super::limits::{DECLINES_MAX, Limits};
 use super::super::{Boot, Coordinator, Counts};
 use super::world::World;
+use super::world::tenant;
 use crate::credits::Credits;
 use crate::ids::{ClientId, Lsn, Namespace, NodeId};
 use crate::time::Span;
@@ -309,12 +310,17 @@ fn cancel_by_name_keeps_to_the_namespace_and_tells_the_truth() {
     let cancel = |w: &mut World, namespace: Option<&str>| {
         let asker = ClientId(w.clients.len() as u64 + 1);
         w.clients.insert(asker, Default::default());
-        let namespace = namespace.map(Namespace::named);
-        w.step(Event::Cancel(Cancel { client: asker, namespace, job }));
+        let tenant = namespace.map(|name| tenant(Namespace::named(name)));
+        w.step(Event::Cancel(Cancel { client: asker, tenant, job }));
         w.clients[&asker].answers.last().cloned()
     };
     let foreign = cancel(&mut w, Some("stranger"));
     assert!(matches!(foreign, Some(Answer::Refused(RefusalKind::JobUnknown, _))));
+    let elsewhere = Tenant { environment: Environment::Testnet, ..tenant(Namespace::default_namespace()) };
+    let asker = w.asker();
+    w.step(Event::Cancel(Cancel { client: asker, tenant: Some(elsewhere.clone()), job }));
+    assert!(matches!(w.clients[&asker].answers[..], [Answer::Refused(RefusalKind::JobUnknown, _)]));
+    assert!(matches!(w.ask(Question::Job(job, Some(elsewhere))), Some(Answer::Refused(..))));
     w.accept();
     let state = |answer| match answer {
         Some(Answer::Cancelled { state, .. }) => state,

@@ -70,6 +70,11 @@ pub(super) fn local_again(models: Vec<ModelOffer>) -> NodeHello {
     NodeHello { session: crate::ids::Session(2), ..NodeHello::local(models) }
 }
 
+/// A namespace in the environment of the usual submission.
+pub(super) fn tenant(namespace: Namespace) -> Tenant {
+    Tenant { namespace, environment: Environment::Mainnet }
+}
+
 impl World {
     /// A world whose box serves `MODEL` itself.
     pub(super) fn new(slots: u32, limits: Limits) -> Self {

@@ -120,6 +120,8 @@ lines! {
     ConfigurationGrows = "a configuration's version only grows",
     /// SPEC 8.
     ConfigurationTold = "nodes are told of the newest configuration",
+    /// SPEC 9: another tenant's job is none.
+    OwnOnly = "a tenant cancels only its own jobs",
     /// CORE 1: above the high-water mark nothing starts, nor while the service ends.
     PlacementCloses = "nothing is placed while the disk is behind or the service ends",
     /// SPEC 10: what isn't tied to a connection outlives the process.

@@ -22,7 +22,8 @@ use switchbox::coordinator::Counts;
 use switchbox::coordinator::command::Command;
 use switchbox::coordinator::effect::{Effect, Row};
 use switchbox::coordinator::event::{
-    Ask, Completion, Durability, ErrorClass, Event, JobSpec, Question, Status, Stopped, StoreRoom, Wish,
+    Ask, Completion, Durability, ErrorClass, Event, JobSpec, Question, Status, Stopped, StoreRoom, Tenant,
+    Wish,
 };
 use switchbox::coordinator::job::JobState;
 use switchbox::coordinator::limits::Limits;
@@ -51,6 +52,8 @@ pub(crate) struct Note {
     pub(crate) submit: Option<(ClientId, JobSpec)>,
     pub(crate) command: Option<(Option<Namespace>, Command)>,
     pub(crate) wish: Option<Wish>,
+    /// Who cancels; nobody where it is the operator.
+    pub(crate) cancels: Option<Tenant>,
     /// Whose output was closed.
     pub(crate) revoked: Option<ReservationId>,
 }
@@ -126,6 +129,7 @@ impl Oracle {
         self.coverage.count("events", note.word);
         match event {
             Event::Submit(client, submission) => note.submit = Some((*client, submission.spec.clone())),
+            Event::Cancel(cancel) => note.cancels = cancel.tenant.clone(),
             Event::Operate(operation) => {
                 note.command = Some((operation.by.clone(), operation.command.clone()))
             }

@@ -67,6 +67,12 @@ impl Oracle {
         let before = self.book.jobs.get(&row.id).cloned();
         self.book.apply(&Row::Job(Box::new(row.clone())));
         let after = self.book.jobs[&row.id].clone();
+        if let Some(tenant) = &step.note.cancels
+            && (row.cancel_requested.is_some() || matches!(row.progress.end, Some(End::Cancelled(_))))
+        {
+            let own = row.spec.namespace == tenant.namespace && row.spec.environment == tenant.environment;
+            self.judge.check(Line::OwnOnly, own, || format!("{tenant:?} cancelled {}", row.id));
+        }
         let state = before.as_ref().map(|facts| facts.state);
         let ran_on = state == Some(JobState::Running) && after.state == JobState::Reserved;
         let moved = before.as_ref().map(|b| &b.reservation) != Some(&after.reservation);
