@@ -53,8 +53,12 @@ limits! {
     output_budget_bytes: 256 * MIB, 4 * KIB => 1_024 * GIB;
     /// Bytes of one output.
     output_bytes_max: 16 * MIB, KIB => GIB;
-    /// Finished jobs whose rows stay readable.
+    /// Finished jobs whose rows and results stay readable.
     finished_jobs_max: 10_000, 1 => 10_000_000;
+    /// Bytes of the bodies and results kept with them; a result counts 64 bytes a token.
+    finished_bytes_max: 4 * GIB, 4 * KIB => 1_048_576 * GIB;
+    /// How long they are kept.
+    finished_age_max_ms: WEEK, SECOND => 520 * WEEK;
     /// Bytes of disk below which no new jobs are taken; at least twice the state is kept free.
     disk_reserve_bytes: 2 * GIB, MIB => 1_024 * GIB;
     /// Attempts that may fail before the job does.

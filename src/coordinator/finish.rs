@@ -1,11 +1,10 @@
 //! How jobs end: the hold is settled, clients are told, and only a row is left.
 
 use super::Coordinator;
-use super::effect::{CancelCause, End, Finished, Reply, Row, Usage};
+use super::effect::{CancelCause, End, Finished, Reply, Usage};
 use super::event::{Durability, FinishReason, Origin};
 use super::fleet::Reservation;
 use super::job::{AttemptOutcome, Job, JobState};
-use super::keys::Look;
 use super::ledger::{Settlement, Split};
 use super::mutant::mutant;
 use super::slab::Key;
@@ -22,9 +21,6 @@ pub(super) struct Ending {
     /// Output budget that the answer takes until its clients have left.
     pub(super) unread_bytes: u64,
 }
-
-/// Finished jobs that the end of one may push out.
-const FORGOTTEN_MAX: usize = 64;
 
 impl Coordinator {
     /// A queued job waited longer than its TTL.
@@ -166,49 +162,6 @@ impl Coordinator {
         if bytes > 0 && !mutant!(LeakOutputBytes) {
             self.counts.output_bytes_held -= bytes;
             self.placing.budget_freed();
-        }
-    }
-
-    /// Keeps a finished job's row, and forgets the oldest beyond the bounds: by count, and by the bytes of the
-    /// bodies kept with them, which may be as many as those of live jobs.
-    fn remember(&mut self, job: Job) {
-        let body_bytes = job.row.body_bytes();
-        let id = job.row.id;
-        let key = job.row.spec.key.filter(|_| job.row.state == JobState::Succeeded);
-        self.finished.push_back((id, body_bytes, key));
-        self.finished_bytes += body_bytes;
-        let is_dead_letter = job.row.state == JobState::Failed && !job.row.origin.is_system();
-        self.keep(Row::Job(Box::new(job.row)));
-        if is_dead_letter {
-            self.bury(id);
-        }
-        // After a start with smaller bounds there may be more than one step should forget.
-        for _ in 0..FORGOTTEN_MAX {
-            if self.finished.len() <= self.limits.finished_jobs_max
-                && self.finished_bytes <= self.limits.queue_bytes_max
-            {
-                return;
-            }
-            let Some((oldest, bytes, key)) = self.finished.pop_front() else { return };
-            self.finished_bytes -= bytes;
-            if self.dead_letters.remove(&oldest).is_some() {
-                self.keep(Row::DeadLetterForgotten(oldest));
-            }
-            // The answer that a key stands for is kept as long as the key, of which there are only so many.
-            if key.is_some_and(|k| self.keys.look(&k.key, &k.body) == Look::Attach(oldest)) {
-                self.kept_for_keys.insert(oldest);
-            } else {
-                self.keep(Row::JobForgotten(oldest));
-            }
-        }
-    }
-
-    fn bury(&mut self, job: crate::ids::JobId) {
-        self.dead_letters.insert(job, None);
-        self.keep(Row::DeadLetter(job, None));
-        while self.dead_letters.len() > self.limits.dead_letters_max {
-            let Some((oldest, _)) = self.dead_letters.pop_first() else { return };
-            self.keep(Row::DeadLetterForgotten(oldest));
         }
     }
 

@@ -47,8 +47,12 @@ pub struct Limits {
     pub output_budget_bytes: u64,
     /// Bytes of one output.
     pub output_bytes_max: u64,
-    /// Finished jobs whose rows stay readable; fewer if their bodies exceed `queue_bytes_max`.
+    /// Finished jobs whose rows stay readable.
     pub finished_jobs_max: usize,
+    /// Bytes of the bodies and answers kept with them; answers count as many as their tokens may have.
+    pub finished_bytes_max: u64,
+    /// How long they are kept.
+    pub finished_age_max: Span,
     /// Dead letters that are listed and may be requeued, among the finished jobs.
     pub dead_letters_max: usize,
     /// Idempotency keys that a namespace may have at once.
@@ -109,6 +113,8 @@ impl Default for Limits {
             output_budget_bytes: 256 << 20,
             output_bytes_max: 16 << 20,
             finished_jobs_max: 10_000,
+            finished_bytes_max: 4 << 30,
+            finished_age_max: Span::from_secs(7 * 24 * 3_600),
             dead_letters_max: 1_000,
             keys_per_namespace_max: 100_000,
             names_max: 100_000,

@@ -41,6 +41,7 @@ mod planted;
 pub mod rare;
 mod recover;
 mod reserve;
+mod retention;
 mod retry;
 pub mod score;
 mod sessions;
@@ -82,6 +83,7 @@ use limits::Limits;
 use names::{LaneKey, ModelKey, Names, NodeKey};
 use namespaces::Namespaces;
 use place::Placing;
+use retention::Kept;
 use slab::{Key, Slab};
 use snapshot::Snapshots;
 use spec::Environment;
@@ -170,9 +172,8 @@ pub struct Coordinator {
     validating: BTreeMap<JobId, Validating>,
     /// Reservations whose result is kept: repeats of it are answered the same way.
     accepted_results: BTreeSet<ReservationId>,
-    /// Finished jobs whose rows are kept, oldest first, with the bytes of the bodies kept with them and the keys that
-    /// stand for their answers.
-    finished: VecDeque<(JobId, u64, Option<spec::Keyed>)>,
+    /// Finished jobs whose rows are kept, oldest first.
+    finished: VecDeque<Kept>,
     /// Of those that would be too old, the ones that a key still stands for.
     kept_for_keys: BTreeSet<JobId>,
     finished_bytes: u64,

@@ -25,6 +25,7 @@ impl Coordinator {
         }
         self.sweep_deserted();
         self.expire_keys();
+        self.forget_old();
         self.placing.tick();
     }
 

@@ -16,6 +16,7 @@ use super::ledger::{Account, Subject};
 use super::limits::{BOX_CUTS_MAX, Limits};
 use super::mutant::mutant;
 use super::names::NodeKey;
+use super::retention::Kept;
 use super::slab::Key;
 use super::snapshot::{Snapshot, Snapshots};
 use super::subcloud::{Subcloud, Subclouds};
@@ -70,9 +71,11 @@ impl Coordinator {
         jobs.sort_by_key(|job| job.id);
         // Before any of them waits again: places are never given twice.
         core.sequences_given = jobs.iter().map(|job| job.sequence).max().unwrap_or(0);
+        let mut finished = Vec::new();
         for job in jobs {
-            core.restore(job);
+            core.restore(job, &mut finished);
         }
+        core.restore_finished(finished);
         core.arm_recovered();
         core.place();
         core.emit_rows();
@@ -130,15 +133,12 @@ impl Coordinator {
         }
     }
 
-    fn restore(&mut self, mut row: JobRow) {
+    fn restore(&mut self, mut row: JobRow, finished: &mut Vec<Kept>) {
         if !row.state.is_live() {
             // Its node may not have heard yet that the answer is kept.
             let answers = row.history.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Succeeded);
             answers.for_each(|attempt| self.accept_result(attempt.reservation));
-            let body_bytes = row.body_bytes();
-            let key = row.spec.key.filter(|_| row.state == JobState::Succeeded);
-            self.finished.push_back((row.id, body_bytes, key));
-            self.finished_bytes += body_bytes;
+            finished.push(Kept::of(&row));
             return;
         }
         let fate = fate_of(&mut row);

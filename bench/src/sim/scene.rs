@@ -120,12 +120,22 @@ impl Scene {
         let durability = if rng.chance(80) { Durability::Strict } else { Durability::Relaxed };
         Self {
             seed,
-            limits: limits(&mut rng),
+            limits: forgetful(limits(&mut rng), seed),
             durability,
             namespaces: (0..NAMESPACES).map(|index| settings(index, &mut rng)).collect(),
             subclouds: subclouds(&mut rng),
             nodes,
         }
+    }
+}
+
+/// Some boxes keep little of what has ended.
+fn forgetful(limits: Limits, seed: u64) -> Limits {
+    match seed % 5 {
+        0 => Limits { finished_age_max: Span::from_ms(2_500), ..limits },
+        1 => Limits { finished_jobs_max: 25, ..limits },
+        2 => Limits { finished_bytes_max: 4_000, ..limits },
+        _ => limits,
     }
 }
 

@@ -9,6 +9,7 @@ mod operator;
 mod placement;
 mod properties;
 mod recovery;
+mod retention;
 mod reviewed;
 mod sessions;
 mod standing;

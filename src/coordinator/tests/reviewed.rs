@@ -119,52 +119,6 @@ fn an_answered_job_keeps_no_body_however_its_client_waits() {
 }
 
 #[test]
-fn smaller_bounds_after_a_start_forget_a_few_jobs_at_a_time() {
-    let mut w = world(1);
-    for _ in 0..200 {
-        let client = w.submit(|_| {});
-        let reservation = w.accept();
-        w.succeed(reservation);
-        w.leave(client, Departure::Served);
-    }
-    w.limits.finished_jobs_max = 10;
-    let mut w = w.restarted();
-    w.step(Event::NodeConnected(Box::new(local_again(vec![ModelOffer::warm(
-        super::world::MODEL.into(),
-        1,
-    )]))));
-    let mut forgotten = 0;
-    for at_most in [64, 128, 192, 194, 195] {
-        let client = w.submit(|_| {});
-        let reservation = w.accept();
-        w.succeed(reservation);
-        w.leave(client, Departure::Served);
-        forgotten = w.kept.iter().filter(|row| matches!(row, Row::JobForgotten(_))).count();
-        assert!(forgotten <= at_most, "{forgotten}");
-    }
-    assert_eq!(forgotten, 195, "and in the end as many as the bound says");
-}
-
-#[test]
-fn bodies_of_dead_letters_are_bounded() {
-    let limits = Limits { queue_bytes_max: 4_000, ..Limits::default() };
-    let mut w = World::new(1, limits);
-    for _ in 0..100 {
-        let client = w.submit(|s| s.body = vec![b'x'; 4_000].into());
-        let reservation = w.accept();
-        w.fail(reservation, ErrorClass::Terminal);
-        w.leave(client, Departure::Served);
-    }
-    for row in &w.kept {
-        if let Row::JobForgotten(job) = row {
-            w.rows.remove(job);
-        }
-    }
-    let kept: usize = w.rows.values().filter_map(|row| row.body.as_ref()).map(|body| body.len()).sum();
-    assert!(kept <= 2 * 4_000, "{kept} bytes of bodies are kept, {} are counted", w.counts().body_bytes_held);
-}
-
-#[test]
 fn retry_after_is_about_the_model_that_is_full() {
     let limits = Limits { namespace_queue_jobs_max: 100, ..Limits::default() };
     let mut w = World::new(1, limits);

@@ -100,7 +100,7 @@ impl Oracle {
 
     /// Whether another job of the same namespace, model and tier waits, or waited until this step, that needs more room
     /// than there may be: jobs of one flow go in the order in which they could first have gone, and only heads are tried
-    /// (CORE section 5).
+    /// (CORE section 5). Of the aged batch jobs of a lane, whosever they are, only the oldest is.
     fn stands_behind(
         &self,
         step: &Step<'_>,
@@ -117,7 +117,7 @@ impl Oracle {
         waiting.chain(left).any(|other| {
             let before = &self.book.jobs[&other];
             other != id
-                && before.spec.namespace == rival.spec.namespace
+                && (rival.spec.tier == Tier::Batch || before.spec.namespace == rival.spec.namespace)
                 && before.spec.environment == rival.spec.environment
                 && before.spec.tier == rival.spec.tier
                 && before.model == rival.model

@@ -1,0 +1,112 @@
+//! How long what has ended stays readable.
+
+use super::super::effect::Row;
+use super::super::event::*;
+use super::super::limits::Limits;
+use super::fleet::open;
+use super::world::{World, local_again};
+use crate::ids::JobId;
+use crate::time::Span;
+
+fn forgotten(w: &World) -> Vec<JobId> {
+    let job = |row: &Row| if let Row::JobForgotten(job) = row { Some(*job) } else { None };
+    w.kept.iter().filter_map(job).collect()
+}
+
+/// Submits a job by name, or with a key, which answers.
+fn answered(w: &mut World, change: impl FnOnce(&mut Submission)) -> JobId {
+    let client = w.submit(|s| {
+        s.spec.mode = Mode::Polling;
+        change(s);
+    });
+    let reservation = w.accept();
+    w.write(reservation, 20);
+    w.succeed(reservation);
+    w.leave(client, Departure::Served);
+    w.job(client)
+}
+
+#[test]
+fn what_ended_is_forgotten_when_it_is_old_and_not_before() {
+    let mut w = World::new(1, Limits { finished_age_max: Span::from_secs(100), ..open() });
+    let first = answered(&mut w, |_| {});
+    w.pass(Span::from_secs(60));
+    let second = answered(&mut w, |_| {});
+    w.pass(Span::from_secs(40));
+    assert_eq!(forgotten(&w), []);
+    w.pass(Span::from_secs(1));
+    assert_eq!(forgotten(&w), [first]);
+    // The next start knows how old what it finds is.
+    let mut w = w.restarted();
+    w.pass(Span::from_secs(58));
+    assert_eq!(forgotten(&w), []);
+    w.pass(Span::from_secs(2));
+    assert_eq!(forgotten(&w), [second]);
+}
+
+#[test]
+fn answers_are_bounded_by_the_bytes_that_they_may_have() {
+    // Each answer has at least 20 tokens, of 64 bytes at most.
+    let mut w = World::new(1, Limits { finished_bytes_max: 10 * 20 * 64, ..open() });
+    let jobs: Vec<JobId> = (0..20).map(|_| answered(&mut w, |_| {})).collect();
+    let gone = forgotten(&w);
+    assert!((10..20).contains(&gone.len()), "{} are forgotten", gone.len());
+    assert_eq!(gone, jobs[..gone.len()], "the oldest");
+}
+
+#[test]
+fn an_answer_that_a_key_stands_for_is_kept_as_long_as_the_key() {
+    let mut w = World::new(1, Limits { finished_age_max: Span::from_secs(100), ..open() });
+    let keyed = Keyed { key: crate::ids::IdempotencyKey([7; 32]), body: crate::ids::Digest([8; 32]) };
+    let job = answered(&mut w, |s| *s.spec.key = Some(keyed));
+    w.pass(Span::from_secs(23 * 3_600));
+    assert_eq!(forgotten(&w), []);
+    w.pass(Span::from_secs(2 * 3_600));
+    assert_eq!(forgotten(&w), [job]);
+}
+
+#[test]
+fn smaller_bounds_after_a_start_forget_a_few_jobs_at_a_time() {
+    let mut w = World::new(1, Limits::default());
+    for _ in 0..200 {
+        let client = w.submit(|_| {});
+        let reservation = w.accept();
+        w.succeed(reservation);
+        w.leave(client, Departure::Served);
+    }
+    w.limits.finished_jobs_max = 10;
+    let mut w = w.restarted();
+    w.step(Event::NodeConnected(Box::new(local_again(vec![ModelOffer::warm(
+        super::world::MODEL.into(),
+        1,
+    )]))));
+    let mut forgotten = 0;
+    for at_most in [64, 128, 192, 194, 195] {
+        let client = w.submit(|_| {});
+        let reservation = w.accept();
+        w.succeed(reservation);
+        w.leave(client, Departure::Served);
+        forgotten = w.kept.iter().filter(|row| matches!(row, Row::JobForgotten(_))).count();
+        assert!(forgotten <= at_most, "{forgotten}");
+    }
+    assert_eq!(forgotten, 195, "and in the end as many as the bound says");
+}
+
+#[test]
+fn bodies_of_dead_letters_are_bounded() {
+    let limits = Limits { finished_bytes_max: 4_000, ..Limits::default() };
+    let mut w = World::new(1, limits);
+    for _ in 0..100 {
+        let client = w.submit(|s| s.body = vec![b'x'; 4_000].into());
+        let reservation = w.accept();
+        w.fail(reservation, ErrorClass::Terminal);
+        w.leave(client, Departure::Served);
+    }
+    for row in &w.kept {
+        if let Row::JobForgotten(job) = row {
+            w.rows.remove(job);
+        }
+    }
+    let kept: usize = w.rows.values().filter_map(|row| row.body.as_ref()).map(|body| body.len()).sum();
+    assert!(kept <= 2 * 4_000, "{kept} bytes of bodies are kept, {} are counted", w.counts().body_bytes_held);
+}
