@@ -1,4 +1,4 @@
-//! Whether the process lives and whether it takes work. Public, and so shows nothing else.
+//! Whether the process lives and whether it takes work. Public, and so shows hardly anything else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,6 +7,7 @@ use hyper::Response;
 
 use super::error::ApiError;
 use super::response::{self, Body};
+use crate::door::Door;
 
 /// Says to everyone who holds a copy that the server drains. Set once, never unset.
 #[derive(Debug, Clone, Default)]
@@ -29,10 +30,19 @@ pub(super) fn health() -> Response<Body> {
     response::json("{\"status\":\"ok\"}")
 }
 
-/// `/readyz`: 503 while draining, so that load balancers send new work elsewhere.
-pub(super) fn ready(drain: &DrainFlag) -> Response<Body> {
+/// `/readyz`: 503 while new work is refused, for the same reason, so that load balancers send it elsewhere. Trouble that
+/// refuses nothing yet is said beside it; what exactly it is, only on the admin listener.
+pub(super) fn ready(drain: &DrainFlag, door: &Door) -> Response<Body> {
     if drain.is_draining() {
         return response::error(&ApiError::draining());
     }
-    response::json("{\"status\":\"ready\"}")
+    if let Some(refusal) = door.closed() {
+        return response::error(&ApiError::refused(&refusal, ""));
+    }
+    match door.store_state() {
+        Some(state) if state.trouble.is_some() => {
+            response::json("{\"status\":\"ready\",\"storage\":\"snapshots_failing\"}")
+        }
+        _ => response::json("{\"status\":\"ready\",\"storage\":\"ok\"}"),
+    }
 }

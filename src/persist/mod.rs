@@ -38,7 +38,9 @@ use crate::output::Chunk;
 use crate::rows::{RowKey, RowValue};
 
 pub use self::load::{Loaded, Loader};
-pub use self::read::{DecodeError, LoadError, audit, decode, read_answer, read_job};
+pub use self::read::{
+    DecodeError, LoadError, answer_len, audit, body_len, decode, read_answer, read_job, read_job_without_body,
+};
 
 /// The version of all values that are written now.
 const VERSION: u8 = 1;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bincode::Options;
 use serde::de::DeserializeOwned;
-use switchbox_storage::Store;
+use switchbox_storage::{Store, Stored};
 
 use super::VERSION;
 use super::job::{ExtrasV1, JobV1, Parts, Place};
@@ -176,8 +176,11 @@ pub fn read_job(store: &Store, job: JobId) -> Result<Option<JobRow>, LoadError> 
     read_parts(store, job, &mut |table, job| Ok(store.value(&keys::of_job(table, job))?))
 }
 
-/// As [`read_job`], for a job whose body can't be read.
-pub(super) fn read_job_without_body(store: &Store, job: JobId) -> Result<Option<JobRow>, LoadError> {
+/// As [`read_job`], for who doesn't need the body, or can't have it because it is damaged.
+///
+/// # Errors
+/// As [`read_job`], but for the body.
+pub fn read_job_without_body(store: &Store, job: JobId) -> Result<Option<JobRow>, LoadError> {
     read_parts(store, job, &mut |table, job| match table {
         Table::Bodies => Ok(None),
         table => Ok(store.value(&keys::of_job(table, job))?),
@@ -204,4 +207,28 @@ pub fn read_answer(store: &Store, job: JobId) -> Result<Option<Arc<str>>, LoadEr
     let text = std::str::from_utf8(body_of(&key, &value)?);
     let text = text.map_err(|error| DecodeError::new(&key, error.to_string()))?;
     Ok(Some(text.into()))
+}
+
+/// About how many bytes a job's stored answer takes in memory; 0 without one.
+///
+/// # Errors
+/// As [`read_job`].
+pub fn answer_len(store: &Store, job: JobId) -> Result<u64, LoadError> {
+    len_of(store, Table::Answers, job)
+}
+
+/// The same of its body.
+///
+/// # Errors
+/// As [`read_job`].
+pub fn body_len(store: &Store, job: JobId) -> Result<u64, LoadError> {
+    len_of(store, Table::Bodies, job)
+}
+
+fn len_of(store: &Store, table: Table, job: JobId) -> Result<u64, LoadError> {
+    Ok(match store.read(&keys::of_job(table, job))? {
+        None => 0,
+        Some(Stored::Value(value)) => value.len() as u64,
+        Some(Stored::Payload(at)) => u64::from(at.len),
+    })
 }

@@ -68,8 +68,8 @@ impl Diagnosis {
 /// and removed.
 ///
 /// # Errors
-/// When a process has the directory, it isn't there, `scratch` is, or the system refuses something. What is damaged is a finding,
-/// not an error.
+/// When a process has the directory, it isn't there, `scratch` is, a newer program wrote it, or the system refuses
+/// something. What is damaged is a finding, not an error.
 pub fn doctor(dir: &Path, scratch: &Path, options: &StoreOptions) -> Result<Diagnosis> {
     fs::metadata(dir).map_err(Error::io("look at", dir))?;
     let _lock = Lock::probe(dir)?;
@@ -98,7 +98,8 @@ impl Examination<'_> {
     fn run(&self) -> Result<Diagnosis> {
         let mut diagnosis = Diagnosis::default();
         match self.examine(&mut diagnosis) {
-            Err(error @ (Error::Damaged { .. } | Error::Newer { .. })) => {
+            // One of a newer version isn't looked at: who can't read it can't say what is wrong with it.
+            Err(error @ Error::Damaged { .. }) => {
                 diagnosis.say(Severity::Loss, format!("{error}; a start refuses the directory"));
                 Ok(diagnosis)
             }
@@ -204,7 +205,10 @@ impl Examination<'_> {
             ) {
                 Ok((state, applied, survey)) => {
                     let text = format!("state store: {reason}; a start rebuilds it from group {group}");
-                    diagnosis.say(Severity::Damage, text);
+                    // A backup has none.
+                    let there = fs::exists(self.layout.state())
+                        .map_err(Error::io("look at", &self.layout.state()))?;
+                    diagnosis.say(if there { Severity::Damage } else { Severity::Note }, text);
                     return Ok(Start { state: Arc::new(state), applied, survey });
                 }
                 Err(error @ Error::Damaged { .. }) => drop(first_error.get_or_insert(error)),

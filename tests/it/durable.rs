@@ -198,16 +198,46 @@ fn jobs_that_are_none_are_refused_by_name() {
 fn a_disk_below_its_reserve_closes_admission_and_nothing_else() {
     let dir = TempDir::new();
     let server = boot(&dir);
-    let id = id_of(&submit(&server, "echo", "kept"));
+    let ready = server.call("GET", "/readyz", "");
+    assert_eq!(ready.value(), json!({"status": "ready", "storage": "ok"}));
+    let keyed = |server: &Server, path: &str, body: &str| {
+        server.request("POST", path).header("idempotency-key", "k").json(body).send()
+    };
+    let body: Value = serde_json::from_str(&chat::body("echo", "kept", json!({}))).expect("made as JSON");
+    let named = json!({"endpoint": "/v1/chat/completions", "body": body}).to_string();
+    let id = id_of(&keyed(&server, "/v1/jobs", &named));
     assert_eq!(job(&server, &id, "?wait=60s")["state"], "succeeded");
+    let asked = keyed(&server, "/v1/chat/completions", &body.to_string());
+    assert_eq!(asked.status, 200, "{}", asked.text());
     kill(server);
     let reserve = "[limits]\ndisk_reserve_bytes = 1099511627776";
     let server = Setup::open().model("echo", "echo:").config(reserve).start_in(&dir.join("data"));
-    for answer in [submit(&server, "echo", "new"), chat::ask(&server, "echo", "new", json!({}))] {
+    let new = chat::body("echo", "new", json!({}));
+    let fresh =
+        server.request("POST", "/v1/chat/completions").header("idempotency-key", "k-2").json(&new).send();
+    let ready = server.call("GET", "/readyz", "");
+    for answer in [submit(&server, "echo", "new"), chat::ask(&server, "echo", "new", json!({})), fresh, ready]
+    {
         assert_eq!((answer.status, &answer.error()["code"]), (503, &json!("disk")), "{}", answer.text());
         assert!(answer.header("retry-after").is_some());
     }
+    let state = server.admin("GET", "/admin/storage").value();
+    assert_eq!((&state["admission_closed_by"], &state["snapshots_failing"]), (&json!("disk"), &Value::Null));
+    assert!(
+        server
+            .admin("GET", "/metrics")
+            .text()
+            .contains("\nswitchbox_store_disk_reserve_bytes 1099511627776\n")
+    );
+    // What is there is shown, and a repeat is no new work.
     assert_eq!(text_of(&job(&server, &id, "")), "kept");
+    let repeat = keyed(&server, "/v1/jobs", &named);
+    assert_eq!((id_of(&repeat), text_of(&repeat.value())), (id, "kept"));
+    let repeat = keyed(&server, "/v1/chat/completions", &body.to_string());
+    assert_eq!(repeat.status, 200, "{}", repeat.text());
+    assert_eq!(repeat.header("x-switchbox-job-id"), asked.header("x-switchbox-job-id"));
+    let other = keyed(&server, "/v1/chat/completions", &new);
+    assert_eq!((other.status, &other.error()["code"]), (409, &json!("idempotency_key_reused")));
     server.assert_nothing_left();
 }
 

@@ -1,10 +1,13 @@
 //! How a box ends: what runs is finished, what is new is sent elsewhere, and whoever insists gets it at once.
 
 use crate::harness::chat::{self, Event, Events};
-use crate::harness::server::{Server, Setup};
+use crate::harness::http::Request;
+use crate::harness::server::{Server, Setup, TempDir};
 use crate::harness::wait_for;
 use rustix::process::Signal;
 use serde_json::json;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 
 const STREAMS: usize = 8;
 
@@ -100,4 +103,43 @@ fn the_operator_can_drain() {
     assert_all_end_well(streams);
     server.signal(Signal::TERM);
     assert_eq!(server.wait_exit().code(), Some(0), "{}", server.stderr());
+}
+
+/// A data directory whose store never finishes opening: reading a pipe that nobody writes waits for ever.
+fn stuck_store(data: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(data.join("store")).expect("made");
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700)).expect("chmod");
+    mknodat(CWD, data.join("store/format"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+/// What is said of a start that isn't through; also to whoever looks only at the status.
+fn wait_starting(address: SocketAddr) {
+    wait_for("the listener", || TcpStream::connect(address).ok());
+    let answer = Request::new(address, "GET", "/readyz").send();
+    let error = answer.value()["error"].clone();
+    assert_eq!((answer.status, &error["code"]), (503, &json!("server_is_starting")), "{}", answer.text());
+    assert!(error["message"].as_str().is_some_and(|message| message.contains("0 stored rows")), "{error}");
+    assert_eq!(Request::new(address, "GET", "/healthz").send().status, 200);
+}
+
+#[test]
+fn a_box_that_still_starts_leaves_at_once() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let dir = TempDir::new();
+        let data = dir.join("data");
+        stuck_store(&data);
+        let address = free_address();
+        let setup = Setup::open().model("echo", "echo:").arg("--listen").arg(&address.to_string());
+        let mut starting = setup.launch_in(&data);
+        wait_starting(address);
+        starting.signal(signal);
+        assert_eq!(starting.wait_exit().code(), Some(0), "{}", starting.stderr());
+        assert!(starting.stderr().contains("told to stop while starting"), "{}", starting.stderr());
+    }
 }
