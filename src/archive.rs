@@ -201,3 +201,108 @@ fn read(store: &Store, budget: &Arc<Budget>, job: JobId, wanted: Wanted) -> Foun
         Found::Unreadable
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+    use std::path::{Path, PathBuf};
+
+    use switchbox_storage::{Committer, Group, JournalOptions, StoreOptions, Urgency};
+
+    use super::*;
+    use crate::coordinator::event::{Endpoint, JobSpec, Mode, Origin};
+    use crate::coordinator::job::JobState;
+    use crate::credits::{Credits, Price};
+    use crate::ids::Namespace;
+    use crate::time::Time;
+
+    const LONG: usize = 100_000;
+    const FAILED: JobId = JobId { epoch: 1, counter: 1 };
+    const ANSWERED: JobId = JobId { epoch: 1, counter: 2 };
+
+    struct Dir(PathBuf);
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn row(id: JobId, state: JobState, body: Option<Arc<[u8]>>) -> Row {
+        let spec = JobSpec {
+            mode: Mode::Polling,
+            ..JobSpec::plain(Namespace::default_namespace(), Endpoint::ChatCompletions, "m".into())
+        };
+        Row::Job(Box::new(JobRow {
+            id,
+            spec: Arc::new(spec),
+            origin: Origin::Client.into(),
+            body,
+            model_index: 0,
+            state,
+            submitted_at: Time(1),
+            expires_at: Time(2),
+            not_before: Time(0),
+            prices: Arc::from([Price::uncached(0, 0)]),
+            hold: Credits::ZERO,
+            sequence: 1,
+            trace: Default::default(),
+            progress: Default::default(),
+        }))
+    }
+
+    /// A store with a job that failed, body and all, and one that has a long answer.
+    fn stored(dir: &Path) -> Store {
+        let journal = JournalOptions { segment_bytes: 1 << 20, ..JournalOptions::default() };
+        let options = StoreOptions { journal, ..StoreOptions::default() };
+        let (store, _) = Store::open(dir, options).expect("a new store");
+        let committer =
+            Committer::start_durable(store.clone(), persist::RowCodec, Default::default(), |_| {});
+        let mut changes = Vec::new();
+        crate::rows::changes_of(row(FAILED, JobState::Failed, Some(vec![b'B'; LONG].into())), &mut changes);
+        crate::rows::changes_of(row(ANSWERED, JobState::Succeeded, None), &mut changes);
+        let answer = [Chunk { text: "A".repeat(LONG).into(), tokens: 1 }];
+        changes.push((RowKey::Answer(ANSWERED), Some(RowValue::Answer(answer.into()))));
+        // Dropping it commits everything.
+        committer.expect("a thread").append(Group { lsn: 1, changes }, Urgency::Urgent);
+        store
+    }
+
+    /// Damages the body where it lies in the journal.
+    fn damage_body(dir: &Path) {
+        let segments = std::fs::read_dir(dir.join("journal")).expect("a journal");
+        let damaged = segments.map(|entry| entry.expect("an entry").path()).any(|path| {
+            let bytes = std::fs::read(&path).expect("readable");
+            let Some(at) = bytes.windows(64).position(|window| window == [b'B'; 64]) else { return false };
+            let file = std::fs::OpenOptions::new().write(true).open(&path).expect("writable");
+            file.write_all_at(b"X", at as u64).is_ok()
+        });
+        assert!(damaged, "the body is somewhere");
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_read_and_what_was_read_has_a_budget() {
+        let dir = Dir(std::env::temp_dir().join(format!("switchbox-archive-{}", std::process::id())));
+        let archive = Archive::durable(stored(&dir.0), LONG as u64 + 50_000).expect("a thread");
+        let look = |job, wanted| archive.look_up(job, wanted).blocking_recv().expect("an answer");
+        let Found::Job(failed) = look(FAILED, Wanted::Body) else { panic!("no job") };
+        assert_eq!(failed.row.body.as_ref().map(|body| body.len()), Some(LONG));
+        assert!(archive.held_bytes() >= LONG as u64);
+        assert!(matches!(look(ANSWERED, Wanted::Answer), Found::NoRoom));
+        let Found::Job(answered) = look(ANSWERED, Wanted::Row) else { panic!("a row is small") };
+        assert_eq!(answered.answer, None);
+        drop((failed, answered));
+        assert_eq!(archive.held_bytes(), 0);
+        let Found::Job(answered) = look(ANSWERED, Wanted::Answer) else { panic!("there is room") };
+        assert_eq!(answered.answer.as_ref().map(|text| text.len()), Some(LONG));
+        drop(answered);
+        damage_body(&dir.0);
+        for wanted in [Wanted::Row, Wanted::Answer] {
+            let Found::Job(failed) = look(FAILED, wanted) else { panic!("its body isn't needed") };
+            assert!(failed.row.body.is_none());
+        }
+        assert!(matches!(look(FAILED, Wanted::Body), Found::Unreadable));
+        assert!(matches!(look(JobId { epoch: 9, counter: 9 }, Wanted::Row), Found::Nothing));
+        assert_eq!(archive.held_bytes(), 0);
+    }
+}

@@ -80,10 +80,16 @@ pub fn examine(dir: &Path, scratch: &Path) -> Result<Report, DoctorError> {
         return Ok(report);
     }
     let options = StoreOptions { audit: persist::audit, ..StoreOptions::default() };
-    let found = switchbox_storage::doctor(&store, scratch, &options).map_err(|error| match error {
-        switchbox_storage::Error::InUse { .. } => DoctorError::StoreInUse { path: dir.to_owned() },
-        error => error.into(),
-    })?;
+    let mut check = |key: &[u8], value: &[u8]| {
+        persist::check(key, value).map_err(|error| format!("{error}; a start refuses it"))
+    };
+    let found =
+        switchbox_storage::doctor_with(&store, scratch, &options, &mut check).map_err(
+            |error| match error {
+                switchbox_storage::Error::InUse { .. } => DoctorError::StoreInUse { path: dir.to_owned() },
+                error => error.into(),
+            },
+        )?;
     report.payloads = (found.payloads, found.payload_bytes);
     report.findings.extend(found.findings);
     if let Some(totals) = found.totals {

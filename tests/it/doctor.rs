@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::harness::chat;
 use crate::harness::cli::{self, Ran};
 use crate::harness::server::{Server, Setup, TempDir};
+use crate::harness::wait_for;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -26,6 +27,8 @@ fn with_history(dir: &TempDir) -> PathBuf {
             server.request("POST", "/v1/chat/completions").header("idempotency-key", &key).json(&body);
         assert_eq!(answer.send().status, 200);
     }
+    let behind = || server.admin("GET", "/metrics").text().contains("\nswitchbox_store_groups_behind 0\n");
+    wait_for("the state store to have all rows", || behind().then_some(()));
     end(&mut server);
     data
 }
@@ -100,20 +103,33 @@ fn what_is_no_box_can_not_be_looked_at() {
 }
 
 #[test]
-fn damage_is_named_by_file_and_offset_and_a_start_does_as_told() {
+fn damage_that_a_start_does_without_is_named() {
     let dir = TempDir::new();
     let data = with_history(&dir);
     let segment = first_segment(&data);
     // The first frame begins behind the segment's header; the state store has its rows already.
     flip(&segment, 4096 + 60);
     let named = format!("`{}` has a damaged group at byte 4096", segment.display());
-    doctor(&data, &[]).check(1, &[&named]);
+    doctor(&data, &[]).check(1, &[&named, "a start goes on from it", "\ndamaged, and a start does without"]);
     let told: Value = serde_json::from_str(&doctor(&data, &["--json"]).stdout).expect("JSON");
-    assert_eq!(told["healthy"], false, "{told}");
-    // It says that the state store is gone on from, and so it is.
-    doctor(&data, &[]).check(1, &["a start goes on from it"]);
+    assert_eq!((&told["healthy"], &told["severity"]), (&json!(false), &json!("damage")), "{told}");
     let server = Setup::open().model("echo", "echo:").start_in(&data);
-    assert!(server.stderr().contains("the store was opened"), "{}", server.stderr());
+    wait_for("the log", || server.stderr().contains("the store was opened").then_some(()));
+}
+
+#[test]
+fn a_refusal_is_foretold() {
+    let dir = TempDir::new();
+    let data = with_history(&dir);
+    let segment = first_segment(&data);
+    fs::remove_dir_all(data.join("store/state")).expect("removed");
+    flip(&segment, 4096 + 60);
+    let named = format!("`{}` is damaged at byte 4096", segment.display());
+    doctor(&data, &[]).check(1, &[&named, "a start refuses the directory"]);
+    let refused =
+        Setup::open().model("echo", "echo:").arg("--data-dir").arg(data.to_str().expect("UTF-8")).fail();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(refused.stderr.contains(&named), "{}", refused.stderr);
 }
 
 #[test]

@@ -3,8 +3,11 @@
 use crate::harness::chat;
 use crate::harness::http::Response;
 use crate::harness::server::{Server, Setup, TempDir};
+use crate::harness::wait_for;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::FileExt;
 
 /// A box whose `slow` takes a while for a few words, on a data directory that outlives it.
 fn boot(dir: &TempDir) -> Server {
@@ -260,5 +263,42 @@ fn a_shutdown_keeps_what_outlives_its_connection() {
         let seen = server.admin("GET", &format!("/admin/jobs/{id}")).value();
         assert!(!seen.to_string().contains("cut_by_a_restart"), "{seen}");
     }
+    server.assert_nothing_left();
+}
+
+/// Enough of the largest bodies that the journal has been written for a snapshot.
+const LARGE_BODIES: usize = 75;
+
+#[test]
+fn snapshots_that_fail_are_said_and_stop_nothing() {
+    let server = Setup::open().model("echo", "echo:").start();
+    id_of(&submit(&server, "echo", "the first"));
+    let metric =
+        |line: &str| server.admin("GET", "/metrics").text().contains(&format!("\nswitchbox_store_{line}\n"));
+    wait_for("the state store to have the rows", || metric("groups_behind 0").then_some(()));
+    let journal = server.data.join("store/journal");
+    let segments = fs::read_dir(&journal).expect("a journal").map(|entry| entry.expect("an entry").path());
+    let first = segments.min().expect("a segment");
+    // A bit of the first group, which the first snapshot reads.
+    let file = fs::OpenOptions::new().read(true).write(true).open(&first).expect("writable");
+    let (mut byte, at) = ([0], 4096 + 60);
+    file.read_exact_at(&mut byte, at).expect("read");
+    file.write_all_at(&[byte[0] ^ 1], at).expect("written");
+    let large = "large ".repeat(690_000);
+    let body: Value =
+        serde_json::from_str(&chat::body("echo", &large, json!({"max_tokens": 1}))).expect("JSON");
+    let large = json!({"endpoint": "/v1/chat/completions", "body": body}).to_string();
+    for _ in 0..LARGE_BODIES {
+        let id = id_of(&server.call("POST", "/v1/jobs", &large));
+        assert_eq!(job(&server, &id, "?wait=60s")["state"], "succeeded");
+    }
+    let failing = json!({"status": "ready", "storage": "snapshots_failing"});
+    wait_for("the trouble", || (server.call("GET", "/readyz", "").value() == failing).then_some(()));
+    let state = server.admin("GET", "/admin/storage").value();
+    let why = state["snapshots_failing"].as_str().expect("in words");
+    assert!(why.contains(&format!("`{}` is damaged at byte 4096", first.display())), "{state}");
+    assert_eq!(state["admission_closed_by"], Value::Null, "{state}");
+    assert!(metric("snapshots_failing 1"));
+    id_of(&submit(&server, "echo", "goes on"));
     server.assert_nothing_left();
 }

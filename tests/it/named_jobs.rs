@@ -5,6 +5,8 @@ use crate::harness::http::{Request, Response};
 use crate::harness::server::{Server, Setup};
 use crate::harness::wait_for;
 use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
 
 fn job_body(model: &str, content: &str, more: Value) -> String {
     let body: Value = serde_json::from_str(&chat::body(model, content, more)).expect("made as JSON");
@@ -127,5 +129,48 @@ fn answers_that_nobody_takes_have_a_budget() {
     assert_eq!((refused.status, &refused.error()["code"]), (503, &json!("server_is_overloaded")));
     drop(stalled);
     wait_for("the memory to be free again", || (read(&server, &id, "").status == 200).then_some(()));
+    server.assert_nothing_left();
+}
+
+/// Whether any file of the store has these words.
+fn is_on_disk(server: &Server, words: &str) -> bool {
+    fn any(dir: &Path, words: &[u8]) -> bool {
+        fs::read_dir(dir).expect("a directory").any(|entry| {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                return any(&path, words);
+            }
+            // A file may go while it is looked at.
+            fs::read(&path).is_ok_and(|bytes| bytes.windows(words.len()).any(|window| window == words))
+        })
+    }
+    any(&server.data.join("store"), words.as_bytes())
+}
+
+#[test]
+fn a_prompt_that_is_not_to_be_stored_is_not_kept_with_its_dead_letter() {
+    let limits = "[limits]\nattempts_max = 1\nattempt_timeout_ms = 100";
+    let server = Setup::open().model("slow", "echo:50").config(limits).start();
+    let long = "word ".repeat(60);
+    let fails = |secret: &str, more: Value| {
+        let failed = chat::ask(&server, "slow", &format!("{secret} {long}"), more);
+        assert_eq!(failed.status, 502, "{}", failed.text());
+        failed.header("x-switchbox-job-id").expect("it names its job").to_owned()
+    };
+    let requeue = |job: &str| server.admin("POST", &format!("/admin/jobs/{job}/requeue"));
+    let kept = fails("kept-with-its-dead-letter", json!({}));
+    let job = fails("never-to-be-on-any-disk", json!({"store": false}));
+    assert!(is_on_disk(&server, "kept-with-its-dead-letter"));
+    assert!(!is_on_disk(&server, "never-to-be-on-any-disk"));
+    let refused = requeue(&job);
+    assert_eq!((refused.status, &refused.error()["code"]), (409, &json!("not_a_dead_letter")));
+    assert_eq!(requeue(&kept).status, 200);
+    // One by name is on disk while it lives, and its letter without it.
+    let named = submit(&server, "slow", &format!("named {long}"), json!({"store": false}));
+    let named = id_of(&named);
+    assert_eq!(read(&server, &named, "?wait=60s").value()["state"], "failed");
+    assert_eq!(requeue(&named).status, 409);
+    let wrong = chat::ask(&server, "slow", "x", json!({"store": "no"}));
+    assert_eq!((wrong.status, &wrong.error()["param"]), (400, &json!("store")));
     server.assert_nothing_left();
 }
