@@ -95,9 +95,7 @@ impl Backups {
             Err(TryLockError::WouldBlock) => return Err(BackupError::Busy),
         };
         let place = Place::of(target, &self.data_dir)?;
-        let growing = Growing::begin(&place.unfinished)?;
-        let copied = self.store.backup(&growing.path().join(datadir::STORE))?;
-        place.finish(growing, &self.data_dir)?;
+        let copied = place.fill(&self.data_dir, |store| Ok(self.store.backup(store)?))?;
         Ok(BackedUp { target: place.target, bytes: copied.bytes, lsn: Some(copied.lsn) })
     }
 }
@@ -108,10 +106,8 @@ impl Backups {
 /// As [`Backups::make`].
 pub fn make_of_quiet(box_at: &Quiet, target: &Path) -> Result<BackedUp, BackupError> {
     let place = Place::of(target, box_at.path())?;
-    let store = box_at.path().join(datadir::STORE);
-    let growing = Growing::begin(&place.unfinished)?;
-    let bytes = copy_store(&store, &growing.path().join(datadir::STORE))?;
-    place.finish(growing, box_at.path())?;
+    let from = box_at.path().join(datadir::STORE);
+    let bytes = place.fill(box_at.path(), |store| copy_store(&from, store))?;
     Ok(BackedUp { target: place.target, bytes, lsn: None })
 }
 
@@ -151,13 +147,29 @@ impl Place {
         Ok(Self { unfinished: parent.join(unfinished), target, parent })
     }
 
-    /// Adds the secrets of the box at `data_dir`, and gives what is whole its name.
-    fn finish(&self, growing: Growing, data_dir: &Path) -> Result<(), BackupError> {
-        growing.take_secrets(data_dir)?;
-        growing.finish()?;
-        // In place of an empty directory, too.
-        fs::rename(&self.unfinished, &self.target).map_err(failed("name the backup", &self.target))?;
-        sync(&self.parent)
+    /// Makes the backup of the box at `data_dir`, whose store `copy_store` copies to where it is told, and gives it its
+    /// name when it is whole. What fails leaves nothing: it may have failed for want of room.
+    fn fill<T>(
+        &self,
+        data_dir: &Path,
+        copy_store: impl FnOnce(&Path) -> Result<T, BackupError>,
+    ) -> Result<T, BackupError> {
+        let growing = Growing::begin(&self.unfinished)?;
+        let filled = copy_store(&growing.path().join(datadir::STORE)).and_then(|copied| {
+            growing.take_secrets(data_dir)?;
+            growing.finish()?;
+            Ok(copied)
+        });
+        let named = filled.and_then(|copied| {
+            // In place of an empty directory, too.
+            fs::rename(&self.unfinished, &self.target).map_err(failed("name the backup", &self.target))?;
+            Ok(copied)
+        });
+        if named.is_err() {
+            // If it can't be removed either, it is still no backup.
+            let _ = fs::remove_dir_all(&self.unfinished);
+        }
+        named.and_then(|copied| sync(&self.parent).map(|()| copied))
     }
 }
 

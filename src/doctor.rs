@@ -23,6 +23,17 @@ pub enum DoctorError {
         /// The directory.
         path: PathBuf,
     },
+    /// A box has it.
+    #[error(
+        "the data directory `{}` is in use by a switchbox process (pid {pid}): stop it, or look at a backup of it",
+        path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who has it, as its lock file says.
+        pid: String,
+    },
     /// Another process has the store, though nobody has the directory.
     #[error("the store of `{}` is in use by a process that isn't a box; end it first", path.display())]
     StoreInUse {
@@ -61,7 +72,10 @@ impl Report {
 /// # Errors
 /// When a box runs, there is none in it, a newer program wrote it, or the system refuses something.
 pub fn examine(dir: &Path, scratch: &Path) -> Result<Report, DoctorError> {
-    let held = Quiet::hold(dir)?;
+    let held = Quiet::hold(dir).map_err(|error| match error {
+        DataDirError::InUse { path, pid } => DoctorError::InUse { path, pid },
+        error => error.into(),
+    })?;
     let store = dir.join(datadir::STORE);
     let has_store = store.is_dir();
     if !has_store && !held.is_a_boxs() {

@@ -289,7 +289,7 @@ const NOT_KEPT: &str = "It was given on the connection that asked, and isn't kep
 /// What is known of a job, with its result, which may be long and isn't read again for this.
 fn with_result(facts: &Value, result: &[u8]) -> Vec<u8> {
     let facts = facts.to_string();
-    let open = facts.trim_end_matches('}');
+    let open = facts.strip_suffix('}').unwrap_or(&facts);
     let mut out = Vec::with_capacity(open.len() + result.len() + 16);
     out.extend_from_slice(open.as_bytes());
     out.extend_from_slice(b",\"result\":");

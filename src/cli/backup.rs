@@ -47,7 +47,10 @@ pub(super) fn run(args: &BackupArgs) -> Result<(), CliError> {
         Err(error) => return Err(error.into()),
     };
     let text = if args.json {
-        format!("{:#}\n", json!({"target": made.target, "bytes": made.bytes, "lsn": made.lsn}))
+        format!(
+            "{:#}\n",
+            json!({"target": made.target.to_string_lossy(), "bytes": made.bytes, "lsn": made.lsn})
+        )
     } else {
         format!("backed up to {} ({} bytes)\n", made.target.display(), made.bytes)
     };

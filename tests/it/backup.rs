@@ -121,6 +121,10 @@ fn targets_that_can_not_become_one_are_refused_and_left_alone() {
         assert!(full.join("precious").exists() && foreign.join("precious").exists());
         assert!(!dir.join("taken").exists());
     }
+    // One that fails on the way leaves nothing.
+    fs::set_permissions(server.data.join("api.key"), fs::Permissions::from_mode(0o644)).expect("chmod");
+    backup(&server.data, &dir.join("open")).check(1, &["api.key", "may be read by other users"]);
+    assert!(!dir.join("open").exists() && !dir.join("open.unfinished").exists());
     cli::run([Path::new("backup"), &full, &dir.join("other")]).check(2, &["is no box's data directory"]);
 }
 

@@ -90,7 +90,7 @@ fn a_healthy_directory_is_said_to_be_and_left_as_it_is() {
 fn a_directory_that_a_box_has_is_refused_with_its_process() {
     let server = Setup::open().model("echo", "echo:").start();
     let pid = format!("pid {}", server.pid().as_raw_nonzero());
-    doctor(&server.data, &[]).check(2, &["in use", &pid]);
+    doctor(&server.data, &[]).check(2, &["in use", &pid, "look at a backup of it"]);
     assert_eq!(chat::ask(&server, "echo", "undisturbed", json!({})).status, 200);
 }
 

