@@ -134,8 +134,12 @@ pub(super) async fn read(
     }
     let mut seen = look(context, principal, job).await?;
     if let (Seen::Live(_), Some(waiter)) = (&seen, &mut waiter) {
-        // Time that is up is no error: then it is shown where the job stands.
-        let _ = tokio::time::timeout(wait, waiter.ended()).await;
+        // Time that is up is no error, nor is a box that stops: then it is shown where the job stands.
+        tokio::select! {
+            () = waiter.ended() => {}
+            () = tokio::time::sleep(wait) => {}
+            () = context.drain.raised() => {}
+        }
         seen = look(context, principal, job).await?;
     }
     seen.show(context, StatusCode::OK)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::Response;
+use tokio::sync::Notify;
 
 use super::error::ApiError;
 use super::response::{self, Body};
@@ -11,17 +12,33 @@ use crate::door::Door;
 
 /// Says to everyone who holds a copy that the server drains. Set once, never unset.
 #[derive(Debug, Clone, Default)]
-pub struct DrainFlag(Arc<AtomicBool>);
+pub struct DrainFlag(Arc<Raised>);
+
+#[derive(Debug, Default)]
+struct Raised {
+    is: AtomicBool,
+    news: Notify,
+}
 
 impl DrainFlag {
     /// From now on the server drains.
     pub fn raise(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.is.store(true, Ordering::Release);
+        self.0.news.notify_waiters();
     }
 
     /// Whether it does.
     pub fn is_draining(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.is.load(Ordering::Acquire)
+    }
+
+    /// Ready once it does.
+    pub(super) async fn raised(&self) {
+        // Made before the look: what is raised behind the look is heard.
+        let news = self.0.news.notified();
+        if !self.is_draining() {
+            news.await;
+        }
     }
 }
 

@@ -156,17 +156,13 @@ fn encode_job(row: &JobRow, put: &mut dyn FnMut(&[u8], Option<Value<'_>>)) {
 
 fn encode_body(row: &JobRow, put: &mut dyn FnMut(&[u8], Option<Value<'_>>)) {
     let key = keys::of_job(Table::Bodies, row.id);
-    // A dead letter without its prompt can't be requeued, which is what such a client wants.
-    let forbidden =
-        row.state == JobState::Failed && row.body.as_ref().is_some_and(|body| forbids_storing(body));
-    match &row.body {
-        Some(body) if !forbidden => {
-            if job::body_is_due(row) {
-                put(&key, Some(Value::Payload(&behind_version(body))));
-            }
-        }
-        _ if !row.state.is_live() && job::body_is_kept_alive(row) => put(&key, None),
-        _ => {}
+    // A dead letter without its prompt can't be requeued, which is what a client wants that forbids to store it.
+    let forbidden = |body: &[u8]| row.state == JobState::Failed && forbids_storing(body);
+    match row.body.as_ref().filter(|body| !forbidden(body)) {
+        Some(body) if job::body_is_due(row) => put(&key, Some(Value::Payload(&behind_version(body)))),
+        Some(_) => {}
+        None if !row.state.is_live() && job::body_is_kept_alive(row) => put(&key, None),
+        None => {}
     }
 }
 

@@ -92,6 +92,23 @@ fn the_deadline_ends_what_does_not() {
 }
 
 #[test]
+fn who_waits_for_a_job_is_shown_where_it_stands() {
+    let mut server = slow(60_000).arg("--drain-deadline").arg("1s").start();
+    let body: serde_json::Value =
+        serde_json::from_str(&chat::body("slow", "one two", json!({}))).expect("made as JSON");
+    let job = json!({"endpoint": "/v1/chat/completions", "body": body}).to_string();
+    let id = server.call("POST", "/v1/jobs", &job).value()["id"].as_str().expect("an id").to_owned();
+    wait_for("the job to run", || (server.metrics().jobs("running") == 1).then_some(()));
+    let waiting = server.request("GET", &format!("/v1/jobs/{id}?wait=60s")).open();
+    let waits = || server.admin("GET", "/metrics").text().contains("\nswitchbox_job_waiters 1\n");
+    wait_for("it to wait", || waits().then_some(()));
+    server.signal(Signal::TERM);
+    let seen = waiting.finish();
+    assert_eq!((seen.status, &seen.value()["state"]), (200, &json!("running")), "{}", seen.text());
+    assert_eq!(server.wait_exit().code(), Some(0), "{}", server.stderr());
+}
+
+#[test]
 fn the_operator_can_drain() {
     let mut server = slow(50).start();
     let streams = running_streams(&server, 2);
