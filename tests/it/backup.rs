@@ -180,3 +180,26 @@ fn a_clone_with_a_new_identity_runs_beside_the_original() {
     drop(clone);
     assert_eq!(keyed().start_in(&target).key, kept);
 }
+
+#[test]
+fn a_box_that_is_killed_while_it_backs_up_leaves_nothing_that_passes_for_a_backup() {
+    let dir = TempDir::new();
+    let mut server = keyed().start_in(&dir.join("data"));
+    let id = id_of(&submit(&server, "kept"));
+    assert_eq!(text_of(&done(&server, &id)), "kept");
+    let (target, half, data) = (dir.join("copy"), dir.join("copy.unfinished"), server.data.clone());
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| backup(&data, &target));
+        wait_for("it to begin", || half.join("store").exists().then_some(()));
+        server.signal(Signal::KILL);
+        server.wait_exit();
+        asked.join().expect("no panic").check(1, &["switchbox: "]);
+    });
+    assert!(!target.exists());
+    let refused = keyed().arg("--data-dir").arg(half.to_str().expect("UTF-8")).fail();
+    assert!(refused.stderr.contains("is a backup that was interrupted"), "{}", refused.stderr);
+    let server = keyed().start_in(&dir.join("data"));
+    backup(&server.data, &target).check(0, &["backed up to"]);
+    assert!(!half.exists());
+    cli::run([Path::new("doctor"), &target]).check(0, &["\nhealthy\n"]);
+}
