@@ -50,6 +50,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What becomes of a start whose clock is far behind what was written before.
     pub accept_clock: AheadClock,
+    /// Whether this start makes the box another one than it was.
+    pub identity: Identity,
     /// How logs are written to stderr.
     pub log_format: LogFormat,
     /// The built-in executor.
@@ -97,6 +99,16 @@ pub enum AheadClock {
     Refuse,
     /// Time goes on from the newest stored one.
     Accept,
+}
+
+/// Whose the data directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Identity {
+    /// The box's that it was.
+    #[default]
+    Kept,
+    /// Another one's: a copy is to run beside the box that it was made of.
+    New,
 }
 
 /// How logs are written.
@@ -152,6 +164,7 @@ impl Config {
             durability: choice(settings.durability.as_ref(), &DURABILITIES)?.unwrap_or(Durability::Strict),
             data_dir: data_dir(settings.data_dir, data_dir_default)?,
             accept_clock: settings.accept_clock,
+            identity: settings.identity,
             log_format: choice(settings.log_format.as_ref(), &LOG_FORMATS)?.unwrap_or(LogFormat::Human),
             executor: executor(settings.threads.as_ref(), settings.prefill_chunk.as_ref())?,
             limits,

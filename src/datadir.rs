@@ -1,7 +1,8 @@
 //! The box's directory: one process at a time, private to its user, whole files or none.
 //!
-//! [`DataDir`] is the box's own view; whoever holds it holds the lock. [`Published`] is what other commands of
-//! the same user read of a running box, without the lock. Nothing here prints a secret, follows a link inside
+//! [`DataDir`] is the box's own view; whoever holds it holds the lock. [`Quiet`] is that of a command which looks while
+//! no box runs, and changes nothing. [`Published`] is what other commands of the same user read of a running box,
+//! without the lock. Nothing here prints a secret, follows a link inside
 //! the directory, or leaves a half-written file under its final name.
 
 mod files;
@@ -16,6 +17,8 @@ use zeroize::Zeroizing;
 
 use crate::secrets::{AdminToken, ApiKey, Pepper};
 
+/// The store's directory within the data directory.
+pub const STORE: &str = "store";
 const LOCK: &str = "lock";
 const API_KEY: &str = "api.key";
 const KEY_PEPPER: &str = "key.pepper";
@@ -24,6 +27,10 @@ const BOOT_SECRET_BYTES: usize = 32;
 const ADMIN_TOKEN: &str = "admin.token";
 const LISTEN_ADDR: &str = "listen.addr";
 const ADMIN_ADDR: &str = "admin.addr";
+/// In a backup that isn't whole yet.
+const UNFINISHED_BACKUP: &str = "backup.unfinished";
+/// What a backup takes along beside the store.
+const SECRETS: [&str; 3] = [API_KEY, KEY_PEPPER, BOOT_SECRET];
 
 /// Why the data directory, or a file of it, can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +105,7 @@ impl DataDir {
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         let dir = PrivateDir::create(path, LOCK)?;
         let lock = dir.lock(LOCK)?;
+        check_whole(&dir)?;
         // Addresses of a process that was killed lead nowhere.
         dir.remove(LISTEN_ADDR)?;
         dir.remove(ADMIN_ADDR)?;
@@ -123,11 +131,7 @@ impl DataDir {
     /// The box's own secret that digests of keys are made with; made on the first start.
     pub fn pepper(&self) -> Result<Pepper, DataDirError> {
         if let Some(bytes) = self.dir.read(KEY_PEPPER, Privacy::Tightened)? {
-            return Pepper::of_bytes(&bytes).ok_or_else(|| DataDirError::Unfit {
-                path: self.dir.path().join(KEY_PEPPER),
-                problem: format!("holds {} bytes instead of {}", bytes.len(), Pepper::BYTES),
-                remedy: "put back the file of a backup, or delete it: then all keys are digested anew".into(),
-            });
+            return pepper_of(&bytes, &self.dir);
         }
         let pepper = Pepper::random().map_err(DataDirError::Random)?;
         self.dir.write(KEY_PEPPER, pepper.bytes())?;
@@ -137,17 +141,18 @@ impl DataDir {
     /// The random bytes that the core's choices derive from; made on the first start.
     pub fn boot_secret(&self) -> Result<[u8; BOOT_SECRET_BYTES], DataDirError> {
         if let Some(bytes) = self.dir.read(BOOT_SECRET, Privacy::Tightened)? {
-            return bytes.as_slice().try_into().map_err(|_| DataDirError::Unfit {
-                path: self.dir.path().join(BOOT_SECRET),
-                problem: format!("holds {} bytes instead of {BOOT_SECRET_BYTES}", bytes.len()),
-                remedy: "put back the file of a backup, or delete it: then the next start makes another"
-                    .into(),
-            });
+            return secret_of(&bytes, &self.dir);
         }
         let mut secret = [0; BOOT_SECRET_BYTES];
         getrandom::fill(&mut secret).map_err(DataDirError::Random)?;
         self.dir.write(BOOT_SECRET, &secret)?;
         Ok(secret)
+    }
+
+    /// Lets the API key, what keys are digested with, and the boot secret go: this start makes new ones, for a copy that
+    /// runs beside the box that it was made of.
+    pub fn renew_identity(&self) -> Result<(), DataDirError> {
+        SECRETS.into_iter().try_for_each(|name| self.dir.remove(name))
     }
 
     /// A new token for the admin listener; the one of the last start is worth nothing from now on.
@@ -174,6 +179,118 @@ impl Drop for DataDir {
         // What can't be removed now is removed by the next start.
         let _ = self.dir.remove(LISTEN_ADDR);
         let _ = self.dir.remove(ADMIN_ADDR);
+    }
+}
+
+/// A directory that no box has, as long as this is held. Nothing in it was or will be changed.
+#[derive(Debug)]
+pub struct Quiet {
+    dir: PrivateDir,
+    _lock: Option<Lock>,
+}
+
+impl Quiet {
+    /// Holds a directory that is there.
+    ///
+    /// # Errors
+    /// When a box has it ([`DataDirError::InUse`] names its process), it isn't there, or the system refuses something.
+    pub fn hold(path: &Path) -> Result<Self, DataDirError> {
+        let dir = PrivateDir::existing(path)?;
+        let lock = dir.lock_as_it_is(LOCK)?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Whether a box was ever started in it, or it is a backup of one.
+    pub fn is_a_boxs(&self) -> bool {
+        self._lock.is_some()
+    }
+
+    /// What a start would refuse: it isn't whole, or a secret isn't one.
+    pub fn refusals(&self) -> Vec<DataDirError> {
+        let read = |name| self.dir.read(name, Privacy::Unchecked);
+        let api_key =
+            read(API_KEY).and_then(|bytes| bytes.map_or(Ok(()), |b| key_of(&b, &self.dir).map(drop)));
+        let pepper =
+            read(KEY_PEPPER).and_then(|bytes| bytes.map_or(Ok(()), |b| pepper_of(&b, &self.dir).map(drop)));
+        let secret =
+            read(BOOT_SECRET).and_then(|bytes| bytes.map_or(Ok(()), |b| secret_of(&b, &self.dir).map(drop)));
+        [check_whole(&self.dir), api_key, pepper, secret].into_iter().filter_map(Result::err).collect()
+    }
+
+    /// Secrets that other users may read: a start closes them.
+    pub fn open_secrets(&self) -> Vec<PathBuf> {
+        let open = SECRETS.into_iter().filter(|name| self.dir.is_open_to_others(name));
+        open.map(|name| self.dir.path().join(name)).collect()
+    }
+}
+
+/// A directory that becomes a backup. A start refuses it until it is [`Growing::finish`]ed.
+#[derive(Debug)]
+pub struct Growing {
+    dir: PrivateDir,
+    _lock: Lock,
+}
+
+impl Growing {
+    /// Makes the directory. One of that name is replaced if it is a backup that was interrupted.
+    ///
+    /// # Errors
+    /// When something else is there, or another process makes that backup.
+    pub fn begin(path: &Path) -> Result<Self, DataDirError> {
+        if let Ok(left) = PrivateDir::existing(path) {
+            let unfit = |problem: String, remedy: &str| DataDirError::Unfit {
+                path: path.to_owned(),
+                problem,
+                remedy: remedy.into(),
+            };
+            // Whoever makes it right now holds this lock.
+            let lock = match left.lock_as_it_is(UNFINISHED_BACKUP) {
+                Err(DataDirError::InUse { pid, .. }) => {
+                    return Err(unfit(format!("is being made by process {pid}"), "wait for it"));
+                }
+                lock => lock?,
+            };
+            if lock.is_none() && !left.is_empty()? {
+                let problem = "is there, and isn't a backup that was interrupted".to_owned();
+                return Err(unfit(problem, "remove it, or name another target"));
+            }
+            std::fs::remove_dir_all(path).map_err(|source| DataDirError::Io {
+                action: "remove the interrupted backup",
+                path: path.to_owned(),
+                source,
+                remedy: "remove it by hand, or name another target",
+            })?;
+        }
+        let dir = PrivateDir::create(path, UNFINISHED_BACKUP)?;
+        let lock = dir.lock(UNFINISHED_BACKUP)?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Copies the secrets of the box at `from`, and makes this a directory that a start knows for one of its own.
+    pub fn take_secrets(&self, from: &Path) -> Result<(), DataDirError> {
+        let from = PrivateDir::existing(from)?;
+        for name in SECRETS {
+            if let Some(bytes) = from.read(name, Privacy::Required)? {
+                self.dir.write(name, &bytes)?;
+            }
+        }
+        self.dir.write(LOCK, b"")
+    }
+
+    /// It is whole, and so are all files in it, durably.
+    pub fn finish(self) -> Result<(), DataDirError> {
+        self.dir.remove(UNFINISHED_BACKUP)?;
+        self.dir.sync()
     }
 }
 
@@ -233,5 +350,33 @@ fn key_of(bytes: &[u8], dir: &PrivateDir) -> Result<ApiKey, DataDirError> {
         path: dir.path().join(API_KEY),
         problem: "holds no API key (`sk-`, 8 characters, a dot, 43 characters)".into(),
         remedy: "delete it, then the next start of the box makes a new key".into(),
+    })
+}
+
+fn pepper_of(bytes: &[u8], dir: &PrivateDir) -> Result<Pepper, DataDirError> {
+    Pepper::of_bytes(bytes).ok_or_else(|| DataDirError::Unfit {
+        path: dir.path().join(KEY_PEPPER),
+        problem: format!("holds {} bytes instead of {}", bytes.len(), Pepper::BYTES),
+        remedy: "put back the file of a backup, or delete it: then all keys are digested anew".into(),
+    })
+}
+
+fn secret_of(bytes: &[u8], dir: &PrivateDir) -> Result<[u8; BOOT_SECRET_BYTES], DataDirError> {
+    bytes.try_into().map_err(|_| DataDirError::Unfit {
+        path: dir.path().join(BOOT_SECRET),
+        problem: format!("holds {} bytes instead of {BOOT_SECRET_BYTES}", bytes.len()),
+        remedy: "put back the file of a backup, or delete it: then the next start makes another".into(),
+    })
+}
+
+/// Whether it isn't a part of a backup.
+fn check_whole(dir: &PrivateDir) -> Result<(), DataDirError> {
+    if !dir.has(UNFINISHED_BACKUP)? {
+        return Ok(());
+    }
+    Err(DataDirError::Unfit {
+        path: dir.path().to_owned(),
+        problem: "is a backup that was interrupted, and so not whole".into(),
+        remedy: "use another backup, and remove this one".into(),
     })
 }

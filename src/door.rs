@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use switchbox_storage::Room as StoreRoom;
 use tokio::sync::oneshot;
 
-use crate::archive::{Archive, Found, StoredJob};
+use crate::archive::{Archive, Found, StoreState, StoredJob, Wanted};
 use crate::coordinator::command::{Command, Operation};
 use crate::coordinator::effect::{Answer, Finished, Refusal, RefusalKind};
 use crate::coordinator::event::{
@@ -19,6 +19,7 @@ use crate::coordinator::event::{
 };
 use crate::coordinator::job::JobRow;
 use crate::driver::{Attach, DriverGauges, Envelope, JOURNAL_BYTES_HIGH};
+use crate::endings::Waiter;
 use crate::ids::{ClientId, JobId, Lsn};
 use crate::outbox::{Commits, Outbox};
 use crate::output::Reader;
@@ -97,6 +98,10 @@ pub struct DoorGauges {
     pub last_lsn: Lsn,
     /// The last durable step.
     pub durable_lsn: Lsn,
+    /// Bytes of stored jobs and answers that were looked up and are held in memory.
+    pub stored_bytes: u64,
+    /// Requests that wait for a job's end.
+    pub waiters: u64,
 }
 
 /// Opens sessions. Cheap to clone. For the io thread only.
@@ -154,8 +159,16 @@ impl Door {
         let departure_room = self.shared.take(&self.shared.clients)?;
         let id = ClientId(self.shared.next_client.fetch_add(1, Ordering::Relaxed));
         let shared = Arc::clone(&self.shared);
-        let (departure_room, known, looking) = (Some(departure_room), Known::No, None);
-        Ok(ClientSession { shared, id, outbox: Outbox::new(), departure_room, known, looking })
+        Ok(ClientSession {
+            shared,
+            id,
+            outbox: Outbox::new(),
+            departure_room: Some(departure_room),
+            known: Known::No,
+            wanted: Wanted::Answer,
+            looking: None,
+            closed: None,
+        })
     }
 
     /// What can be seen without asking.
@@ -168,35 +181,57 @@ impl Door {
             outputs: shared.driver.outputs.load(Ordering::Relaxed),
             last_lsn: Lsn(shared.driver.lsn.load(Ordering::Relaxed)),
             durable_lsn: shared.commits.durable(),
+            stored_bytes: shared.archive.held_bytes(),
+            waiters: shared.driver.endings.count(),
         }
+    }
+
+    /// Why no new work is let in on its way to the disk; `None` while it is.
+    pub fn closed(&self) -> Option<Refusal> {
+        self.shared.closed()
+    }
+
+    /// How the store is; `None` for one in memory.
+    pub fn store_state(&self) -> Option<StoreState> {
+        self.shared.archive.state()
+    }
+
+    /// Waits for a job's end, unless `waiters_max` do so for some job already. Look at the job after this call.
+    pub fn wait_for(&self, job: JobId, waiters_max: u64) -> Option<Waiter> {
+        self.shared.driver.endings.wait_for(job, waiters_max)
     }
 }
 
 impl Shared {
     fn take(&self, room: &Arc<Room>) -> Result<Permit, Refusal> {
-        room.take().ok_or_else(|| {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            Refusal { kind: RefusalKind::RingFull, retry_after: Some(Span::from_secs(1)) }
-        })
+        room.take().ok_or_else(|| self.refuse(NO_ROOM))
     }
 }
 
 impl Shared {
-    /// Refuses new work where the way to the disk is full.
-    fn check_store(&self) -> Result<(), Refusal> {
+    /// Why new work is refused where the way to the disk is full.
+    fn closed(&self) -> Option<Refusal> {
         let behind = self.driver.journal_bytes.load(Ordering::Relaxed) > JOURNAL_BYTES_HIGH;
         let kind = match self.archive.room() {
             StoreRoom::Disk => RefusalKind::DiskReserve,
-            StoreRoom::Open if !behind => return Ok(()),
+            StoreRoom::Open if !behind => return None,
             StoreRoom::Rows | StoreRoom::Open => RefusalKind::StoreBehind,
         };
+        Some(Refusal { kind, retry_after: Some(STORE_RETRY_AFTER) })
+    }
+
+    /// Counts a refusal of the door's own.
+    fn refuse(&self, refusal: Refusal) -> Refusal {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        Err(Refusal { kind, retry_after: Some(STORE_RETRY_AFTER) })
+        refusal
     }
 }
 
 /// When a client may try again that came while the way to the disk was full.
 const STORE_RETRY_AFTER: Span = Span::from_secs(5);
+
+/// What a client is told that finds no room of the door's.
+const NO_ROOM: Refusal = Refusal { kind: RefusalKind::RingFull, retry_after: Some(Span::from_secs(1)) };
 
 /// Whether the core has heard of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,18 +247,36 @@ pub struct ClientSession {
     outbox: Arc<Outbox<ClientMail>>,
     departure_room: Option<Permit>,
     known: Known,
+    /// What is read of a job that has ended.
+    wanted: Wanted,
     /// A look-up in the store that is under way.
     looking: Option<(JobId, oneshot::Receiver<Found>)>,
+    /// Why what was submitted may only join a job that is there.
+    closed: Option<Refusal>,
 }
 
 impl ClientSession {
-    /// Submits a job; at most one a session. Never waits; the core may run on this thread.
+    /// Submits a job; at most one a session. Never waits; the core may run on this thread. While the store has no room
+    /// for new work, a request with an idempotency key may still be the repeat of one that is there, which is no new
+    /// work: it is answered as ever, and anything else refused.
     ///
     /// # Errors
     /// When the event queue, or the store, has no room for new work.
-    pub fn submit(&mut self, submission: Submission) -> Result<(), Refusal> {
-        self.shared.check_store()?;
+    pub fn submit(&mut self, mut submission: Submission) -> Result<(), Refusal> {
+        if let Some(refusal) = self.shared.closed() {
+            if submission.spec.key.is_none() {
+                return Err(self.shared.refuse(refusal));
+            }
+            // The core looks at the key first, and takes on no job without time to live: what `told` makes of that.
+            submission.spec.ttl = Span::default();
+            self.closed = Some(refusal);
+        }
         self.push(Event::Submit(self.id, Box::new(submission)))
+    }
+
+    /// Says what is to be read of a job that has ended; its row and its answer, if it isn't said.
+    pub fn want(&mut self, wanted: Wanted) {
+        self.wanted = wanted;
     }
 
     /// Asks a question; the answer comes as a message.
@@ -273,11 +326,13 @@ impl ClientSession {
             if let Some((_, found)) = &mut self.looking {
                 let found = ready!(Pin::new(found).poll(cx)).unwrap_or(Found::Unreadable);
                 let Some((job, _)) = self.looking.take() else { continue };
-                return Poll::Ready(told_of(job, found));
+                return Poll::Ready(self.told_of(job, found));
             }
             match ready!(self.outbox.poll_next(cx, &self.shared.commits)) {
-                ClientMail::Message(message) => return Poll::Ready(message),
-                ClientMail::Lookup(job) => self.looking = Some((job, self.shared.archive.look_up(job))),
+                ClientMail::Message(message) => return Poll::Ready(self.told(message)),
+                ClientMail::Lookup(job) => {
+                    self.looking = Some((job, self.shared.archive.look_up(job, self.wanted)));
+                }
             }
         }
     }
@@ -313,24 +368,35 @@ impl ClientSession {
         Ok(())
     }
 
+    /// What the core said, in the terms of what was submitted.
+    fn told(&mut self, message: ClientMessage) -> ClientMessage {
+        match (message, self.closed.take()) {
+            (ClientMessage::Refused(Refusal { kind: RefusalKind::TtlInvalid, .. }), Some(closed)) => {
+                ClientMessage::Refused(self.shared.refuse(closed))
+            }
+            (message, _) => message,
+        }
+    }
+
+    /// What a look-up found, as a message.
+    fn told_of(&self, job: JobId, found: Found) -> ClientMessage {
+        match found {
+            Found::Job(stored) => ClientMessage::Stored(Box::new(stored)),
+            Found::Nothing => {
+                let refused = Answer::Refused(RefusalKind::JobUnknown, Question::Trace(job));
+                ClientMessage::Answer(Box::new(refused))
+            }
+            Found::Unreadable => ClientMessage::Unreadable,
+            Found::NoRoom => ClientMessage::Refused(self.shared.refuse(NO_ROOM)),
+        }
+    }
+
     fn leave(&mut self, departure: Departure) {
         let Some(permit) = self.departure_room.take() else { return };
         if self.known == Known::Yes {
             let event = Event::ClientGone(ClientGone { client: self.id, departure });
             self.shared.sender.push(Envelope { event, attach: Attach::Nothing, permit: Some(permit) });
         }
-    }
-}
-
-/// What a session is told of a look-up.
-fn told_of(job: JobId, found: Found) -> ClientMessage {
-    match found {
-        Found::Job(stored) => ClientMessage::Stored(Box::new(stored)),
-        Found::Nothing => {
-            let refused = Answer::Refused(RefusalKind::JobUnknown, Question::Trace(job));
-            ClientMessage::Answer(Box::new(refused))
-        }
-        Found::Unreadable => ClientMessage::Unreadable,
     }
 }
 

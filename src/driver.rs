@@ -14,6 +14,7 @@ use crate::coordinator::effect::{Assignment, AttachOutput, Effect, Lookup, OpenO
 use crate::coordinator::event::{Declined, Event, Progress, Revoked, StoreRoom};
 use crate::coordinator::job::{AttemptOutcome, JobState};
 use crate::door::{ClientMail, ClientMessage, Opened};
+use crate::endings::Endings;
 use crate::ids::{ClientId, NodeId, ReservationId};
 use crate::node::{NodeMail, SlotRoom};
 use crate::outbox::{Commits, Outbox};
@@ -62,6 +63,8 @@ pub struct DriverGauges {
     pub outboxes: AtomicU64,
     /// About how many bytes of rows wait to be written, as of the last batch.
     pub journal_bytes: AtomicU64,
+    /// Who waits for jobs to end.
+    pub endings: Arc<Endings>,
 }
 
 /// Bytes of rows on their way to the disk above which no new work is let in or started; what live jobs still write
@@ -211,6 +214,7 @@ impl Driver {
             match effect {
                 Effect::Row(row) => {
                     changes.extend(self.answer_to_keep(&row));
+                    self.tell_of_end(&row);
                     changes_of(row, &mut changes);
                 }
                 Effect::Urgent => urgency = Urgency::Urgent,
@@ -247,6 +251,15 @@ impl Driver {
         let last = row.history.last().filter(|attempt| attempt.outcome == AttemptOutcome::Succeeded)?;
         let output = self.outputs.get(&last.reservation)?;
         Some((RowKey::Answer(row.id), Some(RowValue::Answer(output.written().into()))))
+    }
+
+    /// Who waits for a job by name looks at it again, once, when it has ended.
+    fn tell_of_end(&self, row: &Row) {
+        if let Row::Job(row) = row
+            && !row.state.is_live()
+        {
+            self.gauges.endings.ended(row.id);
+        }
     }
 
     fn commit(&mut self, mut changes: Vec<Change<RowKey, RowValue>>, urgency: Urgency) {

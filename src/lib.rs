@@ -2,14 +2,18 @@
 
 pub mod api;
 pub mod archive;
+pub mod backup;
+pub mod budget;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod coordinator;
 pub mod credits;
 pub mod datadir;
+pub mod doctor;
 pub mod door;
 pub mod driver;
+pub mod endings;
 pub mod executor;
 pub mod ids;
 pub mod node;

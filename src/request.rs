@@ -165,6 +165,15 @@ pub fn parse(endpoint: Endpoint, body: &[u8]) -> Result<Request, RequestError> {
     body::read(endpoint, text)?.into_request(endpoint)
 }
 
+/// Whether a body that was understood says `"store": false`: its prompt is to be kept no longer than it is needed.
+pub fn forbids_storing(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Store {
+        store: Option<bool>,
+    }
+    serde_json::from_slice::<Store>(body).is_ok_and(|body| body.store == Some(false))
+}
+
 /// The name under which a tier is reported to clients (`fast` is reported as `priority`).
 pub fn service_tier_name(tier: Tier) -> &'static str {
     match tier {

@@ -14,7 +14,8 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::api::auth::{Access, KeyRecord};
 use crate::api::{self, Context, DrainFlag, Listener, Origins, Progress};
 use crate::archive::Archive;
-use crate::config::{AdminListen, Auth, Config};
+use crate::backup::Backups;
+use crate::config::{AdminListen, Auth, Config, Identity};
 use crate::coordinator::effect::Answer;
 use crate::coordinator::event::{Environment, Event, NodeHello, Question};
 use crate::datadir::{DataDir, DataDirError, FirstKey};
@@ -99,6 +100,10 @@ pub enum ServeError {
 pub fn run(config: Config) -> Result<(), ServeError> {
     raise_files_limit(config.limits.connections_max);
     let data_dir = DataDir::open(&config.data_dir)?;
+    if config.identity == Identity::New {
+        data_dir.renew_identity()?;
+        tracing::info!("a new identity: this start makes an API key and secrets of its own");
+    }
     let catalog = Arc::new(models::load(&config)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -150,8 +155,17 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
     let limits = http_limits(&config.limits);
     let progress = Arc::new(Progress::default());
     let recovering = recovery::recover(&config, &data_dir, Arc::clone(&progress));
-    let recovered = api::serve_while(&http, &limits, progress, recovering).await?;
-    let door = start_core(recovered, Arc::clone(&catalog))?;
+    let recovered = tokio::select! {
+        biased;
+        // Nothing was taken on, and what recovery does to the disk may be cut at any instant: it is left alone.
+        () = closed(stop_asked.clone()) => {
+            tracing::info!("told to stop while starting: nothing was taken on");
+            return Ok(());
+        }
+        recovered = api::serve_while(&http, &limits, progress, recovering) => recovered?,
+    };
+    let backups = Backups::new(data_dir.path(), recovered.store.clone());
+    let door = start_core(recovered, Arc::clone(&catalog), config.limits.stored_bytes_max)?;
     let drain = DrainFlag::default();
     let context = Context::new(api::Parts {
         door: door.clone(),
@@ -162,7 +176,7 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
         durability: config.durability,
         drain: drain.clone(),
     });
-    let admin_context = api::admin::AdminContext::new(Arc::clone(&context), token, limits);
+    let admin_context = api::admin::AdminContext::new(Arc::clone(&context), token, limits, Some(backups));
     let (stop, stopped) = tokio::sync::watch::channel(());
     let inference = tokio::spawn(api::serve_inference(Listener::Tcp(http), context, closed(stopped.clone())));
     let admin = tokio::spawn(api::admin::serve(admin, admin_context, closed(stopped)));
@@ -223,17 +237,22 @@ fn http_limits(limits: &crate::config::Limits) -> api::Limits {
         keepalive_ms: limits.keepalive_delay_ms,
         ttl_default_ms: limits.job_ttl_ms,
         namespace_queue_jobs_max: limits.namespace_queue_jobs_max,
+        job_waiters_max: limits.job_waiters_max,
         ..api::Limits::default()
     }
 }
 
 /// The core with its driver, its committer, its local node and its tick.
-fn start_core(recovered: Recovered, catalog: Arc<Catalog>) -> Result<Door, ServeError> {
+fn start_core(
+    recovered: Recovered,
+    catalog: Arc<Catalog>,
+    stored_bytes_max: u64,
+) -> Result<Door, ServeError> {
     let Recovered { store, core, effects, clock } = recovered;
     let commits = Arc::new(Commits::default());
     let committer = Driver::durable_committer(&store, &commits)
         .map_err(|error| ServeError::System { what: "the committer's thread", error })?;
-    let archive = Archive::durable(store.clone())
+    let archive = Archive::durable(store.clone(), stored_bytes_max)
         .map_err(|error| ServeError::System { what: "the reading thread", error })?;
     let mut driver = Driver::new(core, clock, committer);
     driver.watch(store);

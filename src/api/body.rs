@@ -1,7 +1,6 @@
 //! Reading request bodies: bounded in bytes, in time, and in the memory of all of them together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -15,52 +14,15 @@ use tokio::time::{Instant, timeout_at};
 use super::Context;
 use super::error::ApiError;
 use super::limits::Limits;
+use crate::budget::{Budget, Share};
 use crate::runtime::INLINE_BODY_BYTES_MAX;
-
-/// The memory for bodies that are being read or parsed, and how much of it is taken. It counts their bytes as they
-/// came; what parsing makes of them meanwhile (up to a few times as much) is bounded by [`Parsers`].
-pub(super) struct BodyBudget {
-    held: AtomicU64,
-    bytes_max: u64,
-}
-
-impl BodyBudget {
-    /// A budget of that size.
-    pub(super) fn new(bytes_max: u64) -> Self {
-        Self { held: AtomicU64::new(0), bytes_max }
-    }
-
-    /// Takes `bytes` of it, or says that it is used up.
-    fn reserve(self: &Arc<Self>, bytes: u64) -> Result<BodyRoom, ApiError> {
-        let fits = |held: u64| held.checked_add(bytes).filter(|held| *held <= self.bytes_max);
-        match self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits) {
-            Ok(_) => Ok(BodyRoom { budget: Arc::clone(self), bytes }),
-            Err(_) => Err(ApiError::bodies_full()),
-        }
-    }
-
-    /// Bytes that are taken now.
-    pub(super) fn held(&self) -> u64 {
-        self.held.load(Ordering::Acquire)
-    }
-}
-
-/// Bytes of the budget, until dropped. Goes wherever the bytes go.
-pub(super) struct BodyRoom {
-    budget: Arc<BodyBudget>,
-    bytes: u64,
-}
-
-impl Drop for BodyRoom {
-    fn drop(&mut self) {
-        self.budget.held.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
 
 /// A body with the room that it takes.
 pub(super) struct ReadBody {
     pub(super) bytes: Vec<u8>,
-    pub(super) room: BodyRoom,
+    /// It counts the bytes as they came; what parsing makes of them meanwhile (up to a few times as much) is bounded by
+    /// [`Parsers`].
+    pub(super) room: Share,
 }
 
 /// Who parses large bodies: as many at once as there are cores, on threads where that blocks nobody.
@@ -135,14 +97,14 @@ pub(super) fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
 pub(super) async fn read(
     mut body: Incoming,
     limits: &Limits,
-    budget: &Arc<BodyBudget>,
+    budget: &Arc<Budget>,
 ) -> Result<ReadBody, ApiError> {
     let bytes_max = limits.body_bytes_max;
     let announced = body.size_hint().exact();
     if announced.is_some_and(|announced| announced > bytes_max) {
         return Err(ApiError::body_too_large(bytes_max));
     }
-    let room = budget.reserve(announced.unwrap_or(bytes_max))?;
+    let room = budget.take(announced.unwrap_or(bytes_max)).ok_or_else(ApiError::bodies_full)?;
     let mut pace = Pace::new(limits);
     let Some(first) = pace.frame(&mut body).await? else {
         return Ok(ReadBody { bytes: Vec::new(), room });
@@ -199,18 +161,6 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_budget_is_given_back() {
-        let budget = Arc::new(BodyBudget::new(10));
-        let first = budget.reserve(6).map_err(|e| e.code).expect("room");
-        assert_eq!(budget.reserve(5).map(|_| ()).map_err(|e| e.code), Err("server_is_overloaded"));
-        let second = budget.reserve(4).map_err(|e| e.code).expect("room");
-        assert_eq!(budget.held(), 10);
-        drop((first, second));
-        assert_eq!(budget.held(), 0);
-        assert!(budget.reserve(u64::MAX).is_err());
-    }
 
     #[test]
     fn parsing_has_as_many_places_as_cores() {

@@ -145,8 +145,7 @@ impl ApiError {
     /// No room for another body.
     pub(super) fn bodies_full() -> Self {
         let message = "The server is reading as many request bodies as it has memory for: try again shortly.";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "server_is_overloaded", message)
-            .retry(retry_after_secs(RETRY_AFTER_MIN_S))
+        Self::overloaded(message).retry(retry_after_secs(RETRY_AFTER_MIN_S))
     }
 
     /// A model that nothing here serves.
@@ -207,6 +206,13 @@ impl ApiError {
         Self::internal("What is stored of this job can't be read: the server's log says why.")
     }
 
+    /// As many requests wait for a job's end as may.
+    pub(super) fn waiters_full() -> Self {
+        let message =
+            "As many requests wait for the end of a job as may: ask without `wait`, or try again shortly.";
+        Self::overloaded(message).retry(retry_after_secs(RETRY_AFTER_MIN_S))
+    }
+
     /// The server stops soon and takes nothing new.
     pub(super) fn draining() -> Self {
         let message = "The server is draining: it finishes what it has and takes nothing new.";
@@ -245,6 +251,10 @@ impl ApiError {
         Self::new(status, INVALID, code, message).retry(Retry::Never)
     }
 
+    fn overloaded(message: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "server_is_overloaded", message)
+    }
+
     /// What the core wouldn't accept.
     pub(super) fn refused(refusal: &Refusal, model: &str) -> Self {
         let after = retry_after_span(refusal.retry_after);
@@ -263,16 +273,13 @@ impl ApiError {
                 "The server's disk is nearly full: it takes new work again when there is room.",
             )
             .retry(after),
-            RefusalKind::QueueFull
-            | RefusalKind::QueueBytesFull
-            | RefusalKind::RingFull
-            | RefusalKind::StoreBehind => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                UNAVAILABLE,
-                "server_is_overloaded",
-                "The server is overloaded: its queue is full. Try again later.",
-            )
-            .retry(after),
+            RefusalKind::QueueFull | RefusalKind::QueueBytesFull => {
+                Self::overloaded("The server is overloaded: its queue is full. Try again later.").retry(after)
+            }
+            RefusalKind::RingFull | RefusalKind::StoreBehind => {
+                Self::overloaded("The server is overloaded: as much is under way as may be. Try again shortly.")
+                    .retry(after)
+            }
             RefusalKind::Draining => Self::draining(),
             RefusalKind::ModelUnknown => Self::model_not_found(model),
             RefusalKind::OutputTooLarge => Self::new(

@@ -1,7 +1,7 @@
 //! Jobs by name: submit one and go away, ask for it later, cancel it.
 //!
 //! A 202 is given only once the job is on disk, and from then on it is there, whatever happens to the box. What is
-//! shown of a job is what is on disk, too.
+//! shown of a job is what is on disk, too. Whoever waits for a job's end is told of it once, and looks again then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use hyper::{Request, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::Context;
 use super::auth::Principal;
-use super::body::{self, BodyRoom, ReadBody};
+use super::body::{self, ReadBody};
 use super::error::ApiError;
 use super::idempotency;
 use super::openai::{self, Ready};
 use super::response::{self, Body};
 use crate::archive::StoredJob;
-use crate::coordinator::effect::{Answer, CancelState, End, JobView, Refusal, RefusalKind, Runnable};
+use crate::budget::Share;
+use crate::coordinator::effect::{Answer, CancelState, End, JobView, RefusalKind, Runnable};
 use crate::coordinator::event::{Endpoint, JobSpec, Keyed, Mode, Question, Submission};
 use crate::coordinator::job::JobRow;
 use crate::door::{ClientMessage, ClientSession};
@@ -34,9 +34,6 @@ use crate::time::Time;
 const PATH: &str = "/v1/jobs";
 /// The longest that a question waits for a job's end.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Between two looks at a job that somebody waits for: the first is soon, later ones come apart.
-const LOOK_AFTER: Duration = Duration::from_millis(10);
-const LOOK_AFTER_MAX: Duration = Duration::from_millis(200);
 
 /// A submitted job as it is written.
 #[derive(Deserialize)]
@@ -56,26 +53,30 @@ pub(super) async fn submit(
     let key = idempotency::keyed(&head.headers, principal, PATH, &read.bytes)?;
     let open = |context: &Context, ReadBody { bytes, room }| open(context, &bytes, room);
     let (endpoint, ready) = body::parse(context, read, open).await?;
+    // What was accepted up to here is another request's: of a repeat, the true state is shown.
+    let before = context.door.gauges().last_lsn;
     let (mut session, model) = send(context, principal, endpoint, ready, (key, &head.headers))?;
-    let refused = |refusal: &Refusal| ApiError::refused(refusal, &model);
-    let (status, view) = loop {
+    loop {
         match session.next().await {
-            ClientMessage::Accepted { job, .. } => {
-                break (
-                    StatusCode::ACCEPTED,
-                    json!({"id": job.to_string(), "object": "job", "state": "queued"}),
-                );
+            ClientMessage::Accepted { job, lsn } => {
+                session.served();
+                if lsn > before {
+                    let view = json!({"id": job.to_string(), "object": "job", "state": "queued"});
+                    return Ok(shown(StatusCode::ACCEPTED, &view));
+                }
+                return look(context, principal, job).await?.show(context, StatusCode::ACCEPTED);
             }
-            ClientMessage::Stored(stored) => break (StatusCode::ACCEPTED, ended(context, &stored)?),
-            ClientMessage::Refused(refusal) => return Err(refused(&refusal)),
+            ClientMessage::Stored(stored) => {
+                session.served();
+                return Seen::Ended(stored).show(context, StatusCode::ACCEPTED);
+            }
+            ClientMessage::Refused(refusal) => return Err(ApiError::refused(&refusal, &model)),
             ClientMessage::Finished(_) | ClientMessage::Unreadable | ClientMessage::Answer(_) => {
                 return Err(ApiError::unreadable());
             }
             ClientMessage::Opened(_) => {}
         }
-    };
-    session.served();
-    Ok(shown(status, &view))
+    }
 }
 
 /// Submits what was parsed.
@@ -101,7 +102,7 @@ fn send(
 }
 
 /// Parses a job's envelope and what is in it.
-fn open(context: &Context, bytes: &[u8], room: BodyRoom) -> Result<(Endpoint, Ready), ApiError> {
+fn open(context: &Context, bytes: &[u8], room: Share) -> Result<(Endpoint, Ready), ApiError> {
     let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|error| RequestError {
         message: format!("The body is no job (`{{\"endpoint\": ..., \"body\": {{...}}}}`): {error}."),
         param: None,
@@ -125,18 +126,23 @@ pub(super) async fn read(
     id: &str,
     query: Option<&str>,
 ) -> Result<Response<Body>, ApiError> {
-    let (job, until) = (parsed(id)?, Instant::now() + wait_of(query)?);
-    let mut pause = LOOK_AFTER;
-    loop {
-        match look(context, principal, job).await? {
-            Seen::Ended(stored) => return Ok(shown(StatusCode::OK, &ended(context, &stored)?)),
-            Seen::Live(view) if Instant::now() >= until => return Ok(shown(StatusCode::OK, &live(&view))),
-            Seen::Live(_) => {
-                tokio::time::sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
-                pause = (pause * 2).min(LOOK_AFTER_MAX);
-            }
-        }
+    let (job, wait) = (parsed(id)?, wait_of(query)?);
+    let mut waiter = None;
+    if !wait.is_zero() {
+        let place = context.door.wait_for(job, context.limits.job_waiters_max);
+        waiter = Some(place.ok_or_else(ApiError::waiters_full)?);
     }
+    let mut seen = look(context, principal, job).await?;
+    if let (Seen::Live(_), Some(waiter)) = (&seen, &mut waiter) {
+        // Time that is up is no error, nor is a box that stops: then it is shown where the job stands.
+        tokio::select! {
+            () = waiter.ended() => {}
+            () = tokio::time::sleep(wait) => {}
+            () = context.drain.raised() => {}
+        }
+        seen = look(context, principal, job).await?;
+    }
+    seen.show(context, StatusCode::OK)
 }
 
 /// Ends a job. One that has ended already is shown as it is.
@@ -168,6 +174,19 @@ enum Seen {
     Ended(Box<StoredJob>),
 }
 
+impl Seen {
+    fn show(self, context: &Context, status: StatusCode) -> Result<Response<Body>, ApiError> {
+        match self {
+            Seen::Live(view) => Ok(shown(status, &live(&view))),
+            Seen::Ended(stored) => {
+                let text = ended(context, &stored)?;
+                let StoredJob { room, .. } = *stored;
+                Ok(response::held(status, "application/json", text, room))
+            }
+        }
+    }
+}
+
 async fn look(context: &Context, principal: &Principal, job: JobId) -> Result<Seen, ApiError> {
     let refused = |refusal| ApiError::refused(&refusal, "");
     let mut session = context.door.open().map_err(refused)?;
@@ -183,6 +202,7 @@ async fn look(context: &Context, principal: &Principal, job: JobId) -> Result<Se
             Answer::Refused(RefusalKind::JobUnknown, _) => Err(ApiError::job_unknown()),
             _ => Err(ApiError::unreadable()),
         },
+        ClientMessage::Refused(refusal) => Err(refused(refusal)),
         _ => Err(ApiError::unreadable()),
     }
 }
@@ -241,30 +261,53 @@ fn live(view: &JobView) -> Value {
 }
 
 /// A job that has ended, with its result or why there is none.
-fn ended(context: &Context, stored: &StoredJob) -> Result<Value, ApiError> {
+fn ended(context: &Context, stored: &StoredJob) -> Result<Vec<u8>, ApiError> {
     let row = &stored.row;
     let mut value = facts(row);
     value["ended_at"] = row.ended_at.map(seconds).into();
     value["credits"] = row.charged.to_string().into();
-    let parse = |bytes: &[u8]| {
-        serde_json::from_slice::<Value>(bytes).map_err(|error| {
-            ApiError::internal(&format!("The result could not be rendered ({error}): please report it."))
-        })
-    };
-    match &row.end {
-        Some(End::Succeeded(reason)) => {
-            // An answer that isn't kept must not read as an empty one.
-            let text = stored.answer.as_ref().ok_or_else(ApiError::unreadable)?;
-            value["result"] = parse(&openai::whole_answer(context, row, text, *reason))?;
+    match (&row.end, &stored.answer) {
+        (Some(End::Succeeded(reason)), Some(text)) => {
+            return Ok(with_result(&value, &openai::whole_answer(context, row, text, *reason)));
         }
-        Some(end) => {
+        (Some(End::Succeeded(_)), None) if row.spec.is_tied_to_client() => {
+            value["result"] = Value::Null;
+            value["result_unavailable"] = NOT_KEPT.into();
+        }
+        // An answer that isn't there must not read as an empty one.
+        (Some(End::Succeeded(_)), None) => return Err(ApiError::unreadable()),
+        (Some(end), _) => {
             if let Some(error) = ApiError::ended(end) {
-                value["error"] = parse(&error.render())?["error"].take();
+                value["error"] = parsed_error(&error)?;
             }
         }
-        None => {}
+        (None, _) => {}
     }
-    Ok(value)
+    Ok(value.to_string().into_bytes())
+}
+
+/// Why there is no result of a job that succeeded.
+const NOT_KEPT: &str = "It was given on the connection that asked, and isn't kept: only answers of jobs by name, and of \
+                        requests with an Idempotency-Key, are.";
+
+/// What is known of a job, with its result, which may be long and isn't read again for this.
+fn with_result(facts: &Value, result: &[u8]) -> Vec<u8> {
+    let facts = facts.to_string();
+    let open = facts.strip_suffix('}').unwrap_or(&facts);
+    let mut out = Vec::with_capacity(open.len() + result.len() + 16);
+    out.extend_from_slice(open.as_bytes());
+    out.extend_from_slice(b",\"result\":");
+    out.extend_from_slice(result);
+    out.push(b'}');
+    out
+}
+
+fn parsed_error(error: &ApiError) -> Result<Value, ApiError> {
+    let parsed = serde_json::from_slice::<Value>(&error.render());
+    let parsed = parsed.map(|mut body| body["error"].take());
+    parsed.map_err(|problem| {
+        ApiError::internal(&format!("The result could not be rendered ({problem}): please report it."))
+    })
 }
 
 fn seconds(time: Time) -> Value {

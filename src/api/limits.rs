@@ -34,6 +34,8 @@ pub struct Limits {
     pub ttl_default_ms: u64,
     /// Jobs of one namespace that may wait: the core's bound, shown in `x-ratelimit-*`.
     pub namespace_queue_jobs_max: u64,
+    /// Requests that may wait for the end of a job (`?wait=`) at once.
+    pub job_waiters_max: u64,
 }
 
 impl Default for Limits {
@@ -53,6 +55,7 @@ impl Default for Limits {
             keepalive_ms: 10_000,
             ttl_default_ms: 600_000,
             namespace_queue_jobs_max: 5_000,
+            job_waiters_max: 1_024,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Map, Value};
 
 use super::tally::Tally;
+use crate::archive::StoreState;
 use crate::coordinator::Counts;
 use crate::door::DoorGauges;
 use crate::runtime::Catalog;
@@ -56,10 +57,12 @@ pub(super) struct Edges<'a> {
     pub(super) door: DoorGauges,
     pub(super) bodies_in_flight_bytes: u64,
     pub(super) tally: &'a Tally,
+    /// None where the box keeps nothing.
+    pub(super) store: Option<StoreState>,
 }
 
 fn of_edges(edges: &Edges<'_>) -> Vec<Family> {
-    let Edges { door, bodies_in_flight_bytes, tally } = edges;
+    let Edges { door, bodies_in_flight_bytes, tally, store: _ } = edges;
     let refused = by(
         "bound",
         [
@@ -83,6 +86,12 @@ fn of_edges(edges: &Edges<'_>) -> Vec<Family> {
             "Room for request bodies that are being read.",
             *bodies_in_flight_bytes,
         ),
+        gauge(
+            "stored_bytes_held",
+            "Bytes of stored jobs and answers that were looked up and are held for their clients.",
+            door.stored_bytes,
+        ),
+        gauge("job_waiters", "Requests that wait for the end of a job.", door.waiters),
         Family { name: "http_answers_total", help: "Answers.", kind: Kind::Counter, samples: answers },
         Family {
             name: "http_refused_total",
@@ -90,6 +99,46 @@ fn of_edges(edges: &Edges<'_>) -> Vec<Family> {
             kind: Kind::Counter,
             samples: refused,
         },
+    ]
+}
+
+/// What is kept on disk, and whether that goes well.
+fn of_store(state: &StoreState) -> Vec<Family> {
+    let StoreState { trouble, gauges } = state;
+    let bytes = by(
+        "of",
+        [
+            ("journal", gauges.journal_bytes),
+            ("state", gauges.state_bytes),
+            ("payloads", gauges.payload_bytes),
+            ("dirty_rows", gauges.dirty_bytes),
+        ],
+    );
+    vec![
+        gauge(
+            "store_snapshots_failing",
+            "1 while no snapshot can be made, and so no journal removed.",
+            u64::from(trouble.is_some()),
+        ),
+        gauge(
+            "store_disk_free_bytes",
+            "Bytes that may still be written to the disk.",
+            gauges.disk_free_bytes,
+        ),
+        gauge(
+            "store_disk_reserve_bytes",
+            "Bytes of free disk below which no new work is taken.",
+            gauges.disk_reserve_bytes,
+        ),
+        Family { name: "store_bytes", help: "Bytes of the store.", kind: Kind::Gauge, samples: bytes },
+        gauge(
+            "store_groups_behind",
+            "Groups in the journal and not yet in the state store.",
+            gauges.group.saturating_sub(gauges.applied_group),
+        ),
+        counter("store_checkpoints_total", "Checkpoints.", gauges.checkpoints),
+        counter("store_snapshots_total", "Snapshots.", gauges.snapshots),
+        counter("store_segments_removed_total", "Segments of the journal removed.", gauges.segments_removed),
     ]
 }
 
@@ -146,6 +195,9 @@ pub(super) fn text(counts: &Counts, edges: &Edges<'_>, catalog: &Catalog) -> Str
         write_family(&mut out, PREFIX, &family);
     }
     for family in of_edges(edges) {
+        write_family(&mut out, PREFIX, &family);
+    }
+    for family in edges.store.iter().flat_map(of_store) {
         write_family(&mut out, PREFIX, &family);
     }
     for family in of_executors(catalog) {
@@ -218,10 +270,12 @@ mod tests {
             outputs: 4,
             last_lsn: Lsn(6),
             durable_lsn: Lsn(5),
+            stored_bytes: 8,
+            waiters: 2,
         };
         let tally = Tally::default();
         tally.keys_refused.add();
-        let edges = Edges { door, bodies_in_flight_bytes: 9, tally: &tally };
+        let edges = Edges { door, bodies_in_flight_bytes: 9, tally: &tally, store: None };
         let text = text(&counts, &edges, &Catalog::default());
         for line in [
             "# TYPE switchbox_jobs gauge",
@@ -234,6 +288,8 @@ mod tests {
             "switchbox_executor_running 0",
             "switchbox_http_refused_total{bound=\"keys\"} 1",
             "switchbox_bodies_in_flight_bytes 9",
+            "switchbox_stored_bytes_held 8",
+            "switchbox_job_waiters 2",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

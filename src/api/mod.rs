@@ -42,12 +42,13 @@ pub use starting::{Progress, serve_while};
 pub use status::DrainFlag;
 
 use auth::Access;
-use body::{BodyBudget, Parsers};
+use body::Parsers;
 use error::ApiError;
 use response::{Body, RequestId};
 use route::{JobVerb, Keyed, Public, Route};
 use tally::Tally;
 
+use crate::budget::Budget;
 use crate::coordinator::event::Durability;
 use crate::door::Door;
 use crate::runtime::Catalog;
@@ -79,7 +80,7 @@ pub struct Context {
     limits: Limits,
     durability: Durability,
     drain: DrainFlag,
-    bodies: Arc<BodyBudget>,
+    bodies: Arc<Budget>,
     parsers: Parsers,
     tally: Arc<Tally>,
     /// `system_fingerprint` of every answer.
@@ -98,7 +99,7 @@ impl Context {
             origins,
             durability,
             drain,
-            bodies: Arc::new(BodyBudget::new(limits.bodies_in_flight_bytes_max)),
+            bodies: Arc::new(Budget::new(limits.bodies_in_flight_bytes_max)),
             parsers: Parsers::new(),
             tally: Arc::default(),
             limits,
@@ -189,7 +190,7 @@ async fn dispatch(
     if let Route::Public(public) = route {
         return Ok(match public {
             Public::Health => status::health(),
-            Public::Ready => status::ready(&context.drain),
+            Public::Ready => status::ready(&context.drain, &context.door),
         });
     }
     if context.access.is_local() {

@@ -12,6 +12,7 @@ use hyper::{Response, StatusCode};
 use super::error::{ApiError, Retry};
 use super::sse::EventStream;
 use super::unread::UnreadAnswer;
+use crate::budget::Share;
 
 /// Headers of a job's answer.
 const HEADERS_USUAL: usize = 16;
@@ -73,6 +74,28 @@ pub(super) fn whole(
     response.headers_mut().reserve(HEADERS_USUAL);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// An answer of that status and type that keeps its share of a budget until the connection has taken it.
+pub(super) fn held(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Vec<u8>,
+    room: Share,
+) -> Response<Body> {
+    whole(status, content_type, Bytes::from_owner(HeldBytes { body, _room: room }))
+}
+
+/// Bytes that go with their share.
+struct HeldBytes {
+    body: Vec<u8>,
+    _room: Share,
+}
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
 }
 
 /// A JSON answer.

@@ -3,8 +3,10 @@
 //! prints.
 #![allow(clippy::print_stdout, reason = "printing is what a command line is for")]
 
+mod backup;
 mod chat;
 mod client;
+mod doctor;
 mod inspect;
 mod logging;
 mod operate;
@@ -28,7 +30,8 @@ Examples:
   switchbox serve --model tiny=models/tiny.gguf     serve a model on http://127.0.0.1:8080
   switchbox serve --model test=echo: --no-auth      try the API without a model and without keys
   switchbox chat                                    talk to the box that runs on this machine
-  switchbox model inspect models/tiny.gguf          what is in a model file";
+  switchbox model inspect models/tiny.gguf          what is in a model file
+  switchbox backup DIR TARGET                       a copy of the box in DIR, running or not";
 
 /// One binary that queues and runs LLM inference behind an OpenAI-compatible API.
 #[derive(Debug, Parser)]
@@ -63,6 +66,10 @@ enum Command {
     /// Look at model files
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Say what is wrong with a data directory, and what a start would do about it; changes nothing
+    Doctor(doctor::DoctorArgs),
+    /// Copy a whole box, running or not; a start on the copy is the restore
+    Backup(backup::BackupArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,6 +127,9 @@ enum CliError {
     /// The model's file can't be used.
     #[error("{0}")]
     Model(#[from] ModelError),
+    /// There is no backup.
+    #[error("{0}")]
+    Backup(#[from] crate::backup::BackupError),
     /// Something else went wrong.
     #[error("{0}")]
     Failed(String),
@@ -158,15 +168,22 @@ pub fn main() -> ExitCode {
         Command::Deposit(args) => operate::deposit(&args),
         Command::Price(args) => operate::price(&args),
         Command::Model(ModelCommand::Inspect(args)) => inspect::run(&args),
+        Command::Doctor(args) => return doctor::run(&args),
+        Command::Backup(args) => backup::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("switchbox: {}", terminal::one_line(&error.to_string()));
+            complain(&error);
             error.exit_code()
         }
     }
+}
+
+/// Says on one line of stderr why a command failed.
+fn complain(error: &dyn std::fmt::Display) {
+    eprintln!("switchbox: {}", terminal::one_line(&error.to_string()));
 }
 
 fn jobs(command: &JobsCommand) -> Result<(), CliError> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{CliError, logging};
-use crate::config::{AheadClock, Auth, Config, Flags, Sources};
+use crate::config::{AheadClock, Auth, Config, Flags, Identity, Sources};
 use crate::datadir;
 
 const AFTER_HELP: &str = "\
@@ -48,6 +48,10 @@ pub(super) struct ServeArgs {
     /// Start although the newest stored time is far ahead of this machine's clock: times go on from there
     #[arg(long)]
     accept_clock: bool,
+    /// Be another box than the one that this directory is a copy of: with an API key and secrets of its own, made by
+    /// this start
+    #[arg(long)]
+    as_new_identity: bool,
     /// `human` or `json` [default: human]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -75,6 +79,7 @@ impl ServeArgs {
             auth: self.no_auth.then_some(Auth::None),
             durability: self.durability,
             accept_clock: if self.accept_clock { AheadClock::Accept } else { AheadClock::Refuse },
+            identity: if self.as_new_identity { Identity::New } else { Identity::Kept },
             log_format: self.log_format,
             threads: self.threads,
             slots: self.slots,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::document::{ConfigError, Stated};
+use crate::archive::STORED_BYTES_MAX;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -11,6 +12,8 @@ const GIB: u64 = 1 << 30;
 const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
 const WEEK: u64 = 7 * 24 * HOUR;
+/// The largest body that the core takes.
+pub(super) const BODY_BYTES_MAX: u64 = 64 * MIB;
 
 macro_rules! limits {
     ($($(#[$doc:meta])* $name:ident: $default:expr, $least:expr => $most:expr;)*) => {
@@ -76,7 +79,7 @@ limits! {
     /// How long a job may wait before it is dispatched, unless its client says less.
     job_ttl_ms: 600 * SECOND, 10 => WEEK;
     /// Bytes of a request's body.
-    body_bytes_max: 4 * MIB, KIB => GIB / 2;
+    body_bytes_max: 4 * MIB, KIB => BODY_BYTES_MAX;
     /// Bytes of all bodies that are being read or parsed.
     bodies_bytes_max: 256 * MIB, KIB => 1_024 * GIB;
     /// How long a client may leave what was sent to it unread.
@@ -95,6 +98,10 @@ limits! {
     connections_per_loopback_max: 3_584, 1 => 1_000_000;
     /// Silence on a stream after which a comment is sent.
     keepalive_delay_ms: 10 * SECOND, 10 => HOUR;
+    /// Bytes of stored answers that were looked up and that clients haven't taken yet.
+    stored_bytes_max: STORED_BYTES_MAX, MIB => 1_024 * GIB;
+    /// Requests that may wait for the end of a job at once.
+    job_waiters_max: 1_024, 1 => 1_000_000;
     /// From the wish to stop until jobs that still run are cancelled.
     drain_deadline_ms: 30 * SECOND, 1 => 24 * HOUR;
 }
@@ -107,6 +114,8 @@ impl Limits {
             ("body_bytes_max", "bodies_bytes_max", limits.body_bytes_max, limits.bodies_bytes_max),
             ("body_bytes_max", "queue_bytes_max", limits.body_bytes_max, limits.queue_bytes_max),
             ("output_bytes_max", "output_budget_bytes", limits.output_bytes_max, limits.output_budget_bytes),
+            ("output_bytes_max", "stored_bytes_max", limits.output_bytes_max, limits.stored_bytes_max),
+            ("body_bytes_max", "stored_bytes_max", limits.body_bytes_max, limits.stored_bytes_max),
         ] {
             if part_value <= whole_value {
                 continue;

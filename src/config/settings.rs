@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::document::{ConfigError, Document, Section, Stated};
-use super::{AheadClock, Auth};
+use super::{AheadClock, Auth, Identity};
 use super::{limits, model};
 
 /// The command line's part of the configuration, as it was written.
@@ -24,6 +24,8 @@ pub struct Flags {
     pub durability: Option<String>,
     /// `--accept-clock`
     pub accept_clock: AheadClock,
+    /// `--as-new-identity`
+    pub identity: Identity,
     /// `--log-format`
     pub log_format: Option<String>,
     /// `--threads`
@@ -58,6 +60,8 @@ pub(super) struct Settings {
     pub(super) data_dir: Option<Stated<String>>,
     /// A flag only: it is for one start.
     pub(super) accept_clock: AheadClock,
+    /// So is this.
+    pub(super) identity: Identity,
     pub(super) log_format: Option<Stated<String>>,
     pub(super) threads: Option<Stated<u64>>,
     pub(super) prefill_chunk: Option<Stated<u64>>,
@@ -166,6 +170,7 @@ impl Settings {
             *place = stated.or_else(|| place.take());
         }
         self.accept_clock = flags.accept_clock;
+        self.identity = flags.identity;
         self.threads = number("--threads", flags.threads)?.or_else(|| self.threads.take());
         self.slots = number("--slots", flags.slots)?;
         if !flags.cors_origins.is_empty() {

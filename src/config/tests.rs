@@ -32,6 +32,8 @@ fn defaults_are_a_box_on_loopback_with_keys() {
 #[test]
 fn the_core_gets_its_own_defaults_and_what_was_set() {
     let default = of("", with_model()).expect("defaults").core_limits();
+    // A body that may come in is one that the core takes.
+    assert_eq!(limits::BODY_BYTES_MAX, default.body_bytes_max);
     assert_eq!(format!("{default:?}"), format!("{:?}", coordinator::limits::Limits::default()));
     let set = of("[limits]\nattempts_max = 7\naccept_timeout_ms = 250\nfinished_jobs_max = 9", with_model());
     let set = set.expect("a configuration").core_limits();
@@ -162,8 +164,12 @@ fn files_are_refused_with_place_key_value_and_remedy() {
         ("[limits]\nattempts_max = -1", &["`limits.attempts_max = -1`", "whole number"]),
         ("[limits]\nattempts_max = 1.5", &["`limits.attempts_max = 1.5`", "wrong type (float)"]),
         (
-            "[limits]\nbody_bytes_max = 500000000",
-            &["`limits.body_bytes_max = 500000000`", "above `limits.bodies_bytes_max`", "raise"],
+            "[limits]\noutput_bytes_max = 500000000",
+            &["`limits.output_bytes_max = 500000000`", "above `limits.output_budget_bytes`", "raise"],
+        ),
+        (
+            "[limits]\nbody_bytes_max = 67108865",
+            &["`limits.body_bytes_max = 67108865`", "is too large", "choose from 1024 to 67108864"],
         ),
         (
             "[limits]\noutput_budget_bytes = 8192",

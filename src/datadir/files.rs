@@ -28,6 +28,8 @@ pub(super) enum Privacy {
     Tightened,
     /// It isn't read.
     Required,
+    /// It is read.
+    Unchecked,
 }
 
 /// The lock; let go when dropped, also by the death of the process.
@@ -116,7 +118,7 @@ impl PrivateDir {
         Ok(())
     }
 
-    fn is_empty(&self) -> Result<bool, DataDirError> {
+    pub(super) fn is_empty(&self) -> Result<bool, DataDirError> {
         let failed = |errno| self.io("list", "", errno);
         for entry in fs::Dir::read_from(&self.dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -127,12 +129,18 @@ impl PrivateDir {
         Ok(true)
     }
 
-    fn has(&self, name: &str) -> Result<bool, DataDirError> {
+    pub(super) fn has(&self, name: &str) -> Result<bool, DataDirError> {
         match fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(self.io("look at", name, errno)),
         }
+    }
+
+    /// Whether there is such a file, and other users may do something with it.
+    pub(super) fn is_open_to_others(&self, name: &str) -> bool {
+        let stat = fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW);
+        stat.is_ok_and(|stat| stat.st_mode & OTHERS != 0)
     }
 
     fn open(&self, name: &str, flags: OFlags) -> Result<File, Errno> {
@@ -156,6 +164,21 @@ impl PrivateDir {
         };
         write(&mut file).map_err(|source| self.write_failed(name, source))?;
         Ok(Lock(file))
+    }
+
+    /// Takes the lock as it lies there, without writing; `None` if there is none.
+    pub(super) fn lock_as_it_is(&self, name: &str) -> Result<Option<Lock>, DataDirError> {
+        let failed = |errno| self.io("lock", name, errno);
+        let mut file = match self.open(name, OFlags::RDONLY | OFlags::NONBLOCK) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(failed(errno)),
+        };
+        match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(Errno::WOULDBLOCK) => Err(self.in_use(&mut file)),
+            Err(errno) => Err(failed(errno)),
+        }
     }
 
     fn in_use(&self, lock: &mut File) -> DataDirError {
@@ -208,7 +231,7 @@ impl PrivateDir {
             return Err(DataDirError::Unfit { path, problem, remedy: remedy.into() });
         }
         let mode = stat.st_mode & 0o7777;
-        if mode & OTHERS == 0 {
+        if mode & OTHERS == 0 || privacy == Privacy::Unchecked {
             return Ok(());
         }
         if privacy == Privacy::Required {
@@ -236,6 +259,11 @@ impl PrivateDir {
         write(&mut file).map_err(|source| self.write_failed(name, source))?;
         fs::renameat(&self.dir, &fresh, &self.dir, name).map_err(failed)?;
         fs::fsync(&self.dir).map_err(failed)
+    }
+
+    /// Makes the names in it durable.
+    pub(super) fn sync(&self) -> Result<(), DataDirError> {
+        fs::fsync(&self.dir).map_err(|errno| self.io("sync", "", errno))
     }
 
     /// Removes the file if there is one.

@@ -57,7 +57,7 @@ impl Rig {
             attach: Attach::Node(NodeId::local(), link),
             permit: None,
         });
-        let archive = Archive::Memory(store);
+        let archive = Archive::memory(store);
         let parts = DoorParts {
             sender: sender.clone(),
             commits: Arc::clone(&commits),

@@ -5,7 +5,8 @@
 //! as a payload, whatever it is. A job is one row, but for its body, its answer, and what is long about it ([`job`]).
 //!
 //! Bodies and answers are the bytes themselves behind the version byte. A body is written once, with the step that
-//! accepts its job; that of an unkeyed sync or stream job only if the job fails, for dead letters are kept whole.
+//! accepts its job; that of an unkeyed sync or stream job only if the job fails, for dead letters are kept whole, unless
+//! the body itself says `"store": false`.
 
 #[cfg(test)]
 mod draw;
@@ -32,13 +33,17 @@ use self::records::{
     SnapshotV1, SubcloudV1, TemplateV1,
 };
 use crate::coordinator::effect::Row;
-use crate::coordinator::job::JobRow;
+use crate::coordinator::job::{JobRow, JobState};
 use crate::coordinator::ledger::Balance;
 use crate::output::Chunk;
+use crate::request::forbids_storing;
 use crate::rows::{RowKey, RowValue};
 
 pub use self::load::{Loaded, Loader};
-pub use self::read::{DecodeError, LoadError, audit, decode, read_answer, read_job};
+pub use self::read::{
+    DecodeError, LoadError, answer_len, audit, body_len, check, decode, read_answer, read_job,
+    read_job_without_body,
+};
 
 /// The version of all values that are written now.
 const VERSION: u8 = 1;
@@ -151,7 +156,9 @@ fn encode_job(row: &JobRow, put: &mut dyn FnMut(&[u8], Option<Value<'_>>)) {
 
 fn encode_body(row: &JobRow, put: &mut dyn FnMut(&[u8], Option<Value<'_>>)) {
     let key = keys::of_job(Table::Bodies, row.id);
-    match &row.body {
+    // A dead letter without its prompt can't be requeued, which is what a client wants that forbids to store it.
+    let forbidden = |body: &[u8]| row.state == JobState::Failed && forbids_storing(body);
+    match row.body.as_ref().filter(|body| !forbidden(body)) {
         Some(body) if job::body_is_due(row) => put(&key, Some(Value::Payload(&behind_version(body)))),
         Some(_) => {}
         None if !row.state.is_live() && job::body_is_kept_alive(row) => put(&key, None),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bincode::Options;
 use serde::de::DeserializeOwned;
-use switchbox_storage::Store;
+use switchbox_storage::{Store, Stored};
 
 use super::VERSION;
 use super::job::{ExtrasV1, JobV1, Parts, Place};
@@ -159,6 +159,45 @@ fn decode_job<E: From<DecodeError>>(
     row.map_err(|Unfit(problem)| DecodeError::new(key, problem).into())
 }
 
+/// Whether a start could read a row, whatever table it is in. Of a job the parts that are rows of their own are looked
+/// at when it is their turn.
+///
+/// # Errors
+/// When it couldn't.
+pub fn check(key: &[u8], value: &[u8]) -> Result<(), DecodeError> {
+    let table = Table::of(key).ok_or_else(|| DecodeError::new(key, "there is no such table"))?;
+    match table {
+        Table::Bodies => body_of(key, value).map(drop),
+        Table::Answers => text_of(key, value).map(drop),
+        Table::Extras => mirror::<ExtrasV1>(key, value).map(drop),
+        Table::Traces => mirror::<Vec<TraceEntryV1>>(key, value).map(drop),
+        Table::Jobs => {
+            let mut apart = |table, _| if table == Table::Bodies { Ok(None) } else { Err(Part::Apart) };
+            match decode_job(key, value, &mut apart) {
+                Ok(_) | Err(Part::Apart) => Ok(()),
+                Err(Part::Wrong(error)) => Err(error),
+            }
+        }
+        _ => decode::<DecodeError>(key, value, &mut |_, _| Ok(None)).map(drop),
+    }
+}
+
+/// Why a job wasn't decoded to its end.
+enum Part {
+    Apart,
+    Wrong(DecodeError),
+}
+
+impl From<DecodeError> for Part {
+    fn from(error: DecodeError) -> Self {
+        Part::Wrong(error)
+    }
+}
+
+fn text_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a str, DecodeError> {
+    std::str::from_utf8(body_of(key, value)?).map_err(|error| DecodeError::new(key, error.to_string()))
+}
+
 /// A row's part of the ledger's sum, which is zero over all rows.
 pub fn audit(key: &[u8], value: &[u8]) -> i128 {
     if Table::of(key) != Some(Table::Balances) {
@@ -176,8 +215,11 @@ pub fn read_job(store: &Store, job: JobId) -> Result<Option<JobRow>, LoadError> 
     read_parts(store, job, &mut |table, job| Ok(store.value(&keys::of_job(table, job))?))
 }
 
-/// As [`read_job`], for a job whose body can't be read.
-pub(super) fn read_job_without_body(store: &Store, job: JobId) -> Result<Option<JobRow>, LoadError> {
+/// As [`read_job`], for who doesn't need the body, or can't have it because it is damaged.
+///
+/// # Errors
+/// As [`read_job`], but for the body.
+pub fn read_job_without_body(store: &Store, job: JobId) -> Result<Option<JobRow>, LoadError> {
     read_parts(store, job, &mut |table, job| match table {
         Table::Bodies => Ok(None),
         table => Ok(store.value(&keys::of_job(table, job))?),
@@ -201,7 +243,29 @@ fn read_parts(
 pub fn read_answer(store: &Store, job: JobId) -> Result<Option<Arc<str>>, LoadError> {
     let key = keys::of_job(Table::Answers, job);
     let Some(value) = store.value(&key)? else { return Ok(None) };
-    let text = std::str::from_utf8(body_of(&key, &value)?);
-    let text = text.map_err(|error| DecodeError::new(&key, error.to_string()))?;
-    Ok(Some(text.into()))
+    Ok(Some(text_of(&key, &value)?.into()))
+}
+
+/// About how many bytes a job's stored answer takes in memory; 0 without one.
+///
+/// # Errors
+/// As [`read_job`].
+pub fn answer_len(store: &Store, job: JobId) -> Result<u64, LoadError> {
+    len_of(store, Table::Answers, job)
+}
+
+/// The same of its body.
+///
+/// # Errors
+/// As [`read_job`].
+pub fn body_len(store: &Store, job: JobId) -> Result<u64, LoadError> {
+    len_of(store, Table::Bodies, job)
+}
+
+fn len_of(store: &Store, table: Table, job: JobId) -> Result<u64, LoadError> {
+    Ok(match store.read(&keys::of_job(table, job))? {
+        None => 0,
+        Some(Stored::Value(value)) => value.len() as u64,
+        Some(Stored::Payload(at)) => u64::from(at.len),
+    })
 }

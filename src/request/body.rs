@@ -36,6 +36,7 @@ fields! {
     LogitBias = "logit_bias", Logprobs = "logprobs", TopLogprobs = "top_logprobs", Echo = "echo",
     Suffix = "suffix", Tools = "tools", ToolChoice = "tool_choice", Functions = "functions",
     FunctionCall = "function_call", Audio = "audio", WebSearchOptions = "web_search_options",
+    Store = "store",
 }
 
 /// What the body said, field by field.
@@ -133,6 +134,8 @@ impl Body {
             }
             Field::Seed => self.seed = Some(seed(&value)?),
             Field::ServiceTier => self.tier = Some(tier(&value)?),
+            // It changes what is kept, not what is answered: who keeps things asks `forbids_storing`.
+            Field::Store => drop(boolean(name, &value)?),
             _ => unsupported(field, &value)?,
         }
         Ok(())

@@ -218,6 +218,7 @@ fn wrong_parameters_are_named() {
         (r#""seed":0.5"#, "seed", TYPE),
         (r#""stream":"yes""#, "stream", TYPE),
         (r#""stream":1"#, "stream", TYPE),
+        (r#""store":"no""#, "store", TYPE),
         (r#""stream_options":{"include_usage":true}"#, "stream_options", VALUE),
         (r#""stream":true,"stream_options":true"#, "stream_options", TYPE),
         (r#""stream":true,"stream_options":{"include_usage":1}"#, "stream_options.include_usage", TYPE),
@@ -335,5 +336,21 @@ proptest! {
         if let Err(error) = parse(CHAT, &body) {
             prop_assert!(!error.message.is_empty());
         }
+    }
+}
+
+#[test]
+fn only_a_plain_false_forbids_storing() {
+    for (fields, forbids) in [
+        ("", false),
+        (r#","store":true"#, false),
+        (r#","store":null"#, false),
+        (r#","metadata":{"store":"false"}"#, false),
+        (r#","store":false"#, true),
+        (r#","store" : false ,"x":[{"store":true}]"#, true),
+    ] {
+        let body = chat_with(fields);
+        assert!(parse(Endpoint::ChatCompletions, body.as_bytes()).is_ok(), "{body}");
+        assert_eq!(forbids_storing(body.as_bytes()), forbids, "{body}");
     }
 }

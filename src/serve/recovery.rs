@@ -12,13 +12,11 @@ use crate::clock::Clock;
 use crate::config::{AheadClock, Config, Limits};
 use crate::coordinator::effect::Effect;
 use crate::coordinator::{Boot, Coordinator};
-use crate::datadir::DataDir;
+use crate::datadir::{self, DataDir};
 use crate::ids::Lsn;
 use crate::persist::{self, Loaded, Loader};
 use crate::time::{Span, Time};
 
-/// The store's directory within the data directory.
-const STORE: &str = "store";
 /// How far the newest group may lie ahead of the wall clock: more than that, and either clock is wrong.
 const CLOCK_AHEAD_MAX: Span = Span::from_secs(600);
 
@@ -46,7 +44,7 @@ pub(super) async fn recover(
     let secret = data_dir.boot_secret()?;
     let (limits, durability) = (config.core_limits(), config.durability);
     let accept_clock = config.accept_clock;
-    let dir = data_dir.path().join(STORE);
+    let dir = data_dir.path().join(datadir::STORE);
     let options = store_options(&config.limits);
     let work = move || {
         let mut loader = Loader::new(|loaded| tell_loaded(&progress, loaded));

@@ -64,18 +64,34 @@ impl Diagnosis {
     }
 }
 
+/// What the caller says of a row's key and value: what is wrong with it, and what a start does about it.
+pub type RowCheck<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> std::result::Result<(), String>;
+
 /// Examines a directory. `scratch` is a directory for the copy of the state store: it mustn't be there yet; it is made
 /// and removed.
 ///
 /// # Errors
-/// When a process has the directory, it isn't there, `scratch` is, or the system refuses something. What is damaged is a finding,
-/// not an error.
+/// When a process has the directory, it isn't there, `scratch` is, a newer program wrote it, or the system refuses
+/// something. What is damaged is a finding, not an error.
 pub fn doctor(dir: &Path, scratch: &Path, options: &StoreOptions) -> Result<Diagnosis> {
+    doctor_with(dir, scratch, options, &mut |_, _| Ok(()))
+}
+
+/// As [`doctor`], and has `check` look at every row.
+///
+/// # Errors
+/// As [`doctor`].
+pub fn doctor_with(
+    dir: &Path,
+    scratch: &Path,
+    options: &StoreOptions,
+    check: RowCheck<'_>,
+) -> Result<Diagnosis> {
     fs::metadata(dir).map_err(Error::io("look at", dir))?;
     let _lock = Lock::probe(dir)?;
     // Not one that is there: it is removed with everything in it.
     fs::create_dir(scratch).map_err(Error::io("make directory", scratch))?;
-    let examined = Examination { layout: Layout::new(dir), scratch, options }.run();
+    let examined = Examination { layout: Layout::new(dir), scratch, options }.run(check);
     let removed = fs::remove_dir_all(scratch).map_err(Error::io("remove", scratch));
     let diagnosis = examined?;
     removed.map(|()| diagnosis)
@@ -95,10 +111,11 @@ struct Start {
 }
 
 impl Examination<'_> {
-    fn run(&self) -> Result<Diagnosis> {
+    fn run(&self, check: RowCheck<'_>) -> Result<Diagnosis> {
         let mut diagnosis = Diagnosis::default();
-        match self.examine(&mut diagnosis) {
-            Err(error @ (Error::Damaged { .. } | Error::Newer { .. })) => {
+        match self.examine(&mut diagnosis, check) {
+            // One of a newer version isn't looked at: who can't read it can't say what is wrong with it.
+            Err(error @ Error::Damaged { .. }) => {
                 diagnosis.say(Severity::Loss, format!("{error}; a start refuses the directory"));
                 Ok(diagnosis)
             }
@@ -106,7 +123,7 @@ impl Examination<'_> {
         }
     }
 
-    fn examine(&self, diagnosis: &mut Diagnosis) -> Result<()> {
+    fn examine(&self, diagnosis: &mut Diagnosis, check: RowCheck<'_>) -> Result<()> {
         let present = Present::look(&self.layout)?;
         let Some(id) = present.checked(&self.layout)? else {
             diagnosis.say(Severity::Note, "nothing is here; a start makes a new directory");
@@ -128,7 +145,7 @@ impl Examination<'_> {
             );
             diagnosis.say(Severity::Note, text);
         }
-        self.examine_rows(&segments, start, diagnosis)
+        self.examine_rows(&segments, start, diagnosis, check)
     }
 
     /// Reads every frame, also those that a start doesn't need.
@@ -204,7 +221,10 @@ impl Examination<'_> {
             ) {
                 Ok((state, applied, survey)) => {
                     let text = format!("state store: {reason}; a start rebuilds it from group {group}");
-                    diagnosis.say(Severity::Damage, text);
+                    // A backup has none.
+                    let there = fs::exists(self.layout.state())
+                        .map_err(Error::io("look at", &self.layout.state()))?;
+                    diagnosis.say(if there { Severity::Damage } else { Severity::Note }, text);
                     return Ok(Start { state: Arc::new(state), applied, survey });
                 }
                 Err(error @ Error::Damaged { .. }) => drop(first_error.get_or_insert(error)),
@@ -215,14 +235,20 @@ impl Examination<'_> {
     }
 
     /// The rows as a start would have them, and every payload that they refer to.
-    fn examine_rows(&self, segments: &[Segment], start: Start, diagnosis: &mut Diagnosis) -> Result<()> {
+    fn examine_rows(
+        &self,
+        segments: &[Segment],
+        start: Start,
+        diagnosis: &mut Diagnosis,
+        check: RowCheck<'_>,
+    ) -> Result<()> {
         let groups = (start.applied.mark.group, start.survey.reached());
         let rows = Rowspace::new(start.state, self.options.audit, start.applied);
         open::replay(&self.layout.journal(), segments, groups, &rows, self.options)?;
         let mut totals = Totals::default();
         rows.for_each(&[], None, |key, stored| {
             totals.add(self.options.audit, &key, &stored);
-            self.examine_payload(&key, &stored, diagnosis)
+            self.examine_row(&key, &stored, diagnosis, check)
         })?;
         let text = format!(
             "{} rows as of group {}, {} payloads ({} bytes) whole, audit sum {}",
@@ -237,14 +263,29 @@ impl Examination<'_> {
         Ok(())
     }
 
-    fn examine_payload(&self, key: &[u8], stored: &Stored, diagnosis: &mut Diagnosis) -> Result<()> {
-        let Stored::Payload(at) = stored else { return Ok(()) };
-        match journal::read_payload(&self.layout.journal(), *at) {
-            Ok(_) => {
-                diagnosis.payloads += 1;
-                diagnosis.payload_bytes += u64::from(at.len);
-            }
-            Err(error) => diagnosis.say(Severity::Loss, format!("the payload of row {key:02x?}: {error}")),
+    fn examine_row(
+        &self,
+        key: &[u8],
+        stored: &Stored,
+        diagnosis: &mut Diagnosis,
+        check: RowCheck<'_>,
+    ) -> Result<()> {
+        let checked = match stored {
+            Stored::Value(value) => check(key, value),
+            Stored::Payload(at) => match journal::read_payload(&self.layout.journal(), *at) {
+                Ok(bytes) => {
+                    diagnosis.payloads += 1;
+                    diagnosis.payload_bytes += u64::from(at.len);
+                    check(key, &bytes)
+                }
+                Err(error) => {
+                    diagnosis.say(Severity::Loss, format!("the payload of row {key:02x?}: {error}"));
+                    Ok(())
+                }
+            },
+        };
+        if let Err(problem) = checked {
+            diagnosis.say(Severity::Loss, problem);
         }
         Ok(())
     }
@@ -365,6 +406,21 @@ mod tests {
             at.offset
         )));
         check_totals(&diagnosis, &model);
+    }
+
+    #[test]
+    fn every_row_is_shown_to_who_can_read_it() {
+        let (dir, model) = with_history(StateKind::Sled);
+        let (scratch, mut rows) = (Scratch::new(), 0);
+        let mut check = |_: &[u8], value: &[u8]| {
+            rows += 1;
+            if rows == 1 { Err(format!("a value of {} bytes", value.len())) } else { Ok(()) }
+        };
+        let options = options(StateKind::Sled);
+        let found =
+            doctor_with(dir.path(), &scratch.path().join("copy"), &options, &mut check).expect("looks");
+        assert_eq!((rows, found.severity()), (model.len(), Severity::Loss));
+        assert!(text_of(&found).contains("Loss: a value of "), "{}", text_of(&found));
     }
 
     #[test]

@@ -63,7 +63,7 @@ mod store;
 pub use backup::BackedUp;
 pub use committer::{Change, Codec, Committer, CommitterOptions, Group, Urgency};
 pub use disk::Rewrites;
-pub use doctor::{Diagnosis, Finding, Severity, doctor};
+pub use doctor::{Diagnosis, Finding, RowCheck, Severity, doctor, doctor_with};
 pub use error::{Error, Result};
 pub use identity::FORMAT_VERSION;
 pub use journal::JournalOptions;

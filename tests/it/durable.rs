@@ -3,8 +3,11 @@
 use crate::harness::chat;
 use crate::harness::http::Response;
 use crate::harness::server::{Server, Setup, TempDir};
+use crate::harness::wait_for;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::FileExt;
 
 /// A box whose `slow` takes a while for a few words, on a data directory that outlives it.
 fn boot(dir: &TempDir) -> Server {
@@ -198,16 +201,46 @@ fn jobs_that_are_none_are_refused_by_name() {
 fn a_disk_below_its_reserve_closes_admission_and_nothing_else() {
     let dir = TempDir::new();
     let server = boot(&dir);
-    let id = id_of(&submit(&server, "echo", "kept"));
+    let ready = server.call("GET", "/readyz", "");
+    assert_eq!(ready.value(), json!({"status": "ready", "storage": "ok"}));
+    let keyed = |server: &Server, path: &str, body: &str| {
+        server.request("POST", path).header("idempotency-key", "k").json(body).send()
+    };
+    let body: Value = serde_json::from_str(&chat::body("echo", "kept", json!({}))).expect("made as JSON");
+    let named = json!({"endpoint": "/v1/chat/completions", "body": body}).to_string();
+    let id = id_of(&keyed(&server, "/v1/jobs", &named));
     assert_eq!(job(&server, &id, "?wait=60s")["state"], "succeeded");
+    let asked = keyed(&server, "/v1/chat/completions", &body.to_string());
+    assert_eq!(asked.status, 200, "{}", asked.text());
     kill(server);
     let reserve = "[limits]\ndisk_reserve_bytes = 1099511627776";
     let server = Setup::open().model("echo", "echo:").config(reserve).start_in(&dir.join("data"));
-    for answer in [submit(&server, "echo", "new"), chat::ask(&server, "echo", "new", json!({}))] {
+    let new = chat::body("echo", "new", json!({}));
+    let fresh =
+        server.request("POST", "/v1/chat/completions").header("idempotency-key", "k-2").json(&new).send();
+    let ready = server.call("GET", "/readyz", "");
+    for answer in [submit(&server, "echo", "new"), chat::ask(&server, "echo", "new", json!({})), fresh, ready]
+    {
         assert_eq!((answer.status, &answer.error()["code"]), (503, &json!("disk")), "{}", answer.text());
         assert!(answer.header("retry-after").is_some());
     }
+    let state = server.admin("GET", "/admin/storage").value();
+    assert_eq!((&state["admission_closed_by"], &state["snapshots_failing"]), (&json!("disk"), &Value::Null));
+    assert!(
+        server
+            .admin("GET", "/metrics")
+            .text()
+            .contains("\nswitchbox_store_disk_reserve_bytes 1099511627776\n")
+    );
+    // What is there is shown, and a repeat is no new work.
     assert_eq!(text_of(&job(&server, &id, "")), "kept");
+    let repeat = keyed(&server, "/v1/jobs", &named);
+    assert_eq!((id_of(&repeat), text_of(&repeat.value())), (id, "kept"));
+    let repeat = keyed(&server, "/v1/chat/completions", &body.to_string());
+    assert_eq!(repeat.status, 200, "{}", repeat.text());
+    assert_eq!(repeat.header("x-switchbox-job-id"), asked.header("x-switchbox-job-id"));
+    let other = keyed(&server, "/v1/chat/completions", &new);
+    assert_eq!((other.status, &other.error()["code"]), (409, &json!("idempotency_key_reused")));
     server.assert_nothing_left();
 }
 
@@ -230,5 +263,42 @@ fn a_shutdown_keeps_what_outlives_its_connection() {
         let seen = server.admin("GET", &format!("/admin/jobs/{id}")).value();
         assert!(!seen.to_string().contains("cut_by_a_restart"), "{seen}");
     }
+    server.assert_nothing_left();
+}
+
+/// Enough of the largest bodies that the journal has been written for a snapshot.
+const LARGE_BODIES: usize = 75;
+
+#[test]
+fn snapshots_that_fail_are_said_and_stop_nothing() {
+    let server = Setup::open().model("echo", "echo:").start();
+    id_of(&submit(&server, "echo", "the first"));
+    let metric =
+        |line: &str| server.admin("GET", "/metrics").text().contains(&format!("\nswitchbox_store_{line}\n"));
+    wait_for("the state store to have the rows", || metric("groups_behind 0").then_some(()));
+    let journal = server.data.join("store/journal");
+    let segments = fs::read_dir(&journal).expect("a journal").map(|entry| entry.expect("an entry").path());
+    let first = segments.min().expect("a segment");
+    // A bit of the first group, which the first snapshot reads.
+    let file = fs::OpenOptions::new().read(true).write(true).open(&first).expect("writable");
+    let (mut byte, at) = ([0], 4096 + 60);
+    file.read_exact_at(&mut byte, at).expect("read");
+    file.write_all_at(&[byte[0] ^ 1], at).expect("written");
+    let large = "large ".repeat(690_000);
+    let body: Value =
+        serde_json::from_str(&chat::body("echo", &large, json!({"max_tokens": 1}))).expect("JSON");
+    let large = json!({"endpoint": "/v1/chat/completions", "body": body}).to_string();
+    for _ in 0..LARGE_BODIES {
+        let id = id_of(&server.call("POST", "/v1/jobs", &large));
+        assert_eq!(job(&server, &id, "?wait=60s")["state"], "succeeded");
+    }
+    let failing = json!({"status": "ready", "storage": "snapshots_failing"});
+    wait_for("the trouble", || (server.call("GET", "/readyz", "").value() == failing).then_some(()));
+    let state = server.admin("GET", "/admin/storage").value();
+    let why = state["snapshots_failing"].as_str().expect("in words");
+    assert!(why.contains(&format!("`{}` is damaged at byte ", first.display())), "{state}");
+    assert_eq!(state["admission_closed_by"], Value::Null, "{state}");
+    assert!(metric("snapshots_failing 1"));
+    id_of(&submit(&server, "echo", "goes on"));
     server.assert_nothing_left();
 }

@@ -11,11 +11,14 @@
 mod harness;
 
 mod admission;
+mod backup;
 mod bad_input;
 mod cancels;
 mod concurrency;
 mod disconnects;
+mod doctor;
 mod durable;
+mod named_jobs;
 mod operator;
 mod shutdown;
 mod stalled;

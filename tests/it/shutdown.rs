@@ -1,10 +1,13 @@
 //! How a box ends: what runs is finished, what is new is sent elsewhere, and whoever insists gets it at once.
 
 use crate::harness::chat::{self, Event, Events};
-use crate::harness::server::{Server, Setup};
+use crate::harness::http::Request;
+use crate::harness::server::{Server, Setup, TempDir};
 use crate::harness::wait_for;
 use rustix::process::Signal;
 use serde_json::json;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 
 const STREAMS: usize = 8;
 
@@ -89,6 +92,23 @@ fn the_deadline_ends_what_does_not() {
 }
 
 #[test]
+fn who_waits_for_a_job_is_shown_where_it_stands() {
+    let mut server = slow(60_000).arg("--drain-deadline").arg("1s").start();
+    let body: serde_json::Value =
+        serde_json::from_str(&chat::body("slow", "one two", json!({}))).expect("made as JSON");
+    let job = json!({"endpoint": "/v1/chat/completions", "body": body}).to_string();
+    let id = server.call("POST", "/v1/jobs", &job).value()["id"].as_str().expect("an id").to_owned();
+    wait_for("the job to run", || (server.metrics().jobs("running") == 1).then_some(()));
+    let waiting = server.request("GET", &format!("/v1/jobs/{id}?wait=60s")).open();
+    let waits = || server.admin("GET", "/metrics").text().contains("\nswitchbox_job_waiters 1\n");
+    wait_for("it to wait", || waits().then_some(()));
+    server.signal(Signal::TERM);
+    let seen = waiting.finish();
+    assert_eq!((seen.status, &seen.value()["state"]), (200, &json!("running")), "{}", seen.text());
+    assert_eq!(server.wait_exit().code(), Some(0), "{}", server.stderr());
+}
+
+#[test]
 fn the_operator_can_drain() {
     let mut server = slow(50).start();
     let streams = running_streams(&server, 2);
@@ -100,4 +120,43 @@ fn the_operator_can_drain() {
     assert_all_end_well(streams);
     server.signal(Signal::TERM);
     assert_eq!(server.wait_exit().code(), Some(0), "{}", server.stderr());
+}
+
+/// A data directory whose store never finishes opening: reading a pipe that nobody writes waits for ever.
+fn stuck_store(data: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(data.join("store")).expect("made");
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700)).expect("chmod");
+    mknodat(CWD, data.join("store/format"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+/// What is said of a start that isn't through; also to whoever looks only at the status.
+fn wait_starting(address: SocketAddr) {
+    wait_for("the listener", || TcpStream::connect(address).ok());
+    let answer = Request::new(address, "GET", "/readyz").send();
+    let error = answer.value()["error"].clone();
+    assert_eq!((answer.status, &error["code"]), (503, &json!("server_is_starting")), "{}", answer.text());
+    assert!(error["message"].as_str().is_some_and(|message| message.contains("0 stored rows")), "{error}");
+    assert_eq!(Request::new(address, "GET", "/healthz").send().status, 200);
+}
+
+#[test]
+fn a_box_that_still_starts_leaves_at_once() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let dir = TempDir::new();
+        let data = dir.join("data");
+        stuck_store(&data);
+        let address = free_address();
+        let setup = Setup::open().model("echo", "echo:").arg("--listen").arg(&address.to_string());
+        let mut starting = setup.launch_in(&data);
+        wait_starting(address);
+        starting.signal(signal);
+        assert_eq!(starting.wait_exit().code(), Some(0), "{}", starting.stderr());
+        assert!(starting.stderr().contains("told to stop while starting"), "{}", starting.stderr());
+    }
 }

@@ -89,6 +89,7 @@ fn a_configuration_that_says_nonsense() {
         ("[lmits]\nqueue_jobs_max = 3", "lmits"),
         ("[durability]\nmode = \"sometimes\"", "mode"),
         ("[limits\n", "switchbox.toml"),
+        ("[limits]\nbody_bytes_max = 67108865", "choose from 1024 to 67108864"),
     ] {
         check(&echo().config(toml).fail(), 2, &[named, "switchbox.toml"]);
     }

@@ -91,7 +91,7 @@ pub(crate) async fn start(setup: Setup) -> Rig {
     let parts = DoorParts {
         sender: sender.clone(),
         commits: Arc::clone(&commits),
-        archive: Archive::Memory(store),
+        archive: Archive::memory(store),
         driver: gauges,
         room: DoorRoom::default(),
     };
@@ -156,6 +156,7 @@ async fn listen(context: Arc<Context>, limits: Limits) -> Rig {
         Arc::clone(&context),
         AdminToken::parse(ADMIN_TOKEN.as_bytes()).expect("43 characters"),
         limits,
+        None,
     );
     tokio::spawn(serve_inference(Listener::Tcp(inference), context, std::future::pending()));
     tokio::spawn(admin::serve(Listener::Tcp(admin_listener), admin_context, std::future::pending()));

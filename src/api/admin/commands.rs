@@ -1,6 +1,8 @@
 //! What operators send: JSON of a few members, made into one of the core's commands. Strict: a member that isn't known
 //! is a mistake, for here a misspelt one would move money.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -88,6 +90,18 @@ pub(super) fn price(body: &[u8], now: Time) -> Result<Command, ApiError> {
             output: micro("output", &body.output)?,
         },
     }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackupBody {
+    /// An absolute path on the box's machine.
+    target: PathBuf,
+}
+
+/// Where to back up to.
+pub(super) fn backup(body: &[u8]) -> Result<PathBuf, ApiError> {
+    parsed(body).map(|BackupBody { target }| target)
 }
 
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {

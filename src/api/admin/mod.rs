@@ -3,6 +3,7 @@
 //! core says and decides nothing.
 
 mod commands;
+mod keeping;
 mod rejection;
 mod route;
 mod views;
@@ -17,12 +18,15 @@ use hyper::http::request::Parts;
 use hyper::{Request, Response};
 use subtle::ConstantTimeEq;
 
-use super::body::{self, BodyBudget};
+use super::body;
 use super::error::ApiError;
 use super::limits::Limits;
 use super::response::{self, Body};
 use super::server::{self, Listener, Peer};
 use super::{Context, RequestIds, auth, metrics, origin};
+use crate::archive::Wanted;
+use crate::backup::Backups;
+use crate::budget::Budget;
 use crate::coordinator::command::Command;
 use crate::coordinator::effect::{Answer, Refusal};
 use crate::coordinator::event::Question;
@@ -49,16 +53,24 @@ pub struct AdminContext {
     inference: Arc<Context>,
     token: AdminToken,
     limits: Limits,
-    bodies: Arc<BodyBudget>,
+    bodies: Arc<Budget>,
+    /// None where the box keeps nothing.
+    backups: Option<Arc<Backups>>,
     request_ids: RequestIds,
 }
 
 impl AdminContext {
-    /// An operator's view of what `inference` serves, for whoever knows `token`.
-    pub fn new(inference: Arc<Context>, token: AdminToken, limits: Limits) -> Arc<Self> {
+    /// An operator's view of what `inference` serves, for whoever knows `token`; `backups` where the box keeps something.
+    pub fn new(
+        inference: Arc<Context>,
+        token: AdminToken,
+        limits: Limits,
+        backups: Option<Backups>,
+    ) -> Arc<Self> {
         let limits = Limits { body_bytes_max: COMMAND_BYTES_MAX, ..limits };
-        let bodies = Arc::new(BodyBudget::new(COMMANDS_BYTES_MAX));
-        Arc::new(Self { inference, token, limits, bodies, request_ids: RequestIds::new() })
+        let bodies = Arc::new(Budget::new(COMMANDS_BYTES_MAX));
+        let backups = backups.map(Arc::new);
+        Arc::new(Self { inference, token, limits, bodies, backups, request_ids: RequestIds::new() })
     }
 }
 
@@ -89,6 +101,10 @@ async fn dispatch(
     let (head, body) = request.into_parts();
     let told = match Route::of(&head.method, head.uri.path()) {
         Route::Metrics => return metrics_text(context).await,
+        Route::Storage => return keeping::storage(context),
+        Route::Backup => {
+            return keeping::backup(context, commands::backup(&read(context, &head, body).await?)?).await;
+        }
         Route::WrongMethod(allow) => return Ok(response::method_not_allowed(allow)),
         Route::Unknown => return Err(ApiError::route_unknown(&head.method, head.uri.path())),
         Route::Nodes => ask(context, Question::Nodes).await?,
@@ -161,7 +177,11 @@ fn check_token(context: &AdminContext, headers: &HeaderMap) -> Result<(), ApiErr
 }
 
 async fn ask(context: &AdminContext, question: Question) -> Result<Answer, ApiError> {
-    converse(context, |session| session.ask(question)).await
+    let ask = |session: &mut ClientSession| {
+        session.want(Wanted::Row);
+        session.ask(question)
+    };
+    converse(context, ask).await
 }
 
 async fn operate(context: &AdminContext, command: Command) -> Result<Answer, ApiError> {
@@ -208,7 +228,11 @@ async fn job(context: &AdminContext, job: JobId) -> Result<Response<Body>, ApiEr
 
 /// A dead letter is read from the store first: the core keeps only its id.
 async fn requeue(context: &AdminContext, job: JobId) -> Result<Answer, ApiError> {
-    let Answer::Trace(row) = ask(context, Question::Trace(job)).await? else {
+    let ask = |session: &mut ClientSession| {
+        session.want(Wanted::Body);
+        session.ask(Question::Trace(job))
+    };
+    let Answer::Trace(row) = converse(context, ask).await? else {
         return Err(unexpected());
     };
     converse(context, |session| session.requeue(row)).await
@@ -223,6 +247,7 @@ async fn metrics_text(context: &AdminContext) -> Result<Response<Body>, ApiError
         door: inference.door.gauges(),
         bodies_in_flight_bytes: inference.bodies_in_flight_bytes(),
         tally: &inference.tally,
+        store: inference.door.store_state(),
     };
     let text = metrics::text(&counts, &edges, &inference.catalog);
     Ok(response::whole(hyper::StatusCode::OK, METRICS_TYPE, text))

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::api::json;
 use crate::archive::StoredJob;
+use crate::budget::Share;
 use crate::coordinator::effect::{Answer, End, Finished, Refusal};
 use crate::coordinator::event::Durability;
 use crate::door::{ClientMessage, ClientSession, Opened};
@@ -51,6 +52,8 @@ pub(in crate::api) struct Follow {
     outcome: Option<Outcome>,
     /// The text of an answer that was given before, while it isn't taken.
     stored: Option<Arc<str>>,
+    /// The memory of that text, and then of what was made of it.
+    stored_room: Option<Share>,
 }
 
 /// What is known of the job's acceptance.
@@ -75,6 +78,7 @@ impl Follow {
             acceptance: Acceptance::Awaited,
             outcome: None,
             stored: None,
+            stored_room: None,
         }
     }
 
@@ -227,9 +231,10 @@ impl Follow {
                 }
                 ClientMessage::Stored(stored) => {
                     let finished = finished_of(&stored);
+                    let StoredJob { answer, room, .. } = *stored;
                     self.job = Some(finished.job);
                     self.acceptance = Acceptance::Showable;
-                    self.stored = stored.answer;
+                    (self.stored, self.stored_room) = (answer, Some(room));
                     self.outcome = Some(Outcome::Finished(Box::new(finished)));
                 }
                 ClientMessage::Unreadable => self.outcome = Some(Outcome::Unreadable),

@@ -18,12 +18,13 @@ use hyper::header::HeaderMap;
 use hyper::{Request, Response};
 
 use super::auth::{InFlight, Principal};
-use super::body::{BodyRoom, ReadBody};
+use super::body::ReadBody;
 use super::error::ApiError;
 use super::response::{self, Body};
 use super::sse::EventStream;
 use super::unread::{SLICE_BYTES_MAX, UnreadAnswer};
 use super::{Context, body, idempotency, json};
+use crate::budget::Share;
 use crate::coordinator::effect::End;
 use crate::coordinator::event::{Endpoint, FinishReason, JobSpec, Mode, Submission, Tier};
 use crate::coordinator::job::JobRow;
@@ -122,7 +123,7 @@ impl Prepared {
 pub(super) struct Ready {
     pub(super) prepared: Prepared,
     pub(super) body: Arc<[u8]>,
-    pub(super) room: BodyRoom,
+    pub(super) room: Share,
 }
 
 /// Parses a body, counts its tokens, and makes it what is kept with the job. Takes as long as the body is large.

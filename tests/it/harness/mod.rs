@@ -1,6 +1,7 @@
 //! What the tests share: a running box, a small HTTP client that can misbehave, and a reader of metrics.
 
 pub mod chat;
+pub mod cli;
 pub mod http;
 pub mod metrics;
 pub mod server;

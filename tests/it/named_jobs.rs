@@ -1,0 +1,176 @@
+//! Jobs by name and by key: what is shown of them, and what the box holds for those who ask.
+
+use crate::harness::chat;
+use crate::harness::http::{Request, Response};
+use crate::harness::server::{Server, Setup};
+use crate::harness::wait_for;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+
+fn job_body(model: &str, content: &str, more: Value) -> String {
+    let body: Value = serde_json::from_str(&chat::body(model, content, more)).expect("made as JSON");
+    json!({"endpoint": "/v1/chat/completions", "body": body}).to_string()
+}
+
+fn submit(server: &Server, model: &str, content: &str, more: Value) -> Response {
+    server.call("POST", "/v1/jobs", &job_body(model, content, more))
+}
+
+fn id_of(answer: &Response) -> String {
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    answer.value()["id"].as_str().expect("a job has an id").to_owned()
+}
+
+fn read(server: &Server, id: &str, query: &str) -> Response {
+    server.call("GET", &format!("/v1/jobs/{id}{query}"), "")
+}
+
+fn waiters(server: &Server) -> String {
+    let text = server.admin("GET", "/metrics").text();
+    let line = text.lines().find_map(|line| line.strip_prefix("switchbox_job_waiters "));
+    line.expect("the metric is there").to_owned()
+}
+
+#[test]
+fn a_job_whose_answer_is_not_kept_is_shown_without_it() {
+    let server = Setup::open().model("echo", "echo:").start();
+    let asked = chat::ask(&server, "echo", "for once", json!({}));
+    let id = asked.header("x-switchbox-job-id").expect("an answer names its job").to_owned();
+    let seen = read(&server, &id, "");
+    assert_eq!(seen.status, 200, "{}", seen.text());
+    let seen = seen.value();
+    assert_eq!((&seen["state"], &seen["result"]), (&json!("succeeded"), &Value::Null), "{seen}");
+    assert!(seen["result_unavailable"].as_str().is_some_and(|why| why.contains("isn't kept")), "{seen}");
+    let kept = submit(&server, "echo", "for good", json!({}));
+    let kept = read(&server, &id_of(&kept), "?wait=60s").value();
+    assert_eq!(kept["result"]["choices"][0]["message"]["content"], "for good", "{kept}");
+    assert_eq!((&kept["object"], &kept["result"]["object"]), (&json!("job"), &json!("chat.completion")));
+    assert!(kept.get("result_unavailable").is_none(), "{kept}");
+    server.assert_nothing_left();
+}
+
+#[test]
+fn a_repeat_is_told_the_true_state() {
+    let server = Setup::open().model("slow", "echo:60000").start();
+    let send = || {
+        let body = job_body("slow", "one two three", json!({}));
+        server.request("POST", "/v1/jobs").header("idempotency-key", "k").json(&body).send()
+    };
+    let first = send();
+    assert_eq!((first.status, &first.value()["state"]), (202, &json!("queued")), "{}", first.text());
+    let id = id_of(&first);
+    wait_for("the job to run", || (read(&server, &id, "").value()["state"] == "running").then_some(()));
+    let repeat = send();
+    assert_eq!(
+        (id_of(&repeat), &repeat.value()["state"]),
+        (id.clone(), &json!("running")),
+        "{}",
+        repeat.text()
+    );
+    let ended = server.call("DELETE", &format!("/v1/jobs/{id}"), "");
+    assert_eq!(ended.status, 200, "{}", ended.text());
+    server.assert_nothing_left();
+}
+
+#[test]
+fn who_waits_is_told_of_the_end_and_only_so_many_may() {
+    let server = Setup::open().model("slow", "echo:60000").config("[limits]\njob_waiters_max = 2").start();
+    let id = id_of(&submit(&server, "slow", "one two three", json!({})));
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> = (0..2).map(|_| scope.spawn(|| read(&server, &id, "?wait=60s"))).collect();
+        wait_for("both to wait", || (waiters(&server) == "2").then_some(()));
+        let third = read(&server, &id, "?wait=60s");
+        assert_eq!((third.status, &third.error()["code"]), (503, &json!("server_is_overloaded")));
+        let plain = read(&server, &id, "");
+        assert_eq!((plain.status, &plain.value()["state"]), (200, &json!("running")), "{}", plain.text());
+        assert_eq!(server.call("DELETE", &format!("/v1/jobs/{id}"), "").status, 200);
+        for waited in waiting {
+            let waited = waited.join().expect("no panic");
+            assert_eq!(
+                (waited.status, &waited.value()["state"]),
+                (200, &json!("cancelled")),
+                "{}",
+                waited.text()
+            );
+        }
+    });
+    assert_eq!(waiters(&server), "0");
+    // Time that is up is no error, and nobody is left waiting.
+    let id = id_of(&submit(&server, "slow", "one two three", json!({})));
+    let early = read(&server, &id, "?wait=10ms");
+    assert_eq!(early.status, 200, "{}", early.text());
+    assert_eq!(waiters(&server), "0");
+    assert_eq!(server.call("DELETE", &format!("/v1/jobs/{id}"), "").status, 200);
+    server.assert_nothing_left();
+}
+
+/// As many tokens as an answer of 16 MiB may have; each word is one, of 32 bytes.
+const WORDS: usize = 260_000;
+
+#[test]
+fn answers_that_nobody_takes_have_a_budget() {
+    let limits =
+        "[limits]\nbody_bytes_max = 16777216\nstored_bytes_max = 16777216\nclient_stall_ms = 3600000";
+    let server = Setup::open().model("echo", "echo:").config(limits).start();
+    let word = format!("{} ", "w".repeat(31));
+    let id = id_of(&submit(&server, "echo", &word.repeat(WORDS), json!({"max_tokens": WORDS})));
+    let done = read(&server, &id, "?wait=60s");
+    assert_eq!(done.status, 200);
+    assert!(done.body.len() > 8_000_000, "{}", done.text());
+    // Two that ask and hardly read: their answers stay in memory, and there is no room for a third.
+    let stall = || {
+        let mut stalled = Request::new(server.addr, "GET", &format!("/v1/jobs/{id}")).open_narrow();
+        assert!(stalled.read_raw(64).starts_with(b"HTTP/1.1 200"));
+        stalled
+    };
+    let stalled = [stall(), stall()];
+    let refused = read(&server, &id, "");
+    assert_eq!((refused.status, &refused.error()["code"]), (503, &json!("server_is_overloaded")));
+    drop(stalled);
+    wait_for("the memory to be free again", || (read(&server, &id, "").status == 200).then_some(()));
+    server.assert_nothing_left();
+}
+
+/// Whether any file of the store has these words.
+fn is_on_disk(server: &Server, words: &str) -> bool {
+    fn any(dir: &Path, words: &[u8]) -> bool {
+        fs::read_dir(dir).expect("a directory").any(|entry| {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                return any(&path, words);
+            }
+            // A file may go while it is looked at.
+            fs::read(&path).is_ok_and(|bytes| bytes.windows(words.len()).any(|window| window == words))
+        })
+    }
+    any(&server.data.join("store"), words.as_bytes())
+}
+
+#[test]
+fn a_prompt_that_is_not_to_be_stored_is_not_kept_with_its_dead_letter() {
+    let limits = "[limits]\nattempts_max = 1\nattempt_timeout_ms = 100";
+    let server = Setup::open().model("slow", "echo:50").config(limits).start();
+    let long = "word ".repeat(60);
+    let fails = |secret: &str, more: Value| {
+        let failed = chat::ask(&server, "slow", &format!("{secret} {long}"), more);
+        assert_eq!(failed.status, 502, "{}", failed.text());
+        failed.header("x-switchbox-job-id").expect("it names its job").to_owned()
+    };
+    let requeue = |job: &str| server.admin("POST", &format!("/admin/jobs/{job}/requeue"));
+    let kept = fails("kept-with-its-dead-letter", json!({}));
+    let job = fails("never-to-be-on-any-disk", json!({"store": false}));
+    assert!(is_on_disk(&server, "kept-with-its-dead-letter"));
+    assert!(!is_on_disk(&server, "never-to-be-on-any-disk"));
+    let refused = requeue(&job);
+    assert_eq!((refused.status, &refused.error()["code"]), (409, &json!("not_a_dead_letter")));
+    assert_eq!(requeue(&kept).status, 200);
+    // One by name is on disk while it lives, and its letter without it.
+    let named = submit(&server, "slow", &format!("named {long}"), json!({"store": false}));
+    let named = id_of(&named);
+    assert_eq!(read(&server, &named, "?wait=60s").value()["state"], "failed");
+    assert_eq!(requeue(&named).status, 409);
+    let wrong = chat::ask(&server, "slow", "x", json!({"store": "no"}));
+    assert_eq!((wrong.status, &wrong.error()["param"]), (400, &json!("store")));
+    server.assert_nothing_left();
+}
