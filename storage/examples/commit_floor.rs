@@ -166,7 +166,7 @@ fn commits(dir: &Path, time: Duration) {
             runs[0].add(bare(&mut floor, waiters, time / 3));
             runs[1].add(handed(&mut floor, waiters, time / 3));
             let run = drive(waiters, time / 3, &durable, first, |lsn| {
-                committer.append(Group { lsn, changes: vec![(lsn % KEYS, Some(()))] }, Urgency::Urgent);
+                committer.append(Group { lsn, at: 0, changes: vec![(lsn % KEYS, Some(()))] }, Urgency::Urgent);
             });
             first += run.micros.len() as u64;
             runs[2].add(run);
@@ -198,7 +198,7 @@ fn restart(dir: &Path, rows: u64) {
         while committer.backlog_bytes() > 32 << 20 || store.room() != switchbox_storage::Room::Open {
             std::thread::sleep(Duration::from_millis(1));
         }
-        committer.append(Group { lsn, changes: vec![(lsn, Some(()))] }, Urgency::Urgent);
+        committer.append(Group { lsn, at: 0, changes: vec![(lsn, Some(()))] }, Urgency::Urgent);
     }
     drop(committer);
     let rate = rows as f64 / began.elapsed().as_secs_f64();

@@ -72,7 +72,7 @@ pub(crate) struct Rowspace {
 impl Rowspace {
     pub(crate) fn new(state: Arc<dyn StateStore>, audit: Audit, applied: Applied) -> Self {
         let Mark { group, lsn, epoch, .. } = applied.mark;
-        let upto = Durable { group, lsn, epoch, written_at: 0 };
+        let upto = Durable { group, lsn, epoch, written_at: 0, at: 0 };
         let dirty = RwLock::new(Dirty::new(upto));
         let (applied, running) = (Mutex::new(applied), Mutex::default());
         Self {

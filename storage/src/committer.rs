@@ -22,6 +22,9 @@ pub type Change<K, V> = (K, Option<V>);
 pub struct Group<K, V> {
     /// The step's number; each appended group has a larger one.
     pub lsn: u64,
+    /// When the step was taken, by the caller's clock, in the caller's unit. The largest one that is durable comes back
+    /// at the next start ([`crate::Opened::at`]).
+    pub at: u64,
     /// Its changes, in order.
     pub changes: Vec<Change<K, V>>,
 }
@@ -130,8 +133,8 @@ impl<K: Send + 'static, V: Send + 'static> Committer<K, V> {
     ) -> std::io::Result<Self> {
         let journal = &store.shared.options.journal;
         let last = store.durable_lsn();
-        // What a change takes is an estimate, so a group stays well within a segment.
-        let bytes = journal.group_bytes.min(journal.step_bytes_max() / 4);
+        // What a change takes is an estimate, so a group of small steps stays well within a segment.
+        let bytes = journal.group_bytes.min(journal.group_bytes_max() / 4);
         let bounds = Bounds { bytes, steps: journal.group_steps };
         let codec = Arc::new(codec);
         let weigh = {
@@ -140,7 +143,9 @@ impl<K: Send + 'static, V: Send + 'static> Committer<K, V> {
         };
         let commit = move |groups: Vec<Group<K, V>>| {
             let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return };
-            let steps = Steps { first_lsn: first.lsn, last_lsn: last.lsn, count: groups.len() as u32 };
+            let at = groups.iter().map(|group| group.at).max().unwrap_or(0);
+            let count = groups.len() as u32;
+            let steps = Steps { first_lsn: first.lsn, last_lsn: last.lsn, count, at };
             let mut rows = Rows::default();
             for change in groups.iter().flat_map(|group| &group.changes) {
                 codec.encode(change, &mut rows);
@@ -336,7 +341,7 @@ mod tests {
     }
 
     fn group(lsn: u64, key: u32, value: Option<u32>) -> Group<u32, u32> {
-        Group { lsn, changes: vec![(key, value)] }
+        Group { lsn, at: 0, changes: vec![(key, value)] }
     }
 
     #[test]

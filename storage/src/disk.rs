@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
 use crate::mutant::{self, Mutant};
@@ -151,6 +152,11 @@ pub(crate) fn rewrites(path: &Path) -> Rewrites {
         Ok(BTRFS | ZFS | BCACHEFS) => Rewrites::Copied,
         _ => Rewrites::InPlace,
     }
+}
+
+/// The wall clock, in milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 pub(crate) fn random<const N: usize>() -> [u8; N] {

@@ -46,6 +46,11 @@ pub struct StoreOptions {
     pub disk_reserve_bytes: u64,
     /// The caller's number for a row, summed over all of them.
     pub audit: Audit,
+    /// How far the wall clock may be behind what it said when the newest group was written; none for any distance. A
+    /// start that goes on makes the clock as it is now what later starts compare with.
+    pub clock_behind_max: Option<Duration>,
+    /// The wall clock, in milliseconds since 1970.
+    pub wall_ms: fn() -> u64,
 }
 
 impl Default for StoreOptions {
@@ -61,6 +66,8 @@ impl Default for StoreOptions {
             snapshot_merge_bytes: 64 << 20,
             disk_reserve_bytes: 2 << 30,
             audit: |_, _| 0,
+            clock_behind_max: None,
+            wall_ms: disk::unix_ms,
         }
     }
 }
@@ -271,7 +278,7 @@ impl Store {
         &self.shared.layout.dir
     }
 
-    /// Bytes of rows and payloads that one step may have: `JournalOptions::step_bytes_max`, as set at open.
+    /// Bytes of rows and payloads that one step may have: `JournalOptions::step_bytes_max`.
     pub fn step_bytes_max(&self) -> usize {
         self.shared.options.journal.step_bytes_max()
     }

@@ -15,6 +15,8 @@ pub(crate) mod writer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod version_tests;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -44,8 +46,14 @@ impl Default for JournalOptions {
 }
 
 impl JournalOptions {
-    /// Bytes of rows and payloads that one step may have.
+    /// Bytes of rows and payloads that one step may have: its payloads have less than 4 GiB in all, whatever a segment
+    /// has, because what doesn't fit one gets a segment of its own.
     pub fn step_bytes_max(&self) -> usize {
+        u32::MAX as usize - disk::BLOCK - frame::HEAD_BYTES
+    }
+
+    /// Bytes that a group of an ordinary segment may have.
+    pub(crate) fn group_bytes_max(&self) -> usize {
         self.segment_bytes as usize - disk::BLOCK - frame::HEAD_BYTES
     }
 }
@@ -101,9 +109,10 @@ impl Journal {
     /// Segments whose groups all lie at or below `group`. Never the one being written.
     pub(crate) fn up_to(&self, group: u64) -> Vec<Segment> {
         let segments = self.lock();
-        let ended =
-            segments.windows(2).filter(|pair| pair[1].first_group.is_some_and(|next| next <= group + 1));
-        ended.map(|pair| pair[0].clone()).collect()
+        // A segment without a first group (a spare that was passed over) says nothing of those before it.
+        let next = |from: usize| segments[from..].iter().find_map(|segment| segment.first_group);
+        let ended = (0..segments.len()).filter(|i| next(i + 1).is_some_and(|next| next <= group + 1));
+        ended.map(|i| segments[i].clone()).collect()
     }
 
     /// Removes a segment.

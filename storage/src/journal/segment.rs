@@ -5,7 +5,7 @@
 //! | at | bytes | what |
 //! |---|---|---|
 //! | 0 | 8 | `SWBXJRNL` |
-//! | 8 | 4 | version, 1 |
+//! | 8 | 4 | version, 2 (1 had shorter heads of frames) |
 //! | 12 | 4 | its number |
 //! | 16 | 16 | the directory's id |
 //! | 32 | 16 | salt of its frames, random |
@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"SWBXJRNL";
 /// The newest version of the journal's format.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 const HEAD_BYTES: usize = 64;
 const SUFFIX: &str = ".segment";
 /// Zeros are written and synced in pieces of this size: one big sync would stall the commits beside it.
@@ -38,6 +38,8 @@ pub(crate) type DirectoryId = [u8; 16];
 /// A segment's header, and where its groups start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Segment {
+    /// Of its format. Only one of [`VERSION`] takes further frames.
+    pub(crate) version: u32,
     pub(crate) number: u32,
     pub(crate) bytes: u64,
     pub(crate) salt: [u8; 16],
@@ -59,7 +61,7 @@ impl Segment {
     fn head(&self, id: DirectoryId) -> Vec<u8> {
         let mut head = Vec::with_capacity(BLOCK);
         head.extend_from_slice(&MAGIC);
-        head.extend_from_slice(&VERSION.to_le_bytes());
+        head.extend_from_slice(&self.version.to_le_bytes());
         head.extend_from_slice(&self.number.to_le_bytes());
         head.extend_from_slice(&id);
         head.extend_from_slice(&self.salt);
@@ -72,7 +74,7 @@ impl Segment {
 
     /// Makes a segment that is on disk, name and all.
     pub(crate) fn create(dir: &Path, id: DirectoryId, number: u32, bytes: u64) -> Result<Self> {
-        let segment = Self { number, bytes, salt: disk::random(), first_group: None };
+        let segment = Self { version: VERSION, number, bytes, salt: disk::random(), first_group: None };
         let unfinished = disk::Unfinished::create(&path_of(dir, number))?;
         let (file, path) = (&unfinished.file, unfinished.path());
         // In one piece where the file system can; zeros are written in any case.
@@ -116,15 +118,16 @@ impl Segment {
         let mut fields = || {
             let (magic, version, number) = (r.array()?, r.u32()?, r.u32()?);
             let (owner, salt, bytes, _zero, crc) = (r.array()?, r.array()?, r.u64()?, r.u32()?, r.u32()?);
-            Some((magic, version, crc, owner, Self { number, bytes, salt, first_group: None }))
+            Some((magic, crc, owner, Self { version, number, bytes, salt, first_group: None }))
         };
-        let (magic, version, crc, owner, segment): (_, _, _, DirectoryId, _) =
+        let (magic, crc, owner, segment): (_, _, DirectoryId, _) =
             fields().ok_or_else(|| Error::damaged(path, 0, "too short for the header of a segment"))?;
         if magic != MAGIC || crc != crc32fast::hash(&bytes[..HEAD_BYTES - 4]) {
             return Err(Error::damaged(path, 0, "its header isn't one of a segment"));
         }
-        if version > VERSION {
-            return Err(Error::Newer { path: path.to_owned(), found: version, known: VERSION });
+        if segment.version > VERSION {
+            let found = segment.version;
+            return Err(Error::Newer { path: path.to_owned(), found, known: VERSION });
         }
         if owner != id {
             return Err(Error::damaged(path, 16, "it belongs to another directory"));

@@ -50,7 +50,7 @@ fn start(dir: &Path) -> Result<Started> {
         Ok(())
     })?;
     mend_tail(dir, &segments, &survey)?;
-    let (journal, writer) = resume(dir, ID, (segments, &survey), &options())?;
+    let (journal, writer) = resume(dir, ID, (segments, &survey), (&options(), disk::unix_ms))?;
     Ok(Started { groups, survey, journal, writer })
 }
 
@@ -69,7 +69,7 @@ fn append(writer: &mut Writer) -> u64 {
         ..=4096 => rows.put(&key, &value),
         _ => rows.put_payload(&key, &value),
     }
-    writer.write(Some(Steps { first_lsn: group * 10, last_lsn: group * 10 + 3, count: 2 }), rows);
+    writer.write(Some(Steps { first_lsn: group * 10, last_lsn: group * 10 + 3, count: 2, at: group }), rows);
     writer.sync();
     group
 }

@@ -63,7 +63,7 @@ pub(crate) fn step(store: &Store, model: &mut Model, choices: &mut Choices) {
         }
     }
     let lsn = store.durable_lsn() + 1 + choices.below(3) as u64;
-    store.shared.commit(Some(Steps { first_lsn: lsn, last_lsn: lsn, count: 1 }), rows);
+    store.shared.commit(Some(Steps { first_lsn: lsn, last_lsn: lsn, count: 1, at: 0 }), rows);
     assert_eq!(store.durable_lsn(), lsn);
 }
 

@@ -23,7 +23,7 @@ fn audit(_key: &[u8], value: &[u8]) -> i128 {
 }
 
 fn upto(group: u64) -> Durable {
-    Durable { group, lsn: group * 10, epoch: 1, written_at: 0 }
+    Durable { group, lsn: group * 10, epoch: 1, written_at: 0, at: 0 }
 }
 
 fn opened(dir: &Scratch) -> SledState {
