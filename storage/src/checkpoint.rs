@@ -5,7 +5,7 @@
 //! from the journal: every row ends up the same, and the totals were written down before.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::dirty::{Dirty, Layer};
@@ -17,6 +17,15 @@ use crate::state::mark::{Audit, Mark};
 
 /// Rows that are looked at together at least, so that a few deleted ones don't cost a round each.
 const RANGE_ROWS_MIN: usize = 64;
+
+/// Rows that are sorted in while the lock is held: about as many as whoever commits can wait for without sleeping.
+const SORTED_AT_ONCE: usize = 16;
+
+/// How much there is after rows were handed in.
+pub(crate) struct Absorbed {
+    pub(crate) newer_bytes: usize,
+    pub(crate) handed_in_rows: usize,
+}
 
 /// What the state store holds, as of the last checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +73,8 @@ pub(crate) struct Rowspace {
     applied: Mutex<Applied>,
     /// Held while a checkpoint runs.
     running: Mutex<()>,
+    /// 1 while somebody waits to hand rows in.
+    absorbing: AtomicU32,
     /// Bytes of the dirty rows and the last step in them, for those who mustn't wait for a lock.
     dirty_bytes: AtomicUsize,
     lsn: AtomicU64,
@@ -81,6 +92,7 @@ impl Rowspace {
             dirty,
             applied,
             running,
+            absorbing: AtomicU32::new(0),
             dirty_bytes: AtomicUsize::new(0),
             lsn: AtomicU64::new(lsn),
         }
@@ -104,11 +116,26 @@ impl Rowspace {
     }
 
     /// Takes the rows of a durable group, all at once.
-    pub(crate) fn absorb(&self, changes: impl IntoIterator<Item = RowChange>, upto: Durable) {
+    pub(crate) fn absorb(&self, changes: Vec<RowChange>, upto: Durable) -> Absorbed {
+        self.absorbing.store(1, Ordering::Relaxed);
         let mut dirty = self.dirty_mut();
+        self.absorbing.store(0, Ordering::Relaxed);
         dirty.absorb(changes, upto);
         self.dirty_bytes.store(dirty.bytes(), Ordering::Release);
         self.lsn.store(upto.lsn, Ordering::Release);
+        Absorbed { newer_bytes: dirty.newer_bytes(), handed_in_rows: dirty.handed_in_rows() }
+    }
+
+    /// Sorts a few rows in that were handed in. Says whether more are left.
+    pub(crate) fn sort_some_in(&self) -> bool {
+        while self.absorbing.load(Ordering::Relaxed) > 0 {
+            // The lock isn't fair: whoever commits would wait until all are sorted in.
+            std::thread::yield_now();
+        }
+        let mut dirty = self.dirty_mut();
+        dirty.sort_in(SORTED_AT_ONCE);
+        self.dirty_bytes.store(dirty.bytes(), Ordering::Release);
+        dirty.handed_in_rows() > 0
     }
 
     /// Bytes of the dirty rows. Waits for nobody.
@@ -193,6 +220,7 @@ impl Rowspace {
     /// When the state can't be read or written.
     pub(crate) fn checkpoint(&self) -> Result<Moved> {
         let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.sort_some_in() {}
         let (layer, upto) = self.dirty_mut().freeze();
         let moved = if layer.is_empty() { Moved::Nothing } else { Moved::Rows };
         if moved == Moved::Rows {

@@ -226,10 +226,18 @@ pub(crate) fn lay_out(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::segment::Behind;
     use proptest::prelude::*;
 
     fn segment() -> Segment {
-        Segment { version: 2, number: 7, bytes: 1 << 20, salt: [9; 16], first_group: None }
+        Segment {
+            version: 2,
+            number: 7,
+            bytes: 1 << 20,
+            salt: [9; 16],
+            behind: Behind::Zeros,
+            first_group: None,
+        }
     }
 
     fn label() -> Label {

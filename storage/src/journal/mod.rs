@@ -7,6 +7,7 @@
 
 pub(crate) mod frame;
 pub(crate) mod open;
+pub(crate) mod retired;
 pub(crate) mod rows;
 pub(crate) mod scan;
 pub(crate) mod segment;
@@ -18,7 +19,7 @@ mod tests;
 #[cfg(test)]
 mod version_tests;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::row::PayloadRef;
+use retired::Retired;
 use segment::{DirectoryId, Segment};
 
 /// How the journal is cut into files.
@@ -33,6 +35,8 @@ use segment::{DirectoryId, Segment};
 pub struct JournalOptions {
     /// Bytes of a segment made from now on: a multiple of 4 KiB, above 8 KiB and below 4 GiB.
     pub segment_bytes: u64,
+    /// Bytes of old segments that are kept to be used again.
+    pub retired_bytes_max: u64,
     /// Bytes of rows and payloads after which the committer takes no further step into a group.
     pub group_bytes: usize,
     /// Steps after which it takes no further one.
@@ -41,7 +45,12 @@ pub struct JournalOptions {
 
 impl Default for JournalOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, group_bytes: 4 << 20, group_steps: 4096 }
+        Self {
+            segment_bytes: 64 << 20,
+            retired_bytes_max: 256 << 20,
+            group_bytes: 4 << 20,
+            group_steps: 4096,
+        }
     }
 }
 
@@ -66,11 +75,13 @@ pub(crate) struct Journal {
     segments: Mutex<Vec<Segment>>,
     /// The segment that a payload was last read from: a start reads a million of them one after the other.
     last_read: Mutex<Option<(u32, Arc<File>)>>,
+    retired: Arc<Retired>,
 }
 
 impl Journal {
-    pub(crate) fn new(dir: &Path, id: DirectoryId, segments: Vec<Segment>) -> Self {
-        Self { dir: dir.to_owned(), id, segments: Mutex::new(segments), last_read: Mutex::default() }
+    pub(crate) fn new(dir: &Path, id: DirectoryId, segments: Vec<Segment>, retired: Arc<Retired>) -> Self {
+        let (segments, last_read) = (Mutex::new(segments), Mutex::default());
+        Self { dir: dir.to_owned(), id, segments, last_read, retired }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Segment>> {
@@ -115,21 +126,20 @@ impl Journal {
         ended.map(|i| segments[i].clone()).collect()
     }
 
-    /// Removes a segment.
-    pub(crate) fn remove(&self, number: u32) -> Result<()> {
-        self.lock().retain(|segment| segment.number != number);
-        let path = segment::path_of(&self.dir, number);
-        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    /// Takes a segment out: its file is removed, or used again. Who still reads a payload in it finds other bytes, or
+    /// none, and looks where its row has it now.
+    pub(crate) fn remove(&self, segment: &Segment) -> Result<()> {
+        self.lock().retain(|listed| listed.number != segment.number);
+        self.retired.take_in(segment)?;
         // Whoever opened it before this is in here, or its bytes would stay on the disk.
         let mut last = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
-        last.take_if(|(last, _)| *last == number);
-        drop(last);
-        disk::sync_dir(&self.dir)
+        last.take_if(|(last, _)| *last == segment.number);
+        Ok(())
     }
 
-    /// Bytes of all segments with groups in them.
+    /// Bytes of all segments with groups in them, and of the old ones that are kept.
     pub(crate) fn bytes(&self) -> u64 {
-        self.lock().iter().map(|segment| segment.bytes).sum()
+        self.lock().iter().map(|segment| segment.bytes).sum::<u64>() + self.retired.bytes()
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::disk::{self, BLOCK};
 use crate::error::{Error, Result};
+use crate::journal::retired::Retired;
 use crate::journal::scan::{Place, Survey};
 use crate::journal::segment::{self, DirectoryId, Segment};
 use crate::journal::spares::Spares;
@@ -81,9 +82,10 @@ pub(crate) fn resume(
     }
     // It isn't listed before its first group.
     used.retain(|segment| segment.number != survey.end.segment || survey.last.is_some());
-    let spares = Spares::start(dir, id, (spare, next), options.segment_bytes)?;
+    let retired = Arc::new(Retired::new(dir, options));
+    let spares = Spares::start(dir, id, (spare, next), (options.segment_bytes, Arc::clone(&retired)))?;
     let durable = survey.last.map_or(Durable::default(), |head| Durable::of(&head));
-    let journal = Arc::new(Journal::new(dir, id, used));
+    let journal = Arc::new(Journal::new(dir, id, used, retired));
     let end = (current, survey.end.offset);
     let writer = Writer::new(Arc::clone(&journal), spares, end, (durable, wall_ms))?;
     Ok((journal, writer))

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::disk::{self, BLOCK};
 use crate::error::{Error, Result};
+use crate::journal::retired::Retired;
 use crate::journal::segment::{self, DirectoryId, Segment};
 
 /// How long to wait for room on a full disk.
@@ -41,13 +42,13 @@ impl Spares {
         dir: &Path,
         id: DirectoryId,
         (found, next): (Vec<Segment>, u32),
-        segment_bytes: u64,
+        (segment_bytes, retired): (u64, Arc<Retired>),
     ) -> Result<Self> {
         let (send, ready) = sync_channel(1);
         let (stop, stopped) = channel();
         let wanted = Arc::new(AtomicU64::new(0));
         let (making_dir, making_wanted) = (dir.to_owned(), Arc::clone(&wanted));
-        let making = Making { dir: making_dir, id, segment_bytes, wanted: making_wanted, stopped };
+        let making = Making { dir: making_dir, id, segment_bytes, wanted: making_wanted, retired, stopped };
         let spawned = std::thread::Builder::new()
             .name("journal-spares".into())
             .spawn(move || making.run(found, next, &send))
@@ -94,6 +95,7 @@ struct Making {
     id: DirectoryId,
     segment_bytes: u64,
     wanted: Arc<AtomicU64>,
+    retired: Arc<Retired>,
     stopped: Receiver<()>,
 }
 
@@ -111,9 +113,16 @@ impl Making {
     /// of somebody else's files. None if it was stopped meanwhile.
     fn make(&self, number: u32) -> Option<Segment> {
         let bytes = self.segment_bytes.max(self.wanted.swap(0, Ordering::AcqRel));
+        if bytes == self.segment_bytes
+            && let Some(retired) = self.retired.give()
+        {
+            let made = Segment::create_again(&self.dir, self.id, (number, bytes), retired);
+            return Some(disk::or_die("a segment can't be used again", made));
+        }
         loop {
             match Segment::create(&self.dir, self.id, number, bytes) {
                 Err(error) if error.is_full() => {
+                    disk::or_die("an old segment can't be removed", self.retired.clear());
                     // What was written of it takes the room that others need.
                     disk::or_die(
                         "an unfinished segment can't be removed",

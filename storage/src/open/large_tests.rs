@@ -59,7 +59,10 @@ fn a_step_of_any_size_is_taken_whole() {
     }
     check_restart(&dir, &model);
     let left = store.shared.journal.segments();
-    assert!(left.iter().all(|segment| segment.number > 5), "what was passed over or is over has gone: {left:?}");
+    assert!(
+        left.iter().all(|segment| segment.number > 5),
+        "what was passed over or is over has gone: {left:?}"
+    );
 }
 
 #[test]
@@ -114,6 +117,7 @@ fn spares_that_were_passed_over_are_removed_by_a_later_trim() {
     Segment::create(&copy.path().join("journal"), id, passed_over, SEGMENT_BYTES as u64).expect("creates");
     let (store, _) = opened(copy.path(), StateKind::Memory);
     assert!(rows_of(&store) == model);
+    assert!(numbers(&copy.path().join("journal")).contains(&passed_over));
     for _ in 0..3 {
         big_step(&store, &mut model, 3, &[60_000]);
         store.settle().expect("settles");
@@ -128,7 +132,10 @@ fn spares_and_segments_of_another_size_disturb_nobody() {
     let (dir, mut model) = (Scratch::new(), Model::new());
     for segment_bytes in [64, 256, 32, 1024, 64] {
         let sized = StoreOptions {
-            journal: crate::journal::JournalOptions { segment_bytes: segment_bytes << 10, ..Default::default() },
+            journal: crate::journal::JournalOptions {
+                segment_bytes: segment_bytes << 10,
+                ..Default::default()
+            },
             ..options(StateKind::Sled)
         };
         let (store, _) = Store::open(dir.path(), sized).expect("opens");

@@ -132,7 +132,7 @@ fn opened(dir: &Path, options: StoreOptions, load: Option<Loader<'_>>) -> Result
     let rows = Rowspace::new(state, options.audit, applied);
     let upto = survey.last.map_or(Durable::default(), |head| Durable::of(&head));
     match behind {
-        Behind::Loaded(layer) => rows.absorb(layer, upto),
+        Behind::Loaded(layer) => drop(rows.absorb(layer.into_iter().collect(), upto)),
         Behind::Unread => {
             replay(&layout.journal(), &segments, (base, survey.reached()), &rows, &options)?;
             rows.visit(|key, stored| load(Load::Row(key, stored)))?;

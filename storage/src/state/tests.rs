@@ -56,7 +56,7 @@ fn stored_of(value: u8) -> Stored {
 
 fn absorb(rows: &Rowspace, model: &mut Model, changes: &[(u8, Option<u8>)], group: u64) {
     let stored = changes.iter().map(|(k, v)| (Key::from(key(*k)), v.map(stored_of)));
-    rows.absorb(stored, upto(group));
+    rows.absorb(stored.collect(), upto(group));
     for (k, v) in changes {
         match v {
             Some(v) => drop(model.insert(key(*k), vec![*v])),
