@@ -143,7 +143,7 @@ impl<K: Send + 'static, V: Send + 'static> Committer<K, V> {
         };
         let rows = store.clone();
         let commit = move |groups: Vec<Group<K, V>>| commit_to(&store, &*codec, &groups);
-        let when_idle = move || rows.shared.rows.sort_some_in();
+        let when_idle = move || rows.shared.rows.sort_one_in();
         let committer = Self::spawn(options, (bounds, weigh), Work { commit, when_idle }, on_durable)?;
         committer.shared.lock().last = last;
         Ok(committer)

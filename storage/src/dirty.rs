@@ -2,9 +2,9 @@
 //!
 //! Two layers: what is being checkpointed, and what came since. Readers look here first, then at the state.
 //!
-//! Putting rows into a layer takes about as long as writing them to the journal, so it isn't done while somebody waits:
-//! a group's rows are first only *handed in*, in order, where readers see them too, and are sorted in later, by whoever
-//! has time ([`Dirty::sort_in`]).
+//! Putting rows into a layer takes about as long as writing them to the journal, so nobody who waits for a commit waits
+//! for it: a group's rows are first only [`HandedIn`], in order, where readers look before anywhere else. They are sorted
+//! into the layers later, by whoever has time, and leave the queue only when the layers have them.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -20,25 +20,86 @@ const ENTRY_BYTES: usize = 96;
 /// The last change of each key.
 pub(crate) type Layer = BTreeMap<Key, Option<Stored>>;
 
-/// Rows that may be handed in and not yet be sorted in: readers look through all of them.
-pub(crate) const HANDED_IN_ROWS_MAX: usize = 8192;
+/// The rows of a group, in order, and the group.
+pub(crate) type Handed = (Arc<Vec<RowChange>>, Durable);
+
+/// Groups that are durable and not yet in the layers, the oldest first.
+pub(crate) struct HandedIn {
+    groups: VecDeque<Handed>,
+    rows: usize,
+    bytes: usize,
+    /// The last group that was ever handed in.
+    upto: Durable,
+}
+
+impl HandedIn {
+    /// Starts behind `upto`.
+    pub(crate) fn new(upto: Durable) -> Self {
+        Self { groups: VecDeque::new(), rows: 0, bytes: 0, upto }
+    }
+
+    pub(crate) fn push(&mut self, changes: Vec<RowChange>, bytes: usize, upto: Durable) {
+        self.rows += changes.len();
+        self.bytes += bytes;
+        self.upto = upto;
+        self.groups.push_back((Arc::new(changes), upto));
+    }
+
+    /// All of them, for a reader.
+    pub(crate) fn groups(&self) -> Vec<Arc<Vec<RowChange>>> {
+        self.groups.iter().map(|(changes, _)| Arc::clone(changes)).collect()
+    }
+
+    /// The oldest, which stays until it is [`HandedIn::pop`]ped.
+    pub(crate) fn oldest(&self) -> Option<Handed> {
+        self.groups.front().cloned()
+    }
+
+    /// The layers have all of the oldest.
+    pub(crate) fn pop(&mut self) {
+        if let Some((changes, _)) = self.groups.pop_front() {
+            self.rows -= changes.len();
+            self.bytes -= bytes_of_all(&changes);
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn upto(&self) -> Durable {
+        self.upto
+    }
+}
+
+/// The last change of a row in groups that were handed in.
+pub(crate) fn last_of<'a>(groups: &'a [Arc<Vec<RowChange>>], key: &[u8]) -> Option<&'a Option<Stored>> {
+    let newest_first = groups.iter().rev().flat_map(|changes| changes.iter().rev());
+    newest_first.filter(|(changed, _)| **changed == *key).map(|(_, stored)| stored).next()
+}
 
 /// The two layers.
 #[derive(Default)]
 pub(crate) struct Dirty {
-    /// Newer than both layers; in order.
-    handed_in: VecDeque<std::vec::IntoIter<RowChange>>,
-    handed_in_rows: usize,
     newer: Layer,
     frozen: Option<Arc<Layer>>,
     newer_bytes: usize,
     frozen_bytes: usize,
-    /// The last group whose rows are in.
+    /// The last group that is wholly in.
     upto: Durable,
 }
 
 fn bytes_of(key: &[u8], stored: Option<&Stored>) -> usize {
     ENTRY_BYTES + key.len() + stored.map_or(0, |stored| stored.with_body(<[u8]>::len))
+}
+
+/// Bytes that rows count for.
+pub(crate) fn bytes_of_all(changes: &[RowChange]) -> usize {
+    changes.iter().map(|(key, stored)| bytes_of(key, stored.as_ref())).sum()
 }
 
 impl Dirty {
@@ -47,34 +108,17 @@ impl Dirty {
         Self { upto, ..Self::default() }
     }
 
-    /// Takes the rows of a group that is durable.
-    pub(crate) fn absorb(&mut self, changes: Vec<RowChange>, upto: Durable) {
-        self.newer_bytes += changes.iter().map(|(key, stored)| bytes_of(key, stored.as_ref())).sum::<usize>();
-        self.handed_in_rows += changes.len();
-        self.handed_in.push_back(changes.into_iter());
+    /// Takes rows of the group behind the last one.
+    pub(crate) fn sort_in(&mut self, changes: &[RowChange]) {
+        for (key, stored) in changes {
+            self.newer_bytes += bytes_of(key, stored.as_ref());
+            self.insert(key.clone(), stored.clone());
+        }
+    }
+
+    /// All rows up to this group are in.
+    pub(crate) fn reached(&mut self, upto: Durable) {
         self.upto = upto;
-        if self.handed_in_rows > HANDED_IN_ROWS_MAX {
-            self.sort_in(self.handed_in_rows - HANDED_IN_ROWS_MAX);
-        }
-    }
-
-    /// Rows that were handed in and aren't sorted in.
-    pub(crate) fn handed_in_rows(&self) -> usize {
-        self.handed_in_rows
-    }
-
-    /// Sorts so many rows in, the oldest first. What readers see doesn't change.
-    pub(crate) fn sort_in(&mut self, rows: usize) {
-        for _ in 0..rows {
-            let Some(group) = self.handed_in.front_mut() else { return };
-            match group.next() {
-                Some((key, stored)) => {
-                    self.handed_in_rows -= 1;
-                    self.insert(key, stored);
-                }
-                None => drop(self.handed_in.pop_front()),
-            }
-        }
     }
 
     fn insert(&mut self, key: Key, stored: Option<Stored>) {
@@ -89,14 +133,17 @@ impl Dirty {
 
     /// The last change of a row: `None` if it is the state's; `Some(None)` if it was deleted.
     pub(crate) fn read(&self, key: &[u8]) -> Option<Option<Stored>> {
-        let handed_in = self.handed_in.iter().rev().flat_map(|group| group.as_slice().iter().rev());
-        let newest = handed_in.filter(|(changed, _)| **changed == *key).map(|(_, stored)| stored).next();
         let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.get(key));
-        newest.or_else(|| self.newer.get(key)).or_else(frozen).cloned()
+        self.newer.get(key).or_else(frozen).cloned()
     }
 
-    /// The first `limit` last changes from `from` on, below `to` where given.
-    pub(crate) fn range(&self, from: &[u8], to: Option<&[u8]>, limit: usize) -> Layer {
+    /// The first `limit` last changes from `from` on, below `to` where given, with those that were handed in.
+    pub(crate) fn range(
+        &self,
+        handed_in: &[Arc<Vec<RowChange>>],
+        (from, to): (&[u8], Option<&[u8]>),
+        limit: usize,
+    ) -> Layer {
         if to.is_some_and(|to| to <= from) {
             return Layer::new();
         }
@@ -106,7 +153,7 @@ impl Dirty {
         let mut merged: Layer =
             older.chain(newer).map(|(key, stored)| (key.clone(), stored.clone())).collect();
         let within = |key: &[u8]| from <= key && to.is_none_or(|to| key < to);
-        let handed_in = self.handed_in.iter().flat_map(|group| group.as_slice());
+        let handed_in = handed_in.iter().flat_map(|changes| changes.iter());
         merged.extend(handed_in.filter(|(key, _)| within(key)).cloned());
         // Behind the first `limit`, one layer may hide changes of the other.
         while merged.len() > limit {
@@ -121,9 +168,6 @@ impl Dirty {
     /// While another checkpoint runs.
     pub(crate) fn freeze(&mut self) -> (Arc<Layer>, Durable) {
         assert!(self.frozen.is_none(), "one checkpoint at a time");
-        while !self.handed_in.is_empty() {
-            self.sort_in(HANDED_IN_ROWS_MAX);
-        }
         let layer = Arc::new(std::mem::take(&mut self.newer));
         self.frozen = Some(Arc::clone(&layer));
         self.frozen_bytes = std::mem::take(&mut self.newer_bytes);
@@ -134,11 +178,6 @@ impl Dirty {
     pub(crate) fn thaw(&mut self) -> Option<Arc<Layer>> {
         self.frozen_bytes = 0;
         self.frozen.take()
-    }
-
-    /// The last group whose rows are in.
-    pub(crate) fn upto(&self) -> Durable {
-        self.upto
     }
 
     /// Bytes that came since the last checkpoint began.
@@ -161,22 +200,33 @@ mod tests {
         Box::new([1, number as u8])
     }
 
-    /// Whatever is handed in, sorted in or frozen, readers see the last change of every key.
+    /// Whatever is sorted in or frozen, readers see the last change of every key.
     #[test]
     fn readers_see_the_last_changes_wherever_they_are() {
         for seed in 1..40 {
-            let (mut dirty, mut model, mut choices) = (Dirty::default(), Layer::new(), Choices(seed * 7919));
+            let (mut dirty, mut queue) = (Dirty::default(), HandedIn::new(Durable::default()));
+            let (mut model, mut choices) = (Layer::new(), Choices(seed * 7919));
+            let mut half_in = 0;
             for turn in 0..60 {
                 match choices.below(8) {
-                    0 => dirty.sort_in(choices.below(9)),
-                    1 if dirty.frozen.is_none() => {
-                        let (layer, _) = dirty.freeze();
-                        assert_eq!(*layer, model, "seed {seed}, turn {turn}");
+                    0 => {
+                        // A part of the oldest, which readers still find in the queue.
+                        if let Some((changes, upto)) = queue.oldest() {
+                            let until = (half_in + choices.below(4)).min(changes.len());
+                            dirty.sort_in(&changes[half_in..until]);
+                            half_in = until;
+                            if until == changes.len() {
+                                dirty.reached(upto);
+                                queue.pop();
+                                half_in = 0;
+                            }
+                        }
                     }
+                    1 if dirty.frozen.is_none() && half_in == 0 => drop(dirty.freeze()),
                     2 => {
                         // What was frozen is the state's from now on.
                         if let Some(gone) = dirty.thaw() {
-                            let newer: Layer = dirty.range(&[], None, 1000);
+                            let newer = dirty.range(&queue.groups(), (&[], None), 1000);
                             model.retain(|key, _| !gone.contains_key(key) || newer.contains_key(key));
                         }
                     }
@@ -188,19 +238,26 @@ mod tests {
                             })
                             .collect();
                         model.extend(changes.iter().cloned());
-                        dirty.absorb(changes, Durable::default());
+                        queue.push(changes.clone(), bytes_of_all(&changes), Durable::default());
                     }
                 }
-                (0..12).for_each(|n| assert_eq!(dirty.read(&key(n)), model.get(&key(n)).cloned()));
+                let groups = queue.groups();
+                for n in 0..12 {
+                    let found = last_of(&groups, &key(n)).cloned().or_else(|| dirty.read(&key(n)));
+                    assert_eq!(found, model.get(&key(n)).cloned(), "seed {seed}, turn {turn}");
+                }
                 let (from, to, limit) = (choices.below(6), 6 + choices.below(6), 1 + choices.below(9));
                 let expected = model.range(key(from)..key(to)).take(limit);
                 let expected: Layer = expected.map(|(key, stored)| (key.clone(), stored.clone())).collect();
-                let found = dirty.range(&key(from), Some(&key(to)), limit);
+                let found = dirty.range(&groups, (&key(from), Some(&key(to))), limit);
                 assert_eq!(found, expected, "seed {seed}, turn {turn}");
             }
-            dirty.sort_in(usize::MAX);
             let bytes = dirty.newer.iter().map(|(key, stored)| bytes_of(key, stored.as_ref())).sum::<usize>();
-            assert_eq!((dirty.newer_bytes(), dirty.handed_in_rows()), (bytes, 0));
+            assert_eq!(dirty.newer_bytes(), bytes);
+            while queue.oldest().is_some() {
+                queue.pop();
+            }
+            assert_eq!((queue.rows(), queue.bytes()), (0, 0));
         }
     }
 }

@@ -105,7 +105,7 @@ impl Drop for Keeper {
 }
 
 fn run_checkpoints(shared: &Shared) {
-    let due = || shared.rows.dirty().newer_bytes() >= shared.options.checkpoint_bytes;
+    let due = || shared.rows.newer_bytes() >= shared.options.checkpoint_bytes;
     loop {
         let wish = shared.signal.wait(shared.options.checkpoint_every, due);
         disk::or_die("the disk can't be looked at", shared.look_at_disk());
@@ -128,9 +128,9 @@ fn run_checkpoints(shared: &Shared) {
 }
 
 fn run_sorting(shared: &Shared) {
-    let due = || shared.rows.dirty().handed_in_rows() >= SORT_ROWS_MIN;
+    let due = || shared.rows.handed_in().rows() >= SORT_ROWS_MIN;
     while shared.sorting.wait(LOOK_EVERY, due) == Wish::Keep {
-        while shared.rows.sort_some_in() {}
+        shared.rows.sort_all_in();
     }
 }
 

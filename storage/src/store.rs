@@ -351,7 +351,7 @@ impl Shared {
 
     /// The last group that is durable and readable. Doesn't wait for the one being written.
     pub(crate) fn durable(&self) -> Durable {
-        self.rows.dirty().upto()
+        self.rows.upto()
     }
 
     /// Looks how much disk is free, and how much is to be kept.

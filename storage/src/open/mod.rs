@@ -228,7 +228,7 @@ pub(crate) fn replay(
 ) -> Result<()> {
     scan::read_groups(dir, segments, (base, to), &mut |frame| {
         rows.absorb(frame.changes()?, Durable::of(&frame.head));
-        if rows.dirty().newer_bytes() >= options.dirty_bytes_max / 2 {
+        if rows.newer_bytes() >= options.dirty_bytes_max / 2 {
             rows.checkpoint()?;
         }
         Ok(Next::Go)
