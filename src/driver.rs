@@ -274,7 +274,7 @@ impl Driver {
             }
         }
         if !changes.is_empty() {
-            self.committer.append(Group { lsn, changes }, urgency);
+            self.committer.append(Group { lsn, at: self.core.now().0, changes }, urgency);
             self.gauges.lsn.store(lsn, Ordering::Relaxed);
         } else if urgency == Urgency::Urgent {
             self.committer.hurry();

@@ -52,7 +52,7 @@ pub enum ServeError {
     DataDir(#[from] DataDirError),
     /// The store.
     #[error(transparent)]
-    Store(#[from] switchbox_storage::Error),
+    Store(switchbox_storage::Error),
     /// A row of the store.
     #[error(transparent)]
     Row(#[from] crate::persist::LoadError),
@@ -91,6 +91,17 @@ pub enum ServeError {
         /// What it said.
         error: io::Error,
     },
+}
+
+impl From<switchbox_storage::Error> for ServeError {
+    fn from(error: switchbox_storage::Error) -> Self {
+        match error {
+            switchbox_storage::Error::ClockBehind { by } => {
+                ServeError::ClockBehind { minutes: by.as_secs() / 60 }
+            }
+            error => ServeError::Store(error),
+        }
+    }
 }
 
 /// Starts the box and serves until a signal has drained it.

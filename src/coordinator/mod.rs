@@ -271,6 +271,12 @@ impl Coordinator {
         std::mem::swap(&mut self.effects, effects);
     }
 
+    /// The time of the last step, which never goes back. The clock that gives it times mustn't be behind: it would
+    /// stand still.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
     /// The last step that changed rows.
     pub fn lsn(&self) -> Lsn {
         self.lsn

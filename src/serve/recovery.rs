@@ -1,8 +1,17 @@
 //! A start on a data directory: the store is opened, and the core rebuilt from its rows.
 //!
 //! All of it runs on a thread of its own while the listener says how far it is.
+//!
+//! # Box time
+//!
+//! The box's own time goes on from the last durable step's, whatever the wall clock does, and never below the core's:
+//! with a clock behind its rows the core's time would stand still. The wall clock is compared only with what it said
+//! itself when the newest group was written. `--accept-clock` accepts it for good, so it is needed once; box time then
+//! stays ahead of the wall clock by as much as it ever was.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use switchbox_storage::{JournalOptions, Opened, Origin, Store, StoreOptions};
 
@@ -11,14 +20,17 @@ use crate::api::Progress;
 use crate::clock::Clock;
 use crate::config::{AheadClock, Config, Limits};
 use crate::coordinator::effect::Effect;
+use crate::coordinator::event::Durability;
+use crate::coordinator::limits::Limits as CoreLimits;
 use crate::coordinator::{Boot, Coordinator};
 use crate::datadir::{self, DataDir};
 use crate::ids::Lsn;
 use crate::persist::{self, Loaded, Loader};
-use crate::time::{Span, Time};
+use crate::time::Time;
 
-/// How far the newest group may lie ahead of the wall clock: more than that, and either clock is wrong.
-const CLOCK_AHEAD_MAX: Span = Span::from_secs(600);
+/// How far the wall clock may be behind what it said when the newest group was written: more than that, and it is wrong
+/// now or was wrong then.
+const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(600);
 
 /// Of a segment, beside the largest body and answer.
 const SEGMENT_SPARE_BYTES: u64 = 16 << 20;
@@ -43,20 +55,11 @@ pub(super) async fn recover(
 ) -> Result<Recovered, ServeError> {
     let secret = data_dir.boot_secret()?;
     let (limits, durability) = (config.core_limits(), config.durability);
-    let accept_clock = config.accept_clock;
     let dir = data_dir.path().join(datadir::STORE);
-    let options = store_options(&config.limits);
+    let options = store_options(&config.limits, config.accept_clock);
     let work = move || {
-        let mut loader = Loader::new(|loaded| tell_loaded(&progress, loaded));
-        let (store, opened) = Store::open_and_load(&dir, options, |load| loader.take(load))?;
-        tell_opened(&opened);
-        let clock = clock_from(&opened, accept_clock)?;
-        let rows = loader.finish(&store)?;
-        let epoch = u32::try_from(opened.epoch).map_err(|_| ServeError::EpochSpent)?;
-        let boot = Boot { epoch, secret, lsn: Lsn(opened.lsn), at: clock.now() };
-        let mut effects = Vec::new();
-        let core = Coordinator::recover(boot, limits, durability, rows, &mut effects);
-        Ok(Recovered { store, core, effects, clock })
+        let report = |loaded| tell_loaded(&progress, loaded);
+        rebuild(&dir, options, (limits, durability, secret), report)
     };
     let (done, outcome) = tokio::sync::oneshot::channel();
     // Not one of the blocking pool's: those stand back behind the io thread, which has nothing to do yet.
@@ -69,8 +72,28 @@ pub(super) async fn recover(
     outcome.await.unwrap_or_else(|_| Err(ServeError::System { what: "the recovery", error: lost() }))
 }
 
-/// The store's options, so that a job's largest body, or its largest answer, fits into one step.
-fn store_options(limits: &Limits) -> StoreOptions {
+/// All of a start that isn't about how it is run.
+fn rebuild(
+    dir: &Path,
+    options: StoreOptions,
+    (limits, durability, secret): (CoreLimits, Durability, [u8; 32]),
+    report: impl FnMut(Loaded),
+) -> Result<Recovered, ServeError> {
+    let mut loader = Loader::new(report);
+    let (store, opened) = Store::open_and_load(dir, options, |load| loader.take(load))?;
+    tell_opened(&opened);
+    let rows = loader.finish(&store)?;
+    let epoch = u32::try_from(opened.epoch).map_err(|_| ServeError::EpochSpent)?;
+    let at = Clock::start_at_least(Time(opened.at)).now();
+    let boot = Boot { epoch, secret, lsn: Lsn(opened.lsn), at };
+    let mut effects = Vec::new();
+    let core = Coordinator::recover(boot, limits, durability, rows, &mut effects);
+    let clock = Clock::start_at_least(core.now());
+    Ok(Recovered { store, core, effects, clock })
+}
+
+/// The store's options, so that a job's largest body, or its largest answer, fits into an ordinary segment.
+fn store_options(limits: &Limits, accept: AheadClock) -> StoreOptions {
     let defaults = StoreOptions::default();
     let largest = limits.body_bytes_max + limits.output_bytes_max;
     let needed = (2 * largest + SEGMENT_SPARE_BYTES).next_multiple_of(SEGMENT_BYTES_MULTIPLE);
@@ -79,19 +102,9 @@ fn store_options(limits: &Limits) -> StoreOptions {
         audit: persist::audit,
         disk_reserve_bytes: limits.disk_reserve_bytes,
         journal: JournalOptions { segment_bytes, ..defaults.journal },
+        clock_behind_max: (accept == AheadClock::Refuse).then_some(CLOCK_BEHIND_MAX),
         ..defaults
     }
-}
-
-/// A clock that isn't behind what was written before.
-fn clock_from(opened: &Opened, accept: AheadClock) -> Result<Clock, ServeError> {
-    let wall = Clock::start();
-    let written = Time(Span::from_ms(opened.written_at).0);
-    let ahead = written.since(wall.started_at());
-    if ahead > CLOCK_AHEAD_MAX && accept == AheadClock::Refuse {
-        return Err(ServeError::ClockBehind { minutes: ahead.as_ms() / 60_000 });
-    }
-    Ok(Clock::start_at_least(written))
 }
 
 fn tell_opened(opened: &Opened) {
@@ -106,6 +119,11 @@ fn tell_opened(opened: &Opened) {
             "the state was rebuilt from snapshot and journal"
         ),
     }
+    let ahead = Time(opened.at).since(Clock::start().now());
+    if ahead.as_ms() > CLOCK_BEHIND_MAX.as_millis() as u64 {
+        let minutes = ahead.as_ms() / 60_000;
+        tracing::warn!(minutes, "the box's own time is ahead of this machine's clock, and stays so");
+    }
     if let Some(torn) = &opened.torn_tail {
         tracing::warn!(?torn, "the last group was torn, as by a crash: it had not been acknowledged");
     }
@@ -116,3 +134,6 @@ fn tell_loaded(progress: &Progress, loaded: Loaded) {
     let Loaded { rows, live_jobs, bodies_lost } = loaded;
     tracing::info!(rows, live_jobs, bodies_lost, "recovering");
 }
+
+#[cfg(test)]
+mod tests;

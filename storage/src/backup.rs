@@ -10,11 +10,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::checkpoint::Applied;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::identity::Layout;
 use crate::journal::scan::Place;
 use crate::journal::segment::{self, Segment};
+use crate::journal::writer::Durable;
 use crate::snapshot::{self, file};
 use crate::store::{Shared, Store};
 
@@ -37,12 +39,36 @@ impl Store {
     /// # Errors
     /// When something can't be read or written; then `target` is incomplete, and no start accepts it.
     pub fn backup(&self, target: &Path) -> Result<BackedUp> {
-        self.shared.backup(target)
+        self.shared.backup(target, &|| ())
+    }
+}
+
+/// What a copy is made of, looked at while steps go on.
+struct Cut {
+    /// What the state has.
+    applied: Applied,
+    /// The newest snapshot.
+    snapshot_group: u64,
+    /// The group that the copy ends with, and where it ends.
+    durable: Durable,
+    end: Place,
+}
+
+impl Cut {
+    /// Where the copy ends is looked at last: then neither the snapshot nor what is known to be live can be of a later
+    /// group than that, and a payload that its rows refer to can't be missing. `between` runs between the looks.
+    fn take(shared: &Shared, between: &dyn Fn()) -> Result<Self> {
+        let applied = shared.rows.applied();
+        between();
+        let snapshot_group = snapshot::list(&shared.layout.snapshots())?.last().copied().unwrap_or(0);
+        between();
+        let writer = shared.writer();
+        Ok(Self { applied, snapshot_group, durable: writer.durable(), end: writer.end() })
     }
 }
 
 impl Shared {
-    fn backup(&self, target: &Path) -> Result<BackedUp> {
+    fn backup(&self, target: &Path, between: &dyn Fn()) -> Result<BackedUp> {
         if !disk::names(target)?.is_empty() {
             let source = io::Error::from(io::ErrorKind::DirectoryNotEmpty);
             return Err(Error::Io { action: "back up to", path: target.to_owned(), source });
@@ -53,16 +79,13 @@ impl Shared {
         }
         // Nothing that is copied may be removed before it was.
         let _retention = self.retention.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (durable, end) = {
-            let writer = self.writer();
-            (writer.durable(), writer.end())
-        };
-        let snapshot_group = snapshot::list(&self.layout.snapshots())?.last().copied().unwrap_or(0);
+        let cut = Cut::take(self, between)?;
+        let Cut { snapshot_group, durable, end, .. } = cut;
         let mut bytes = 0;
         if snapshot_group > 0 {
             bytes += self.copy_snapshot(&layout, snapshot_group)?;
         }
-        for segment in self.needed(snapshot_group, end) {
+        for segment in self.needed(&cut) {
             bytes += self.copy_segment(&layout, &segment, end)?;
         }
         let format = self.layout.format();
@@ -72,10 +95,10 @@ impl Shared {
     }
 
     /// Segments with groups behind the snapshot, or with payloads that rows refer to.
-    fn needed(&self, snapshot_group: u64, end: Place) -> Vec<Segment> {
-        let applied = self.rows.applied();
+    fn needed(&self, cut: &Cut) -> Vec<Segment> {
+        let Cut { applied, snapshot_group, end, .. } = cut;
         // What is live is known as of the state's group; later payloads lie in segments with later groups.
-        let base = snapshot_group.min(applied.mark.group);
+        let base = applied.mark.group.min(*snapshot_group);
         let ended = self.journal.up_to(base);
         let unneeded = |segment: &Segment| {
             ended.iter().any(|old| old.number == segment.number)
@@ -109,6 +132,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
@@ -151,6 +176,80 @@ mod tests {
         let (_, expected) = history.iter().find(|(lsn, _)| *lsn == backed_up.lsn).expect("a step");
         assert_eq!(rows_of(&copy), *expected);
         assert!(store.backup(&target.path().join("copy")).is_err(), "never over something");
+    }
+
+    /// Steps, a checkpoint and a snapshot at every place where a copy looks at what it is made of.
+    #[test]
+    fn whatever_happens_between_its_looks_a_backup_starts() {
+        let (dir, model) = with_history(StateKind::Sled);
+        let (store, _) = opened(dir.path(), StateKind::Sled);
+        let busy = RefCell::new((model, Choices(21)));
+        for round in 0..6 {
+            let target = Scratch::new();
+            let between = || {
+                let (model, choices) = &mut *busy.borrow_mut();
+                (0..8).for_each(|_| step(&store, model, choices));
+                store.shared.checkpoint();
+                let to = store.shared.durable().group;
+                store
+                    .shared
+                    .snapshot_from(0, to)
+                    .or_else(|_| {
+                        let newest = *snapshot::list(&store.shared.layout.snapshots())?.last().expect("one");
+                        store.shared.snapshot_from(newest, to)
+                    })
+                    .expect("a snapshot");
+            };
+            let backed_up = store.shared.backup(&target.path().join("copy"), &between).expect("backs up");
+            let (copy, found) = opened(&target.path().join("copy"), StateKind::Sled);
+            assert_eq!(
+                (found.lsn, rows_of(&copy) == busy.borrow().0),
+                (backed_up.lsn, true),
+                "round {round}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_backup_of_a_busy_store_is_a_prefix_from_when_it_began() {
+        let (dir, mut model) = with_history(StateKind::Sled);
+        let (store, _) = opened(dir.path(), StateKind::Sled);
+        let (targets, stop) = (Scratch::new(), AtomicBool::new(false));
+        let (history, backups) = std::thread::scope(|scope| {
+            let stepping = scope.spawn(|| {
+                let (mut choices, mut history) = (Choices(5), BTreeMap::new());
+                while !stop.load(Ordering::Relaxed) {
+                    step(&store, &mut model, &mut choices);
+                    history.insert(store.durable_lsn(), model.clone());
+                }
+                history
+            });
+            let settling = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    store.settle().expect("settles");
+                }
+            });
+            let first = store.durable_lsn();
+            while store.durable_lsn() == first {
+                std::thread::yield_now();
+            }
+            let backups: Vec<_> = (0..10)
+                .map(|n| {
+                    let began_at = store.durable_lsn();
+                    let path = targets.path().join(format!("copy-{n}"));
+                    (began_at, store.backup(&path).expect("backs up"), path)
+                })
+                .collect();
+            stop.store(true, Ordering::Relaxed);
+            settling.join().expect("settles");
+            (stepping.join().expect("steps"), backups)
+        });
+        for (began_at, backed_up, path) in backups {
+            assert!(backed_up.lsn >= began_at);
+            let (copy, found) = opened(&path, StateKind::Memory);
+            assert_eq!(found.lsn, backed_up.lsn);
+            assert!(rows_of(&copy) == history[&found.lsn], "as of step {}", found.lsn);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::dirty::{Dirty, Layer};
+use crate::dirty::{self, Dirty, Handed, HandedIn, Layer};
 use crate::error::{Error, Result};
 use crate::journal::writer::Durable;
 use crate::row::{Key, RowChange, Stored};
@@ -17,6 +17,18 @@ use crate::state::mark::{Audit, Mark};
 
 /// Rows that are looked at together at least, so that a few deleted ones don't cost a round each.
 const RANGE_ROWS_MIN: usize = 64;
+
+/// Rows that are sorted in while readers wait.
+const SORTED_AT_ONCE: usize = 64;
+
+/// With more rows handed in whoever commits sorts them in itself: readers look through all of them.
+const HANDED_IN_ROWS_MAX: usize = 16_384;
+
+/// How much there is after rows were handed in.
+pub(crate) struct Absorbed {
+    pub(crate) newer_bytes: usize,
+    pub(crate) handed_in_rows: usize,
+}
 
 /// What the state store holds, as of the last checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +76,13 @@ pub(crate) struct Rowspace {
     applied: Mutex<Applied>,
     /// Held while a checkpoint runs.
     running: Mutex<()>,
+    /// Rows on their way into `dirty`.
+    handed_in: Mutex<HandedIn>,
+    /// Held by who sorts them in: groups go in in their order.
+    sorting: Mutex<()>,
+    /// Bytes in the layers, without those that were handed in.
+    newer_bytes: AtomicUsize,
+    frozen_bytes: AtomicUsize,
     /// Bytes of the dirty rows and the last step in them, for those who mustn't wait for a lock.
     dirty_bytes: AtomicUsize,
     lsn: AtomicU64,
@@ -72,7 +91,7 @@ pub(crate) struct Rowspace {
 impl Rowspace {
     pub(crate) fn new(state: Arc<dyn StateStore>, audit: Audit, applied: Applied) -> Self {
         let Mark { group, lsn, epoch, .. } = applied.mark;
-        let upto = Durable { group, lsn, epoch, written_at: 0 };
+        let upto = Durable { group, lsn, epoch, written_at: 0, at: 0 };
         let dirty = RwLock::new(Dirty::new(upto));
         let (applied, running) = (Mutex::new(applied), Mutex::default());
         Self {
@@ -81,6 +100,10 @@ impl Rowspace {
             dirty,
             applied,
             running,
+            handed_in: Mutex::new(HandedIn::new(upto)),
+            sorting: Mutex::default(),
+            newer_bytes: AtomicUsize::new(0),
+            frozen_bytes: AtomicUsize::new(0),
             dirty_bytes: AtomicUsize::new(0),
             lsn: AtomicU64::new(lsn),
         }
@@ -103,12 +126,71 @@ impl Rowspace {
         self.applied_mut().clone()
     }
 
-    /// Takes the rows of a durable group, all at once.
-    pub(crate) fn absorb(&self, changes: impl IntoIterator<Item = RowChange>, upto: Durable) {
-        let mut dirty = self.dirty_mut();
-        dirty.absorb(changes, upto);
-        self.dirty_bytes.store(dirty.bytes(), Ordering::Release);
+    /// Takes the rows of a durable group, all at once. Waits for no one who sorts rows in, unless too many are left.
+    pub(crate) fn absorb(&self, changes: Vec<RowChange>, upto: Durable) -> Absorbed {
+        let bytes = dirty::bytes_of_all(&changes);
+        let mut queue = self.handed_in();
+        queue.push(changes, bytes, upto);
+        let (handed_in_rows, handed_in_bytes) = (queue.rows(), queue.bytes());
+        drop(queue);
         self.lsn.store(upto.lsn, Ordering::Release);
+        let newer_bytes = handed_in_bytes + self.newer_bytes.load(Ordering::Acquire);
+        self.dirty_bytes.store(newer_bytes + self.frozen_bytes.load(Ordering::Acquire), Ordering::Release);
+        if handed_in_rows > HANDED_IN_ROWS_MAX {
+            self.sort_all_in();
+        }
+        Absorbed { newer_bytes, handed_in_rows }
+    }
+
+    /// Sorts in what was handed in before this call.
+    pub(crate) fn sort_all_in(&self) {
+        let sorting = self.sorting();
+        let upto = self.handed_in().upto().group;
+        while self.oldest(upto).is_some_and(|oldest| self.sort_in(&sorting, oldest)) {}
+    }
+
+    /// Sorts in one short group that was handed in, unless somebody is at it. Says whether there was one.
+    pub(crate) fn sort_one_in(&self) -> bool {
+        let Ok(sorting) = self.sorting.try_lock() else { return false };
+        let short = self.oldest(u64::MAX).filter(|(changes, _)| changes.len() <= SORTED_AT_ONCE);
+        short.is_some_and(|oldest| self.sort_in(&sorting, oldest))
+    }
+
+    fn oldest(&self, upto: u64) -> Option<Handed> {
+        self.handed_in().oldest().filter(|(_, durable)| durable.group <= upto)
+    }
+
+    fn sort_in(&self, _sorting: &MutexGuard<'_, ()>, (changes, upto): Handed) -> bool {
+        // Readers don't wait for all of a long group; they find it in the queue meanwhile.
+        for some in changes.chunks(SORTED_AT_ONCE) {
+            self.dirty_mut().sort_in(some);
+        }
+        let newer_bytes = {
+            let mut dirty = self.dirty_mut();
+            dirty.reached(upto);
+            dirty.newer_bytes()
+        };
+        self.newer_bytes.store(newer_bytes, Ordering::Release);
+        self.handed_in().pop();
+        true
+    }
+
+    fn sorting(&self) -> MutexGuard<'_, ()> {
+        self.sorting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn handed_in(&self) -> MutexGuard<'_, HandedIn> {
+        self.handed_in.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last group that is durable and readable.
+    pub(crate) fn upto(&self) -> Durable {
+        self.handed_in().upto()
+    }
+
+    /// Bytes of rows that came since the last checkpoint began.
+    pub(crate) fn newer_bytes(&self) -> usize {
+        self.newer_bytes.load(Ordering::Acquire) + self.handed_in().bytes()
     }
 
     /// Bytes of the dirty rows. Waits for nobody.
@@ -123,9 +205,11 @@ impl Rowspace {
 
     /// What a row holds now.
     pub(crate) fn read(&self, key: &[u8]) -> Result<Option<Stored>> {
-        // A row leaves the dirty ones only when the state has it, so this order can't miss it.
-        let dirty = self.dirty().read(key);
-        match dirty {
+        // A row leaves the queue only when the layers have it, and those only when the state has it, so this order can't
+        // miss it.
+        let handed_in = self.handed_in().groups();
+        let changed = dirty::last_of(&handed_in, key).cloned().or_else(|| self.dirty().read(key));
+        match changed {
             Some(stored) => Ok(stored),
             None => self.state.read(key),
         }
@@ -137,7 +221,8 @@ impl Rowspace {
         let mut from: Key = from.into();
         while rows.len() < limit {
             let wanted = (limit - rows.len()).max(RANGE_ROWS_MIN);
-            let changes = self.dirty().range(&from, to, wanted);
+            let handed_in = self.handed_in().groups();
+            let changes = self.dirty().range(&handed_in, (&from, to), wanted);
             let found = self.state.range(&from, to, wanted)?;
             // What either didn't give any more may lie behind its last key.
             let changes_end =
@@ -193,7 +278,16 @@ impl Rowspace {
     /// When the state can't be read or written.
     pub(crate) fn checkpoint(&self) -> Result<Moved> {
         let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let (layer, upto) = self.dirty_mut().freeze();
+        self.sort_all_in();
+        let (layer, upto) = {
+            // No group is halfway in.
+            let _sorting = self.sorting();
+            let mut dirty = self.dirty_mut();
+            let frozen = dirty.freeze();
+            self.newer_bytes.store(0, Ordering::Release);
+            self.frozen_bytes.store(dirty.bytes(), Ordering::Release);
+            frozen
+        };
         let moved = if layer.is_empty() { Moved::Nothing } else { Moved::Rows };
         if moved == Moved::Rows {
             let next = apply(&*self.state, self.audit, self.applied(), &layer, upto)?;
@@ -202,7 +296,9 @@ impl Rowspace {
         let thawed = {
             let mut dirty = self.dirty_mut();
             let thawed = dirty.thaw();
-            self.dirty_bytes.store(dirty.bytes(), Ordering::Release);
+            self.frozen_bytes.store(0, Ordering::Release);
+            let bytes = dirty.bytes() + self.handed_in().bytes();
+            self.dirty_bytes.store(bytes, Ordering::Release);
             thawed
         };
         // Freed outside the lock: a million rows take a while.

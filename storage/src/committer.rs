@@ -22,6 +22,9 @@ pub type Change<K, V> = (K, Option<V>);
 pub struct Group<K, V> {
     /// The step's number; each appended group has a larger one.
     pub lsn: u64,
+    /// When the step was taken, by the caller's clock, in the caller's unit. The largest one that is durable comes back
+    /// at the next start ([`crate::Opened::at`]).
+    pub at: u64,
     /// Its changes, in order.
     pub changes: Vec<Change<K, V>>,
 }
@@ -112,7 +115,7 @@ impl<K: Ord + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Committer
         let commit = move |groups: Vec<Group<K, V>>| {
             store.apply(groups.into_iter().flat_map(|group| group.changes));
         };
-        Self::spawn(options, (bounds, |_| 0), commit, on_durable)
+        Self::spawn(options, (bounds, |_| 0), Work { commit, when_idle: || false }, on_durable)
     }
 }
 
@@ -130,24 +133,18 @@ impl<K: Send + 'static, V: Send + 'static> Committer<K, V> {
     ) -> std::io::Result<Self> {
         let journal = &store.shared.options.journal;
         let last = store.durable_lsn();
-        // What a change takes is an estimate, so a group stays well within a segment.
-        let bytes = journal.group_bytes.min(journal.step_bytes_max() / 4);
+        // What a change takes is an estimate, so a group of small steps stays well within a segment.
+        let bytes = journal.group_bytes.min(journal.group_bytes_max() / 4);
         let bounds = Bounds { bytes, steps: journal.group_steps };
         let codec = Arc::new(codec);
         let weigh = {
             let codec = Arc::clone(&codec);
             move |group: &Group<K, V>| group.changes.iter().map(|change| codec.bytes(change)).sum()
         };
-        let commit = move |groups: Vec<Group<K, V>>| {
-            let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return };
-            let steps = Steps { first_lsn: first.lsn, last_lsn: last.lsn, count: groups.len() as u32 };
-            let mut rows = Rows::default();
-            for change in groups.iter().flat_map(|group| &group.changes) {
-                codec.encode(change, &mut rows);
-            }
-            store.shared.commit(Some(steps), rows);
-        };
-        let committer = Self::spawn(options, (bounds, weigh), commit, on_durable)?;
+        let rows = store.clone();
+        let commit = move |groups: Vec<Group<K, V>>| commit_to(&store, &*codec, &groups);
+        let when_idle = move || rows.shared.rows.sort_one_in();
+        let committer = Self::spawn(options, (bounds, weigh), Work { commit, when_idle }, on_durable)?;
         committer.shared.lock().last = last;
         Ok(committer)
     }
@@ -155,7 +152,7 @@ impl<K: Send + 'static, V: Send + 'static> Committer<K, V> {
     fn spawn(
         options: CommitterOptions,
         (bounds, weigh): (Bounds, impl Fn(&Group<K, V>) -> usize + Send + Sync + 'static),
-        commit: impl Fn(Vec<Group<K, V>>) + Send + 'static,
+        work: Work<impl Fn(Vec<Group<K, V>>) + Send + 'static, impl Fn() -> bool + Send + 'static>,
         on_durable: impl Fn(u64) + Send + 'static,
     ) -> std::io::Result<Self> {
         let waiting = Waiting {
@@ -169,7 +166,7 @@ impl<K: Send + 'static, V: Send + 'static> Committer<K, V> {
         let shared = Arc::new(Shared { waiting: Mutex::new(waiting), changed: Condvar::new() });
         let thread = {
             let shared = Arc::clone(&shared);
-            let run = move || shared.run(&options, bounds, &commit, &on_durable);
+            let run = move || shared.run(&options, bounds, &work, &on_durable);
             std::thread::Builder::new().name("committer".into()).spawn(|| abort_on_panic(run))?
         };
         Ok(Self { shared, weigh: Box::new(weigh), thread: Some(thread) })
@@ -277,7 +274,7 @@ impl<K, V> Shared<K, V> {
         &self,
         options: &CommitterOptions,
         bounds: Bounds,
-        commit: &dyn Fn(Vec<Group<K, V>>),
+        work: &Work<impl Fn(Vec<Group<K, V>>), impl Fn() -> bool>,
         on_durable: &dyn Fn(u64),
     ) {
         while let Some(groups) = self.next_groups(options.lazy_delay, bounds) {
@@ -287,8 +284,9 @@ impl<K, V> Shared<K, V> {
                 // As long as a sync takes: the other order would hardly ever show.
                 std::thread::sleep(Duration::from_millis(1));
             }
-            commit(groups);
+            (work.commit)(groups);
             on_durable(last);
+            while self.lock().groups.is_empty() && (work.when_idle)() {}
         }
     }
 
@@ -314,6 +312,25 @@ impl<K, V> Shared<K, V> {
     }
 }
 
+/// What the thread does besides waiting and telling.
+struct Work<C, I> {
+    /// Makes steps durable and readable.
+    commit: C,
+    /// Does a little of what can wait; says whether more is left.
+    when_idle: I,
+}
+
+fn commit_to<K, V>(store: &Store, codec: &impl Codec<K, V>, groups: &[Group<K, V>]) {
+    let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return };
+    let at = groups.iter().map(|group| group.at).max().unwrap_or(0);
+    let steps = Steps { first_lsn: first.lsn, last_lsn: last.lsn, count: groups.len() as u32, at };
+    let mut rows = Rows::default();
+    for change in groups.iter().flat_map(|group| &group.changes) {
+        codec.encode(change, &mut rows);
+    }
+    store.shared.commit(Some(steps), rows);
+}
+
 /// Runs the committer; a panic in it ends the process, for nothing could be acknowledged any more.
 fn abort_on_panic(run: impl FnOnce()) {
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
@@ -336,7 +353,7 @@ mod tests {
     }
 
     fn group(lsn: u64, key: u32, value: Option<u32>) -> Group<u32, u32> {
-        Group { lsn, changes: vec![(key, value)] }
+        Group { lsn, at: 0, changes: vec![(key, value)] }
     }
 
     #[test]

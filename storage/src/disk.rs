@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
 use crate::mutant::{self, Mutant};
@@ -53,6 +54,14 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
 }
 
+/// The name of a file that is to become `target`.
+pub(crate) fn unfinished_name(target: &Path) -> PathBuf {
+    let mut name = target.as_os_str().to_owned();
+    name.push(".");
+    name.push(UNFINISHED);
+    PathBuf::from(name)
+}
+
 /// A file under a name that isn't its own yet.
 pub(crate) struct Unfinished {
     /// The open file; its content is up to whoever writes it.
@@ -63,13 +72,17 @@ pub(crate) struct Unfinished {
 
 impl Unfinished {
     pub(crate) fn create(target: &Path) -> Result<Self> {
-        let mut name = target.as_os_str().to_owned();
-        name.push(".");
-        name.push(UNFINISHED);
-        let path = PathBuf::from(name);
+        let path = unfinished_name(target);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(&path).map_err(Error::io("create", &path))?;
+        Ok(Self { file, path, target: target.to_owned() })
+    }
+
+    /// A file that is there under a name of this kind, to become `target`.
+    pub(crate) fn again(path: PathBuf, target: &Path) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).open(&path).map_err(Error::io("open", &path))?;
         Ok(Self { file, path, target: target.to_owned() })
     }
 
@@ -151,6 +164,11 @@ pub(crate) fn rewrites(path: &Path) -> Rewrites {
         Ok(BTRFS | ZFS | BCACHEFS) => Rewrites::Copied,
         _ => Rewrites::InPlace,
     }
+}
+
+/// The wall clock, in milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 pub(crate) fn random<const N: usize>() -> [u8; N] {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Why something of the store can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,12 @@ pub enum Error {
         found: u32,
         /// The newest version that this program reads.
         known: u32,
+    },
+    /// The wall clock is further behind the newest group than the caller allows.
+    #[error("this machine's clock is {} s behind the newest stored time", by.as_secs())]
+    ClockBehind {
+        /// By how much.
+        by: Duration,
     },
     /// Bytes aren't what was written, or something that was acknowledged is missing.
     #[error("`{}` is damaged at byte {offset}: {problem}", path.display())]

@@ -1,4 +1,5 @@
-//! Two threads that keep the store in shape: one checkpoints, one makes snapshots and removes what isn't needed.
+//! Threads that keep the store in shape: one checkpoints, one makes snapshots and removes what isn't needed, and one
+//! sorts dirty rows in while commits leave no time for it.
 //!
 //! Neither acknowledges anything. A failed write or sync ends the process; a damaged file only stops the trimming,
 //! and is told ([`crate::Store::trouble`]).
@@ -7,7 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::checkpoint::Moved;
 use crate::disk;
@@ -15,12 +16,16 @@ use crate::error::{Error, Result};
 use crate::snapshot::merge::{self, MergeBytes};
 use crate::snapshot::{self, file};
 use crate::store::Shared;
+use crate::trouble::Task;
 
 /// How often it is looked at what could be removed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Less free disk than this, and no checkpoint is begun.
 const CHECKPOINT_FREE_BYTES_MIN: u64 = 64 << 20;
+
+/// So many rows handed in wake the thread that sorts them in: fewer are left to whoever commits.
+pub(crate) const SORT_ROWS_MIN: usize = 512;
 
 /// Wakes the keeper's threads.
 #[derive(Debug, Default)]
@@ -72,6 +77,7 @@ impl Keeper {
         let mut keeper = Self { shared: Arc::clone(shared), threads: Vec::new() };
         keeper.spawn("checkpoint", run_checkpoints)?;
         keeper.spawn("snapshot", run_snapshots)?;
+        keeper.spawn("dirty-rows", run_sorting)?;
         Ok(keeper)
     }
 
@@ -90,6 +96,7 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.shared.signal.stop();
+        self.shared.sorting.stop();
         for thread in self.threads.drain(..) {
             // It ends the process rather than panic.
             let _ = thread.join();
@@ -98,15 +105,21 @@ impl Drop for Keeper {
 }
 
 fn run_checkpoints(shared: &Shared) {
-    let due = || shared.rows.dirty().newer_bytes() >= shared.options.checkpoint_bytes;
+    let due = || shared.rows.newer_bytes() >= shared.options.checkpoint_bytes;
     loop {
         let wish = shared.signal.wait(shared.options.checkpoint_every, due);
         disk::or_die("the disk can't be looked at", shared.look_at_disk());
         // On a full disk rows stay dirty, and admission closed, rather than sled in an unknown state.
-        if shared.counters.disk_free_bytes.load(Ordering::Relaxed) >= CHECKPOINT_FREE_BYTES_MIN {
+        let free = shared.counters.disk_free_bytes.load(Ordering::Relaxed);
+        if free >= CHECKPOINT_FREE_BYTES_MIN {
             shared.checkpoint();
-        } else if wish == Wish::Keep {
-            std::thread::sleep(shared.options.checkpoint_every);
+            shared.counters.troubles.mended(Task::Checkpoint);
+        } else {
+            let problem = format!("no checkpoint is made: {free} bytes of disk are free");
+            shared.counters.troubles.tell(Task::Checkpoint, problem);
+            if wish == Wish::Keep {
+                std::thread::sleep(shared.options.checkpoint_every);
+            }
         }
         if wish == Wish::Stop {
             return;
@@ -114,11 +127,16 @@ fn run_checkpoints(shared: &Shared) {
     }
 }
 
+fn run_sorting(shared: &Shared) {
+    let due = || shared.rows.handed_in().rows() >= SORT_ROWS_MIN;
+    while shared.sorting.wait(LOOK_EVERY, due) == Wish::Keep {
+        shared.rows.sort_all_in();
+    }
+}
+
 fn run_snapshots(shared: &Shared) {
     while shared.signal.wait(LOOK_EVERY, || shared.snapshot_is_due()) == Wish::Keep {
-        if let Err(error) = shared.keep() {
-            shared.suffer(error);
-        }
+        shared.keep();
     }
 }
 
@@ -130,34 +148,53 @@ impl Shared {
         }
     }
 
+    /// Whether there is journal for one, and the last one didn't fail just now.
     pub(crate) fn snapshot_is_due(&self) -> bool {
-        self.counters.unsnapped_bytes.load(Ordering::Relaxed) >= self.options.snapshot_journal_bytes
+        let much =
+            self.counters.unsnapped_bytes.load(Ordering::Relaxed) >= self.options.snapshot_journal_bytes;
+        much && self.snapshot_again_at().is_none_or(|at| at <= Instant::now())
     }
 
-    fn keep(&self) -> Result<()> {
-        if self.snapshot_is_due() {
-            self.snapshot()?;
+    fn snapshot_again_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.counters.snapshot_again_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whatever fails doesn't keep the rest from being done.
+    fn keep(&self) {
+        if self.snapshot_is_due()
+            && let Err(error) = self.snapshot()
+        {
+            self.suffer(Task::Snapshot, error);
         }
         self.trim();
-        self.move_survivors()
+        if let Err(error) = self.move_survivors() {
+            self.suffer(Task::Reclaim, error);
+        }
     }
 
     /// What can't be read is told, and that the disk is full; what else can't be written ends the process.
-    fn suffer(&self, error: Error) {
+    fn suffer(&self, task: Task, error: Error) {
         match error {
             Error::Io { .. } if !error.is_full() => disk::fatal(&error.to_string()),
-            error => {
-                let mut trouble = self.counters.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-                *trouble = error.to_string();
-            }
+            error => self.counters.troubles.tell(task, error.to_string()),
         }
     }
 
-    /// Makes snapshots up to what is durable now.
+    /// Makes snapshots up to what is durable now. One that fails stays due, and is tried again after a while.
     pub(crate) fn snapshot(&self) -> Result<()> {
         let _snapping = self.snapping.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = self.snapshots_up_to_now();
+        *self.snapshot_again_at() = made.is_err().then(|| Instant::now() + self.options.snapshot_retry);
+        if made.is_ok() {
+            self.counters.troubles.mended(Task::Snapshot);
+        }
+        made
+    }
+
+    fn snapshots_up_to_now(&self) -> Result<()> {
+        // What is written from here on counts for the next one.
+        let unsnapped = self.counters.unsnapped_bytes.load(Ordering::Relaxed);
         let to = self.durable().group;
-        self.counters.unsnapped_bytes.store(0, Ordering::Relaxed);
         let dir = self.layout.snapshots();
         while snapshot::list(&dir)?.last().is_none_or(|newest| *newest < to) {
             self.snapshot_from_any(to)?;
@@ -165,7 +202,7 @@ impl Shared {
             snapshot::keep_newest(&dir)?;
             self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
         }
-        self.counters.trouble.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.counters.unsnapped_bytes.fetch_sub(unsnapped, Ordering::Relaxed);
         Ok(())
     }
 
@@ -190,7 +227,7 @@ impl Shared {
         Err(first_error.expect("there is a base"))
     }
 
-    fn snapshot_from(&self, base: u64, to: u64) -> Result<()> {
+    pub(crate) fn snapshot_from(&self, base: u64, to: u64) -> Result<()> {
         let (dir, id, limit) = (&self.layout.snapshots(), self.journal.id, self.options.snapshot_merge_bytes);
         let segments = self.journal.segments();
         let changes = merge::changes_since(&self.journal.dir, &segments, (base, to), MergeBytes(limit))?;
@@ -211,7 +248,7 @@ impl Shared {
         let live = self.rows.applied().live;
         for segment in self.journal.up_to(trim_group) {
             if !live.contains_key(&segment.number) {
-                disk::or_die("an old segment can't be removed", self.journal.remove(segment.number));
+                disk::or_die("an old segment can't be removed", self.journal.remove(&segment));
                 self.counters.segments_removed.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -59,6 +59,7 @@ mod scratch;
 mod snapshot;
 mod state;
 mod store;
+mod trouble;
 
 pub use backup::BackedUp;
 pub use committer::{Change, Codec, Committer, CommitterOptions, Group, Urgency};

@@ -7,21 +7,22 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::checkpoint::Rowspace;
+use crate::checkpoint::{Absorbed, Rowspace};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::identity::{Layout, Lock};
 use crate::journal::rows::Rows;
 use crate::journal::writer::{Durable, Steps, Writer};
 use crate::journal::{Journal, JournalOptions};
-use crate::keeper::{Keeper, Signal};
+use crate::keeper::{Keeper, SORT_ROWS_MIN, Signal};
 use crate::mutant::{self, Mutant};
 use crate::row::{Key, PayloadRef, Stored};
 use crate::state::StateKind;
 use crate::state::mark::{Audit, Totals};
 use crate::state::sled::SledOptions;
+use crate::trouble::Troubles;
 
 /// How to keep things.
 #[derive(Debug, Clone)]
@@ -40,12 +41,19 @@ pub struct StoreOptions {
     pub dirty_bytes_max: usize,
     /// A snapshot is made after these many bytes of journal.
     pub snapshot_journal_bytes: u64,
+    /// How long after a snapshot that failed it is tried again.
+    pub snapshot_retry: Duration,
     /// Bytes of rows that one snapshot merges at most: what its memory is bounded by.
     pub snapshot_merge_bytes: usize,
     /// Bytes of disk below which admission is to close; the reserve is at least twice the state.
     pub disk_reserve_bytes: u64,
     /// The caller's number for a row, summed over all of them.
     pub audit: Audit,
+    /// How far the wall clock may be behind what it said when the newest group was written; none for any distance. A
+    /// start that goes on makes the clock as it is now what later starts compare with.
+    pub clock_behind_max: Option<Duration>,
+    /// The wall clock, in milliseconds since 1970.
+    pub wall_ms: fn() -> u64,
 }
 
 impl Default for StoreOptions {
@@ -58,9 +66,12 @@ impl Default for StoreOptions {
             checkpoint_every: Duration::from_secs(1),
             dirty_bytes_max: 256 << 20,
             snapshot_journal_bytes: 256 << 20,
+            snapshot_retry: Duration::from_secs(30),
             snapshot_merge_bytes: 64 << 20,
             disk_reserve_bytes: 2 << 30,
             audit: |_, _| 0,
+            clock_behind_max: None,
+            wall_ms: disk::unix_ms,
         }
     }
 }
@@ -116,8 +127,9 @@ pub(crate) struct Counters {
     pub(crate) disk_reserve_bytes: AtomicU64,
     /// Bytes of frames since the last snapshot.
     pub(crate) unsnapped_bytes: AtomicU64,
-    /// What went wrong with a snapshot, as text; empty while all is well.
-    pub(crate) trouble: Mutex<String>,
+    /// When a snapshot that failed is tried again; none after one that didn't.
+    pub(crate) snapshot_again_at: Mutex<Option<Instant>>,
+    pub(crate) troubles: Troubles,
     /// Segments whose payloads were moved, or couldn't be, because a part of them is damaged.
     pub(crate) emptied: Mutex<BTreeSet<u32>>,
 }
@@ -137,6 +149,8 @@ pub(crate) struct Shared {
     pub(crate) rows: Rowspace,
     pub(crate) counters: Counters,
     pub(crate) signal: Signal,
+    /// Wakes the thread that sorts rows in.
+    pub(crate) sorting: Signal,
     writer: Mutex<Writer>,
     /// Held while segments or snapshots are removed, and while they are copied.
     pub(crate) retention: Mutex<()>,
@@ -260,10 +274,10 @@ impl Store {
         }
     }
 
-    /// What is wrong with making snapshots, if something is: the journal can't be trimmed until it is mended.
+    /// What is wrong with checkpoints, snapshots or moving payloads, if something is, by file and offset. The store
+    /// goes on without, and tries again, but the journal grows until it is mended. Cheap enough to be polled.
     pub fn trouble(&self) -> Option<String> {
-        let trouble = self.shared.counters.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        (!trouble.is_empty()).then(|| trouble.clone())
+        self.shared.counters.troubles.text()
     }
 
     /// The directory.
@@ -271,7 +285,7 @@ impl Store {
         &self.shared.layout.dir
     }
 
-    /// Bytes of rows and payloads that one step may have: `JournalOptions::step_bytes_max`, as set at open.
+    /// Bytes of rows and payloads that one step may have: `JournalOptions::step_bytes_max`.
     pub fn step_bytes_max(&self) -> usize {
         self.shared.options.journal.step_bytes_max()
     }
@@ -298,9 +312,11 @@ impl Shared {
         (journal, writer): (Arc<Journal>, Writer),
         rows: Rowspace,
     ) -> Self {
-        let (counters, signal, writer) = (Counters::default(), Signal::default(), Mutex::new(writer));
+        let (counters, writer) = (Counters::default(), Mutex::new(writer));
+        let (signal, sorting) = (Signal::default(), Signal::default());
         let (retention, snapping) = (Mutex::default(), Mutex::default());
-        Self { layout, options, journal, rows, counters, signal, writer, retention, snapping, _lock: lock }
+        let _lock = lock;
+        Self { layout, options, journal, rows, counters, signal, sorting, writer, retention, snapping, _lock }
     }
 
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -323,16 +339,19 @@ impl Shared {
             self.checkpoint();
         }
         writer.sync();
-        self.rows.absorb(changes, writer.durable());
+        let Absorbed { newer_bytes, handed_in_rows } = self.rows.absorb(changes, writer.durable());
         self.counters.unsnapped_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if self.rows.dirty().newer_bytes() >= self.options.checkpoint_bytes || self.snapshot_is_due() {
+        if newer_bytes >= self.options.checkpoint_bytes || self.snapshot_is_due() {
             self.signal.notify();
+        }
+        if handed_in_rows >= SORT_ROWS_MIN {
+            self.sorting.notify();
         }
     }
 
     /// The last group that is durable and readable. Doesn't wait for the one being written.
     pub(crate) fn durable(&self) -> Durable {
-        self.rows.dirty().upto()
+        self.rows.upto()
     }
 
     /// Looks how much disk is free, and how much is to be kept.

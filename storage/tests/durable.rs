@@ -104,7 +104,7 @@ fn what_was_acknowledged_is_on_disk() {
         let number = n as u32;
         let changes = vec![(number, Some(text(number)))];
         committer.append(
-            Group { lsn: first + n, changes },
+            Group { lsn: first + n, at: n, changes },
             if n % 3 == 0 { Urgency::Urgent } else { Urgency::Lazy },
         );
     }
@@ -144,7 +144,7 @@ fn a_store_goes_on_where_it_ended() {
             let number = round * 10 + n;
             let mut changes = vec![(number, Some(text(number)))];
             changes.extend((n == 10).then_some((round * 10 + 1, None)));
-            committer.append(Group { lsn: u64::from(number), changes }, Urgency::Lazy);
+            committer.append(Group { lsn: u64::from(number), at: u64::from(number), changes }, Urgency::Lazy);
         }
         // Dropping it commits the rest.
     }
@@ -159,7 +159,7 @@ fn steps_of_an_earlier_start_are_refused() {
         let (store, _) = Store::open(&dir.0, options()).expect("opens");
         let committer = Committer::start_durable(store, Texts, CommitterOptions::default(), |_| ());
         let changes = vec![(1, Some("x".into()))];
-        committer.expect("a thread").append(Group { lsn, changes }, Urgency::Urgent);
+        committer.expect("a thread").append(Group { lsn, at: 0, changes }, Urgency::Urgent);
     }
 }
 
@@ -193,7 +193,7 @@ fn turnover_keeps_the_disk_flat_and_the_rows_right() {
             if let Some(text) = long {
                 model.insert(number, text);
             }
-            committer.append(Group { lsn, changes }, Urgency::Lazy);
+            committer.append(Group { lsn, at: 0, changes }, Urgency::Lazy);
         }
         committer.hurry();
         while durable.load(Ordering::Acquire) < lsn {

@@ -70,7 +70,7 @@ fn child() {
             std::thread::yield_now();
         }
         let urgency = if lsn.is_multiple_of(4) { Urgency::Urgent } else { Urgency::Lazy };
-        committer.append(Group { lsn, changes: vec![change(lsn)] }, urgency);
+        committer.append(Group { lsn, at: 0, changes: vec![change(lsn)] }, urgency);
     }
 }
 

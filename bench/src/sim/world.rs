@@ -23,9 +23,8 @@ use super::run::panicked;
 use super::scene::Scene;
 use super::store::Store;
 
-/// Steps between two full recounts.
+/// Steps between two full recounts, and between two comparisons of the gauges.
 const AUDIT_STEPS: u64 = 64;
-/// Steps between two comparisons of the gauges.
 const GAUGE_STEPS: u64 = 8;
 /// The core's clock.
 pub(crate) const TICK: Span = Span::from_ms(10);

@@ -40,7 +40,7 @@ fn commit(store: &Store, steps: Vec<Vec<(RowKey, Option<RowValue>)>>) {
         Committer::start_durable(store.clone(), RowCodec, Default::default(), |_| {}).expect("a thread");
     let first = store.durable_lsn() + 1;
     for (lsn, changes) in (first..).zip(steps) {
-        committer.append(Group { lsn, changes }, Urgency::Lazy);
+        committer.append(Group { lsn, at: 0, changes }, Urgency::Lazy);
     }
     // Dropping it commits everything.
 }

@@ -5,21 +5,25 @@
 //! | at | bytes | what |
 //! |---|---|---|
 //! | 0 | 4 | `SWBF` |
-//! | 4 | 4 | CRC-32 of the segment's salt, then bytes 8..80 |
+//! | 4 | 4 | CRC-32 of the segment's salt, then bytes 8..96 |
 //! | 8 | 4 | number of the segment that it lies in |
 //! | 12 | 4 | where in it this frame starts |
-//! | 16 | 4 | length: these 80 bytes and the body, without the zeros behind |
+//! | 16 | 4 | length: these 96 bytes and the body, without the zeros behind; its lower half |
 //! | 20 | 4 | CRC-32 of the segment's salt, then the body |
 //! | 24 | 8 | group: 1 more than the frame before it |
 //! | 32 | 8 | boot epoch |
 //! | 40 | 8 | LSN of the first step in it; without steps, that of the last step before it |
 //! | 48 | 8 | LSN of the last step in it, likewise |
-//! | 56 | 8 | when it was written, in milliseconds since 1970; never less than the frame before it |
+//! | 56 | 8 | what the wall clock said when it was written, in milliseconds since 1970; it may go back |
 //! | 64 | 4 | bytes of payloads |
 //! | 68 | 4 | number of rows |
 //! | 72 | 4 | number of steps |
-//! | 76 | 4 | zero |
-//! | 80 | | payloads, one after another, then rows ([`crate::row`]) |
+//! | 76 | 4 | the upper half of the length |
+//! | 80 | 8 | the caller's time of the last step in it ([`crate::Group::at`]); never less than the frame before it |
+//! | 88 | 8 | zero |
+//! | 96 | | payloads, one after another, then rows ([`crate::row`]) |
+//!
+//! In a segment of version 1 the head ends after 80 bytes, and the caller's time is 0.
 //!
 //! The salt is random and never leaves the box, so bytes that a client sent, found on a 4 KiB boundary inside a
 //! torn frame, can't pass for a frame.
@@ -32,15 +36,20 @@ use crate::journal::segment::Segment;
 use crate::row::{PayloadRef, RowChange, Stored, read_row, write_row};
 
 const MAGIC: [u8; 4] = *b"SWBF";
-/// Bytes in front of a frame's body.
-pub(crate) const HEAD_BYTES: usize = 80;
+/// Bytes in front of a frame's body, in segments that are made now.
+pub(crate) const HEAD_BYTES: usize = 96;
+
+/// Bytes in front of a frame's body in a segment of that version.
+fn head_bytes(version: u32) -> usize {
+    if version == 1 { 80 } else { HEAD_BYTES }
+}
 
 /// What a frame says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) segment: u32,
     pub(crate) offset: u32,
-    pub(crate) len: u32,
+    pub(crate) len: u64,
     body_crc: u32,
     pub(crate) group: u64,
     pub(crate) epoch: u64,
@@ -50,6 +59,7 @@ pub(crate) struct Head {
     payload_bytes: u32,
     row_count: u32,
     pub(crate) steps: u32,
+    pub(crate) at: u64,
 }
 
 /// What the writer knows of a frame before it is laid out.
@@ -61,6 +71,7 @@ pub(crate) struct Label {
     pub(crate) last_lsn: u64,
     pub(crate) written_at: u64,
     pub(crate) steps: u32,
+    pub(crate) at: u64,
 }
 
 fn crc(salt: &[u8], bytes: &[u8]) -> u32 {
@@ -73,7 +84,8 @@ fn crc(salt: &[u8], bytes: &[u8]) -> u32 {
 impl Head {
     fn write(&self, salt: &[u8], out: &mut [u8]) {
         out[..4].copy_from_slice(&MAGIC);
-        let words = [self.segment, self.offset, self.len, self.body_crc];
+        let (len_low, len_high) = (self.len as u32, (self.len >> 32) as u32);
+        let words = [self.segment, self.offset, len_low, self.body_crc];
         for (place, word) in out[8..24].chunks_exact_mut(4).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
@@ -81,25 +93,26 @@ impl Head {
         for (place, long) in out[24..64].chunks_exact_mut(8).zip(longs) {
             place.copy_from_slice(&long.to_le_bytes());
         }
-        let words = [self.payload_bytes, self.row_count, self.steps, 0];
-        for (place, word) in out[64..HEAD_BYTES].chunks_exact_mut(4).zip(words) {
+        let words = [self.payload_bytes, self.row_count, self.steps, len_high];
+        for (place, word) in out[64..80].chunks_exact_mut(4).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
+        out[80..88].copy_from_slice(&self.at.to_le_bytes());
         let head_crc = crc(salt, &out[8..HEAD_BYTES]);
         out[4..8].copy_from_slice(&head_crc.to_le_bytes());
     }
 
     /// The head of a frame at `offset` of `segment`, if one starts with these bytes. Says nothing of its body.
     pub(crate) fn read(segment: &Segment, offset: usize, bytes: &[u8]) -> Option<Self> {
-        let bytes = bytes.get(..HEAD_BYTES)?;
+        let bytes = bytes.get(..head_bytes(segment.version))?;
         let mut r = Reader(bytes);
         if r.array()? != MAGIC || r.u32()? != crc(&segment.salt, &bytes[8..]) {
             return None;
         }
-        let head = Self {
+        let mut head = Self {
             segment: r.u32()?,
             offset: r.u32()?,
-            len: r.u32()?,
+            len: u64::from(r.u32()?),
             body_crc: r.u32()?,
             group: r.u64()?,
             epoch: r.u64()?,
@@ -109,15 +122,20 @@ impl Head {
             payload_bytes: r.u32()?,
             row_count: r.u32()?,
             steps: r.u32()?,
+            at: 0,
         };
-        let len = head.len as usize;
-        let fits = len >= HEAD_BYTES && offset + len <= segment.bytes as usize;
+        if segment.version > 1 {
+            head.len |= u64::from(r.u32()?) << 32;
+            head.at = r.u64()?;
+        }
+        let end = (offset as u64).checked_add(head.len)?;
+        let fits = head.len as usize >= bytes.len() && end <= segment.bytes;
         (head.segment == segment.number && head.offset as usize == offset && fits).then_some(head)
     }
 
     /// The frame's body, if it is intact. `bytes` start with the frame.
     pub(crate) fn body<'a>(&self, segment: &Segment, bytes: &'a [u8]) -> Option<Body<'a>> {
-        let body = bytes.get(HEAD_BYTES..self.len as usize)?;
+        let body = bytes.get(head_bytes(segment.version)..self.len as usize)?;
         if crc(&segment.salt, body) != self.body_crc {
             return None;
         }
@@ -164,7 +182,8 @@ pub(crate) fn lay_out(
     rows: Rows,
     mut bytes: Vec<u8>,
 ) -> LaidOut {
-    let word = |len: usize| u32::try_from(len).expect("a frame lies in a segment of less than 4 GiB");
+    let word = |len: usize| u32::try_from(len).expect("a step's payloads have less than 4 GiB in all");
+    assert_eq!(segment.version, super::segment::VERSION, "frames go into segments of this version only");
     assert!(frame_bytes(&rows) + offset as usize <= segment.bytes as usize, "the writer looked for room");
     bytes.clear();
     bytes.resize(HEAD_BYTES, 0);
@@ -187,7 +206,7 @@ pub(crate) fn lay_out(
     let head = Head {
         segment: segment.number,
         offset,
-        len: word(bytes.len()),
+        len: bytes.len() as u64,
         body_crc: crc(&segment.salt, &bytes[HEAD_BYTES..]),
         group: label.group,
         epoch: label.epoch,
@@ -197,6 +216,7 @@ pub(crate) fn lay_out(
         payload_bytes: word(rows.payloads.len()),
         row_count: word(changes.len()),
         steps: label.steps,
+        at: label.at,
     };
     head.write(&segment.salt, &mut bytes);
     bytes.resize(crate::disk::blocks(bytes.len()), 0);
@@ -206,14 +226,22 @@ pub(crate) fn lay_out(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::segment::Behind;
     use proptest::prelude::*;
 
     fn segment() -> Segment {
-        Segment { number: 7, bytes: 1 << 20, salt: [9; 16], first_group: None }
+        Segment {
+            version: 2,
+            number: 7,
+            bytes: 1 << 20,
+            salt: [9; 16],
+            behind: Behind::Zeros,
+            first_group: None,
+        }
     }
 
     fn label() -> Label {
-        Label { group: 5, epoch: 4, first_lsn: 10, last_lsn: 12, written_at: 99, steps: 3 }
+        Label { group: 5, epoch: 4, first_lsn: 10, last_lsn: 12, written_at: 99, steps: 3, at: 77 }
     }
 
     fn any_rows() -> impl Strategy<Value = Vec<(Vec<u8>, Option<Vec<u8>>)>> {

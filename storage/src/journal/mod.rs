@@ -7,6 +7,7 @@
 
 pub(crate) mod frame;
 pub(crate) mod open;
+pub(crate) mod retired;
 pub(crate) mod rows;
 pub(crate) mod scan;
 pub(crate) mod segment;
@@ -15,8 +16,10 @@ pub(crate) mod writer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod version_tests;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::row::PayloadRef;
+use retired::Retired;
 use segment::{DirectoryId, Segment};
 
 /// How the journal is cut into files.
@@ -31,6 +35,8 @@ use segment::{DirectoryId, Segment};
 pub struct JournalOptions {
     /// Bytes of a segment made from now on: a multiple of 4 KiB, above 8 KiB and below 4 GiB.
     pub segment_bytes: u64,
+    /// Bytes of old segments that are kept to be used again.
+    pub retired_bytes_max: u64,
     /// Bytes of rows and payloads after which the committer takes no further step into a group.
     pub group_bytes: usize,
     /// Steps after which it takes no further one.
@@ -39,13 +45,24 @@ pub struct JournalOptions {
 
 impl Default for JournalOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, group_bytes: 4 << 20, group_steps: 4096 }
+        Self {
+            segment_bytes: 64 << 20,
+            retired_bytes_max: 256 << 20,
+            group_bytes: 4 << 20,
+            group_steps: 4096,
+        }
     }
 }
 
 impl JournalOptions {
-    /// Bytes of rows and payloads that one step may have.
+    /// Bytes of rows and payloads that one step may have: its payloads have less than 4 GiB in all, whatever a segment
+    /// has, because what doesn't fit one gets a segment of its own.
     pub fn step_bytes_max(&self) -> usize {
+        u32::MAX as usize - disk::BLOCK - frame::HEAD_BYTES
+    }
+
+    /// Bytes that a group of an ordinary segment may have.
+    pub(crate) fn group_bytes_max(&self) -> usize {
         self.segment_bytes as usize - disk::BLOCK - frame::HEAD_BYTES
     }
 }
@@ -58,11 +75,13 @@ pub(crate) struct Journal {
     segments: Mutex<Vec<Segment>>,
     /// The segment that a payload was last read from: a start reads a million of them one after the other.
     last_read: Mutex<Option<(u32, Arc<File>)>>,
+    retired: Arc<Retired>,
 }
 
 impl Journal {
-    pub(crate) fn new(dir: &Path, id: DirectoryId, segments: Vec<Segment>) -> Self {
-        Self { dir: dir.to_owned(), id, segments: Mutex::new(segments), last_read: Mutex::default() }
+    pub(crate) fn new(dir: &Path, id: DirectoryId, segments: Vec<Segment>, retired: Arc<Retired>) -> Self {
+        let (segments, last_read) = (Mutex::new(segments), Mutex::default());
+        Self { dir: dir.to_owned(), id, segments, last_read, retired }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Segment>> {
@@ -101,26 +120,26 @@ impl Journal {
     /// Segments whose groups all lie at or below `group`. Never the one being written.
     pub(crate) fn up_to(&self, group: u64) -> Vec<Segment> {
         let segments = self.lock();
-        let ended =
-            segments.windows(2).filter(|pair| pair[1].first_group.is_some_and(|next| next <= group + 1));
-        ended.map(|pair| pair[0].clone()).collect()
+        // A segment without a first group (a spare that was passed over) says nothing of those before it.
+        let next = |from: usize| segments[from..].iter().find_map(|segment| segment.first_group);
+        let ended = (0..segments.len()).filter(|i| next(i + 1).is_some_and(|next| next <= group + 1));
+        ended.map(|i| segments[i].clone()).collect()
     }
 
-    /// Removes a segment.
-    pub(crate) fn remove(&self, number: u32) -> Result<()> {
-        self.lock().retain(|segment| segment.number != number);
-        let path = segment::path_of(&self.dir, number);
-        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    /// Takes a segment out: its file is removed, or used again. Who still reads a payload in it finds other bytes, or
+    /// none, and looks where its row has it now.
+    pub(crate) fn remove(&self, segment: &Segment) -> Result<()> {
+        self.lock().retain(|listed| listed.number != segment.number);
+        self.retired.take_in(segment)?;
         // Whoever opened it before this is in here, or its bytes would stay on the disk.
         let mut last = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
-        last.take_if(|(last, _)| *last == number);
-        drop(last);
-        disk::sync_dir(&self.dir)
+        last.take_if(|(last, _)| *last == segment.number);
+        Ok(())
     }
 
-    /// Bytes of all segments with groups in them.
+    /// Bytes of all segments with groups in them, and of the old ones that are kept.
     pub(crate) fn bytes(&self) -> u64 {
-        self.lock().iter().map(|segment| segment.bytes).sum()
+        self.lock().iter().map(|segment| segment.bytes).sum::<u64>() + self.retired.bytes()
     }
 }
 

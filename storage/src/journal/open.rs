@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::disk::{self, BLOCK};
 use crate::error::{Error, Result};
+use crate::journal::retired::Retired;
 use crate::journal::scan::{Place, Survey};
 use crate::journal::segment::{self, DirectoryId, Segment};
 use crate::journal::spares::Spares;
@@ -67,11 +68,12 @@ pub(crate) fn resume(
     dir: &Path,
     id: DirectoryId,
     (segments, survey): (Vec<Segment>, &Survey),
-    options: &JournalOptions,
+    (options, wall_ms): (&JournalOptions, fn() -> u64),
 ) -> Result<(Arc<Journal>, Writer)> {
     let next = segments.last().map_or(1, |last| last.number + 1);
     let after = |segment: &Segment| segment.number > survey.end.segment;
-    let (mut spare, mut used): (Vec<_>, Vec<_>) = segments.into_iter().partition(after);
+    let (spare, mut used): (Vec<_>, Vec<_>) = segments.into_iter().partition(after);
+    let mut spare = of_today(dir, spare, options)?;
     let mut current = used.last().cloned().expect("a journal has a segment");
     // What a torn tail left there has been zeroed.
     spare.iter_mut().for_each(|segment| segment.first_group = None);
@@ -80,9 +82,27 @@ pub(crate) fn resume(
     }
     // It isn't listed before its first group.
     used.retain(|segment| segment.number != survey.end.segment || survey.last.is_some());
-    let spares = Spares::start(dir, id, (spare, next), options.segment_bytes)?;
+    let retired = Arc::new(Retired::new(dir, options));
+    let spares = Spares::start(dir, id, (spare, next), (options.segment_bytes, Arc::clone(&retired)))?;
     let durable = survey.last.map_or(Durable::default(), |head| Durable::of(&head));
-    let journal = Arc::new(Journal::new(dir, id, used));
-    let writer = Writer::new(Arc::clone(&journal), spares, (current, survey.end.offset), durable)?;
+    let journal = Arc::new(Journal::new(dir, id, used, retired));
+    let end = (current, survey.end.offset);
+    let writer = Writer::new(Arc::clone(&journal), spares, end, (durable, wall_ms))?;
     Ok((journal, writer))
+}
+
+/// Removes the spares that were made with another size or by an older program, and gives the others. They hold no
+/// group, and what a torn tail left in them has been zeroed.
+fn of_today(dir: &Path, spare: Vec<Segment>, options: &JournalOptions) -> Result<Vec<Segment>> {
+    let fits =
+        |segment: &Segment| segment.version == segment::VERSION && segment.bytes == options.segment_bytes;
+    let (kept, others): (Vec<_>, Vec<_>) = spare.into_iter().partition(fits);
+    for segment in &others {
+        let path = segment::path_of(dir, segment.number);
+        std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    }
+    if !others.is_empty() {
+        disk::sync_dir(dir)?;
+    }
+    Ok(kept)
 }

@@ -3,7 +3,8 @@
 //! One frame is in flight at a time, so after a power cut at most the last one is torn and nothing lies behind it.
 //! After a place that isn't an intact frame, every later 4 KiB boundary is therefore tried, in this segment and all
 //! later ones. A frame's head there means that what came before had been synced: something acknowledged is
-//! damaged, and the journal is refused with file and offset. Otherwise what isn't zero is *debris* of a torn tail.
+//! damaged, and the journal is refused with file and offset. Otherwise what isn't zero is *debris* of a torn tail; in a
+//! segment whose file was used before, only a torn frame's head is.
 //! Groups up to the base don't matter: what they changed is in the state or snapshot that the base comes from.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::disk::BLOCK;
 use crate::error::{Error, Result};
 use crate::journal::frame::{Body, Head};
-use crate::journal::segment::{Segment, path_of};
+use crate::journal::segment::{Behind, Segment, path_of};
 
 /// A place in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +28,7 @@ pub(crate) struct Survey {
     pub(crate) last: Option<Head>,
     /// Where the next frame goes.
     pub(crate) end: Place,
-    /// Blocks behind the end that aren't zero: what is left of a torn tail.
+    /// Blocks behind the end that are left of a torn tail.
     pub(crate) debris: Vec<Place>,
 }
 
@@ -114,7 +115,8 @@ impl Scan {
         let mut at = BLOCK;
         while at < bytes.len() {
             let rest = &bytes[at..];
-            let intact = match Head::read(segment, at, rest) {
+            let head = Head::read(segment, at, rest);
+            let intact = match head {
                 Some(head) => {
                     self.in_order(segment, &head, path)?;
                     head.body(segment, rest).map(|body| (head, body))
@@ -132,7 +134,11 @@ impl Scan {
                     self.debris.clear();
                 }
                 None => {
-                    if rest[..BLOCK].iter().any(|byte| *byte != 0) {
+                    let torn = match segment.behind {
+                        Behind::Zeros => rest[..BLOCK].iter().any(|byte| *byte != 0),
+                        Behind::Anything => head.is_some(),
+                    };
+                    if torn {
                         self.debris.push(Place { segment: segment.number, offset: at as u64 });
                     }
                     at += BLOCK;

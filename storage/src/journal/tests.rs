@@ -50,7 +50,7 @@ fn start(dir: &Path) -> Result<Started> {
         Ok(())
     })?;
     mend_tail(dir, &segments, &survey)?;
-    let (journal, writer) = resume(dir, ID, (segments, &survey), &options())?;
+    let (journal, writer) = resume(dir, ID, (segments, &survey), (&options(), disk::unix_ms))?;
     Ok(Started { groups, survey, journal, writer })
 }
 
@@ -69,7 +69,7 @@ fn append(writer: &mut Writer) -> u64 {
         ..=4096 => rows.put(&key, &value),
         _ => rows.put_payload(&key, &value),
     }
-    writer.write(Some(Steps { first_lsn: group * 10, last_lsn: group * 10 + 3, count: 2 }), rows);
+    writer.write(Some(Steps { first_lsn: group * 10, last_lsn: group * 10 + 3, count: 2, at: group }), rows);
     writer.sync();
     group
 }
@@ -269,7 +269,7 @@ fn old_segments_are_told_by_their_last_group() {
     let old = started.journal.up_to(last_of_first);
     assert_eq!(old, segments[..1]);
     assert_eq!(started.journal.up_to(1000).len(), segments.len() - 1, "never the one being written");
-    started.journal.remove(segments[0].number).expect("removed");
+    started.journal.remove(&segments[0]).expect("removed");
     assert_eq!(started.journal.segments(), segments[1..]);
     let at = crate::row::PayloadRef { segment: segments[0].number, offset: 4096, len: 1, crc: 0 };
     assert!(started.journal.payload(at).is_err());

@@ -3,13 +3,12 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::disk::{self, BLOCK};
 use crate::journal::frame::{self, LaidOut};
 use crate::journal::rows::Rows;
 use crate::journal::scan::Place;
-use crate::journal::segment::Segment;
+use crate::journal::segment::{Segment, VERSION};
 use crate::journal::spares::Spares;
 use crate::journal::{Journal, frame::Label};
 use crate::mutant::{self, Mutant};
@@ -24,14 +23,17 @@ pub(crate) struct Durable {
     pub(crate) lsn: u64,
     /// The boot that wrote it.
     pub(crate) epoch: u64,
-    /// When, in milliseconds since 1970.
+    /// What the wall clock said then, in milliseconds since 1970. It may have gone back.
     pub(crate) written_at: u64,
+    /// The caller's time of the last step. It never goes back.
+    pub(crate) at: u64,
 }
 
 impl Durable {
     /// As of a frame.
     pub(crate) fn of(head: &frame::Head) -> Self {
-        Self { group: head.group, lsn: head.last_lsn, epoch: head.epoch, written_at: head.written_at }
+        let (written_at, at) = (head.written_at, head.at);
+        Self { group: head.group, lsn: head.last_lsn, epoch: head.epoch, written_at, at }
     }
 }
 
@@ -41,6 +43,8 @@ pub(crate) struct Steps {
     pub(crate) first_lsn: u64,
     pub(crate) last_lsn: u64,
     pub(crate) count: u32,
+    /// The caller's time of the last one.
+    pub(crate) at: u64,
 }
 
 /// Appends frames.
@@ -51,6 +55,8 @@ pub(crate) struct Writer {
     file: File,
     offset: u64,
     durable: Durable,
+    /// The wall clock.
+    wall_ms: fn() -> u64,
     /// Memory of the last frame, used again.
     bytes: Vec<u8>,
 }
@@ -61,10 +67,10 @@ impl Writer {
         journal: Arc<Journal>,
         spares: Spares,
         (segment, offset): (Segment, u64),
-        durable: Durable,
+        (durable, wall_ms): (Durable, fn() -> u64),
     ) -> crate::Result<Self> {
         let file = segment.open(&journal.dir)?;
-        Ok(Self { journal, spares, segment, file, offset, durable, bytes: Vec::new() })
+        Ok(Self { journal, spares, segment, file, offset, durable, wall_ms, bytes: Vec::new() })
     }
 
     pub(crate) fn durable(&self) -> Durable {
@@ -84,18 +90,19 @@ impl Writer {
     /// Writes a group; [`Writer::sync`] must follow. Without `steps` it belongs to the step before it.
     pub(crate) fn write(&mut self, steps: Option<Steps>, rows: Rows) -> Vec<RowChange> {
         let needed = disk::blocks(frame::frame_bytes(&rows)) as u64;
-        if self.offset + needed > self.segment.bytes {
+        if self.segment.version != VERSION || self.offset + needed > self.segment.bytes {
             self.roll(needed);
         }
         let lsn = self.durable.lsn;
-        let steps = steps.unwrap_or(Steps { first_lsn: lsn, last_lsn: lsn, count: 0 });
+        let steps = steps.unwrap_or(Steps { first_lsn: lsn, last_lsn: lsn, count: 0, at: 0 });
         let label = Label {
             group: self.durable.group + 1,
             epoch: self.durable.epoch,
             first_lsn: steps.first_lsn,
             last_lsn: steps.last_lsn,
-            written_at: unix_ms().max(self.durable.written_at),
+            written_at: (self.wall_ms)(),
             steps: steps.count,
+            at: steps.at.max(self.durable.at),
         };
         let offset = u32::try_from(self.offset).expect("a segment has less than 4 GiB");
         let memory = std::mem::take(&mut self.bytes);
@@ -121,21 +128,9 @@ impl Writer {
     }
 
     fn roll(&mut self, needed: u64) {
-        let fits = |segment: &Segment| BLOCK as u64 + needed <= segment.bytes;
-        let segment = self.spares.take();
-        if !fits(&segment) {
-            disk::fatal(&format!(
-                "a group of {needed} bytes doesn't fit a segment of {} bytes",
-                segment.bytes
-            ));
-        }
+        let segment = self.spares.take(BLOCK as u64 + needed);
         self.file = disk::or_die("a spare segment can't be opened", segment.open(&self.journal.dir));
         self.segment = segment;
         self.offset = BLOCK as u64;
     }
-}
-
-/// Now, in milliseconds since 1970.
-pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

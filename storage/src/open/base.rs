@@ -388,7 +388,7 @@ fn fill(
         state.apply(&mut blocks.iter().map(|(key, stored)| (key, stored)))?;
         load(Load::Rebuilt(applied.mark.totals.all_rows()));
         let Mark { group, lsn, epoch, .. } = reader.mark.expect("it ended well");
-        applied.at(Durable { group, lsn, epoch, written_at: 0 });
+        applied.at(Durable { group, lsn, epoch, written_at: 0, at: 0 });
     }
     // Through `apply`, so that a state is finished in one way only.
     let upto = Durable {
@@ -396,6 +396,7 @@ fn fill(
         lsn: applied.mark.lsn,
         epoch: applied.mark.epoch,
         written_at: 0,
+        at: 0,
     };
     apply(state, audit, applied, &Layer::new(), upto)
 }

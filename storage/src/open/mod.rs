@@ -9,9 +9,21 @@
 //! 4. A state that isn't used is moved aside, and one is rebuilt from the base.
 //! 5. The journal's groups behind the state become dirty rows again.
 //! 6. A frame with the new boot epoch: ids made of (epoch, counter) never repeat.
+//!
+//! # Clocks
+//!
+//! Every frame carries two times. The *wall clock's* is what the machine said when it was written; it is only compared
+//! with the machine's at the next start, which is refused, before step 6, if the machine's is too far behind. Whoever
+//! accepts that (`StoreOptions::clock_behind_max`) does so for good: the frame of step 6 carries the clock as it is
+//! then, and that is what the next start compares with. The *caller's* time is that of its last step; it never
+//! goes back, whatever the wall clock does, and the caller goes on from it.
 
 pub(crate) mod base;
 
+#[cfg(test)]
+mod clock_tests;
+#[cfg(test)]
+mod large_tests;
 #[cfg(test)]
 mod power_tests;
 #[cfg(test)]
@@ -21,7 +33,7 @@ pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::checkpoint::Rowspace;
 use crate::disk::{self, Rewrites};
@@ -29,7 +41,7 @@ use crate::error::{Error, Result};
 use crate::identity::{self, Layout, Lock};
 use crate::journal::open::TornTail;
 use crate::journal::rows::Rows;
-use crate::journal::scan::{self, Next};
+use crate::journal::scan::{self, Next, Survey};
 use crate::journal::segment::{self, DirectoryId, Segment};
 use crate::journal::writer::{Durable, Writer};
 use crate::journal::{self, Journal};
@@ -47,8 +59,11 @@ pub struct Opened {
     pub epoch: u64,
     /// The last durable step; the next one must be larger.
     pub lsn: u64,
-    /// When the last group before this start was written, in milliseconds since 1970; 0 in a new directory.
+    /// What the wall clock said when the last group before this start was written, in milliseconds since 1970; 0 in a
+    /// new directory.
     pub written_at: u64,
+    /// The largest [`crate::Group::at`] before this start: the caller's time goes on from there. 0 in a new directory.
+    pub at: u64,
     /// The torn end of the last group, if there was one.
     pub torn_tail: Option<TornTail>,
     /// Groups that were read again from the journal.
@@ -110,25 +125,27 @@ fn opened(dir: &Path, options: StoreOptions, load: Option<Loader<'_>>) -> Result
     let load: Loader<'_> = load.unwrap_or(&mut ignore);
     let Based { state, applied, survey, origin, behind } =
         base::find(&layout, id, &segments, &options, load)?;
+    check_clock(&survey, &options)?;
     let base = applied.mark.group;
     let origin = if present.is_nothing() { Origin::New } else { origin };
     let torn_tail = TornTail::of(&survey.debris);
     let rows = Rowspace::new(state, options.audit, applied);
     let upto = survey.last.map_or(Durable::default(), |head| Durable::of(&head));
     match behind {
-        Behind::Loaded(layer) => rows.absorb(layer, upto),
+        Behind::Loaded(layer) => drop(rows.absorb(layer.into_iter().collect(), upto)),
         Behind::Unread => {
             replay(&layout.journal(), &segments, (base, survey.reached()), &rows, &options)?;
             rows.visit(|key, stored| load(Load::Row(key, stored)))?;
         }
     }
     let unsnapped = unsnapped_bytes(&layout, &segments)?;
-    let resumed = journal::open::resume(&layout.journal(), id, (segments, &survey), &options.journal)?;
-    let (shared, written_at) = begin((layout, lock, options), resumed, rows);
+    let how = (&options.journal, options.wall_ms);
+    let resumed = journal::open::resume(&layout.journal(), id, (segments, &survey), how)?;
+    let (shared, Durable { written_at, at, .. }) = begin((layout, lock, options), resumed, rows);
     shared.counters.unsnapped_bytes.store(unsnapped, std::sync::atomic::Ordering::Relaxed);
     let Durable { epoch, lsn, .. } = shared.durable();
     let (rewrites, replayed_groups) = (disk::rewrites(dir), survey.reached() - base);
-    let opened = Opened { origin, epoch, lsn, written_at, torn_tail, replayed_groups, rewrites };
+    let opened = Opened { origin, epoch, lsn, written_at, at, torn_tail, replayed_groups, rewrites };
     Ok((Store::new(shared)?, opened))
 }
 
@@ -211,7 +228,7 @@ pub(crate) fn replay(
 ) -> Result<()> {
     scan::read_groups(dir, segments, (base, to), &mut |frame| {
         rows.absorb(frame.changes()?, Durable::of(&frame.head));
-        if rows.dirty().newer_bytes() >= options.dirty_bytes_max / 2 {
+        if rows.newer_bytes() >= options.dirty_bytes_max / 2 {
             rows.checkpoint()?;
         }
         Ok(Next::Go)
@@ -234,17 +251,28 @@ fn next_epoch(unix_secs: u64, before: u64) -> u64 {
     unix_secs.min(EPOCH_BY_CLOCK_MAX).max(before + 1)
 }
 
-/// Writes the frame that begins this boot's epoch.
+/// Refuses a wall clock that is too far behind what it said when the last group was written.
+fn check_clock(survey: &Survey, options: &StoreOptions) -> Result<()> {
+    let last = survey.last.map_or(0, |head| head.written_at);
+    let behind = Duration::from_millis(last.saturating_sub((options.wall_ms)()));
+    match options.clock_behind_max {
+        Some(most) if behind > most => Err(Error::ClockBehind { by: behind }),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the frame that begins this boot's epoch. With it the wall clock's time now is what the next start compares
+/// its own with.
 fn begin(
     owned: (Layout, Lock, StoreOptions),
     (journal, mut writer): (Arc<Journal>, Writer),
     rows: Rowspace,
-) -> (Shared, u64) {
+) -> (Shared, Durable) {
     let before = writer.durable();
     let applied = rows.applied().mark.epoch;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    writer.begin_epoch(next_epoch(now, before.epoch.max(applied)));
+    let now_secs = (owned.2.wall_ms)() / 1000;
+    writer.begin_epoch(next_epoch(now_secs, before.epoch.max(applied)));
     let shared = Shared::new(owned, (journal, writer), rows);
     shared.commit(None, Rows::default());
-    (shared, before.written_at)
+    (shared, before)
 }

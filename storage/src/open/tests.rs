@@ -63,7 +63,7 @@ pub(crate) fn step(store: &Store, model: &mut Model, choices: &mut Choices) {
         }
     }
     let lsn = store.durable_lsn() + 1 + choices.below(3) as u64;
-    store.shared.commit(Some(Steps { first_lsn: lsn, last_lsn: lsn, count: 1 }), rows);
+    store.shared.commit(Some(Steps { first_lsn: lsn, last_lsn: lsn, count: 1, at: 0 }), rows);
     assert_eq!(store.durable_lsn(), lsn);
 }
 
@@ -345,6 +345,43 @@ fn damage_that_only_snapshots_need_is_told_and_stops_nothing_else() {
     let mut payloads_may_be_hit = rows_of_tolerant(&store, &model);
     payloads_may_be_hit.retain(|key, value| model.get(key) != Some(value));
     assert_eq!(payloads_may_be_hit, Model::new());
+}
+
+#[test]
+fn a_snapshot_that_failed_is_tried_again_without_more_journal() {
+    let (dir, mut choices, mut model) = (Scratch::new(), Choices(13), Model::new());
+    let (store, _) = opened(dir.path(), StateKind::Sled);
+    (0..10).for_each(|_| step(&store, &mut model, &mut choices));
+    let path = segment::path_of(&dir.path().join("journal"), store.shared.journal.segments()[0].number);
+    drop(store);
+    let flip = || {
+        let mut bytes = fs::read(&path).expect("reads");
+        bytes[2 * disk::BLOCK + 50] ^= 1;
+        fs::write(&path, bytes).expect("writes");
+    };
+    flip();
+    let eager = StoreOptions {
+        snapshot_journal_bytes: 1,
+        snapshot_retry: Duration::from_millis(1),
+        ..options(StateKind::Sled)
+    };
+    let (store, found) = Store::open(dir.path(), eager).expect("the state needs none of it");
+    assert_eq!(found.origin, Origin::State);
+    let trouble = loop {
+        match store.trouble() {
+            Some(trouble) => break trouble,
+            None => std::thread::yield_now(),
+        }
+    };
+    assert!(trouble.contains(&path.display().to_string()), "{trouble}");
+    assert_eq!(snapshot::list(&dir.path().join("snapshots")).expect("lists"), Vec::<u64>::new());
+    flip();
+    while store.trouble().is_some() {
+        std::thread::yield_now();
+    }
+    let groups = snapshot::list(&dir.path().join("snapshots")).expect("lists");
+    assert_eq!(groups.last(), Some(&store.gauges().group));
+    assert!(!store.shared.snapshot_is_due());
 }
 
 /// As [`rows_of`], where a payload that is refused counts as the model's.

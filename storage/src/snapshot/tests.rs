@@ -19,7 +19,7 @@ fn audit(_key: &[u8], value: &[u8]) -> i128 {
 }
 
 fn upto(group: u64) -> Durable {
-    Durable { group, lsn: group * 10, epoch: 3, written_at: 0 }
+    Durable { group, lsn: group * 10, epoch: 3, written_at: 0, at: 0 }
 }
 
 fn rows_of(dir: &Path, group: u64) -> Vec<(Key, Stored)> {

@@ -136,7 +136,7 @@ pub(crate) fn move_aside(dir: &Path) -> Result<PathBuf> {
     for old in disk::names(parent)?.iter().filter(|old| old.starts_with(&name)) {
         remove(&parent.join(old))?;
     }
-    let target = parent.join(format!("{name}{}", crate::journal::writer::unix_ms()));
+    let target = parent.join(format!("{name}{}", disk::unix_ms()));
     fs::rename(dir, &target).map_err(Error::io("move aside", dir))?;
     disk::sync_dir(parent)?;
     Ok(target)

@@ -23,7 +23,7 @@ fn audit(_key: &[u8], value: &[u8]) -> i128 {
 }
 
 fn upto(group: u64) -> Durable {
-    Durable { group, lsn: group * 10, epoch: 1, written_at: 0 }
+    Durable { group, lsn: group * 10, epoch: 1, written_at: 0, at: 0 }
 }
 
 fn opened(dir: &Scratch) -> SledState {
@@ -56,7 +56,7 @@ fn stored_of(value: u8) -> Stored {
 
 fn absorb(rows: &Rowspace, model: &mut Model, changes: &[(u8, Option<u8>)], group: u64) {
     let stored = changes.iter().map(|(k, v)| (Key::from(key(*k)), v.map(stored_of)));
-    rows.absorb(stored, upto(group));
+    rows.absorb(stored.collect(), upto(group));
     for (k, v) in changes {
         match v {
             Some(v) => drop(model.insert(key(*k), vec![*v])),
