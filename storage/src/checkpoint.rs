@@ -24,10 +24,24 @@ const SORTED_AT_ONCE: usize = 64;
 /// With more rows handed in whoever commits sorts them in itself: readers look through all of them.
 const HANDED_IN_ROWS_MAX: usize = 16_384;
 
-/// How much there is after rows were handed in.
+/// How much there was before rows were handed in, and is now.
 pub(crate) struct Absorbed {
-    pub(crate) newer_bytes: usize,
-    pub(crate) handed_in_rows: usize,
+    pub(crate) newer_bytes: Grown<usize>,
+    pub(crate) handed_in_rows: Grown<usize>,
+}
+
+/// A number that grew.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grown<T> {
+    pub(crate) from: T,
+    pub(crate) to: T,
+}
+
+impl<T: Ord> Grown<T> {
+    /// Whether it reached the bound just now.
+    pub(crate) fn passes(&self, bound: T) -> bool {
+        self.from < bound && self.to >= bound
+    }
 }
 
 /// What the state store holds, as of the last checkpoint.
@@ -128,7 +142,7 @@ impl Rowspace {
 
     /// Takes the rows of a durable group, all at once. Waits for no one who sorts rows in, unless too many are left.
     pub(crate) fn absorb(&self, changes: Vec<RowChange>, upto: Durable) -> Absorbed {
-        let bytes = dirty::bytes_of_all(&changes);
+        let (rows, bytes) = (changes.len(), dirty::bytes_of_all(&changes));
         let mut queue = self.handed_in();
         queue.push(changes, bytes, upto);
         let (handed_in_rows, handed_in_bytes) = (queue.rows(), queue.bytes());
@@ -139,7 +153,10 @@ impl Rowspace {
         if handed_in_rows > HANDED_IN_ROWS_MAX {
             self.sort_all_in();
         }
-        Absorbed { newer_bytes, handed_in_rows }
+        Absorbed {
+            newer_bytes: Grown { from: newer_bytes - bytes, to: newer_bytes },
+            handed_in_rows: Grown { from: handed_in_rows - rows, to: handed_in_rows },
+        }
     }
 
     /// Sorts in what was handed in before this call.

@@ -19,7 +19,7 @@
 //! | `snapshots/GGGGGGGGGGGGGGGGGGGG.snapshot` | all rows as of a group, sorted, in checksummed blocks, with totals | `snapshot::file` |
 //! | `state/` | sled 0.34.7: rows in envelopes, the mark that was applied, the one that was begun | `state::sled`, `state::envelope`, `state::mark` |
 //! | `state.bad-MS` | a state store that wasn't used, the latest one | `state::sled` |
-//! | `state-rebuilding/`, `*.unfinished` | not finished; removed at start | `open`, `disk` |
+//! | `state-rebuilding/`, `*.unfinished` | not finished, or an old segment to be used again; removed at start | `open`, `disk`, `journal::retired` |
 //!
 //! Numbers are little-endian; keys are ordered by their bytes. Checksums are CRC-32 (ISO-HDLC). Every format carries
 //! a version; a start reads all versions up to its own, writes its own, and refuses a newer one by name.

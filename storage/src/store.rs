@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::checkpoint::{Absorbed, Rowspace};
+use crate::checkpoint::{Absorbed, Grown, Rowspace};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::identity::{Layout, Lock};
@@ -340,11 +340,14 @@ impl Shared {
         }
         writer.sync();
         let Absorbed { newer_bytes, handed_in_rows } = self.rows.absorb(changes, writer.durable());
-        self.counters.unsnapped_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if newer_bytes >= self.options.checkpoint_bytes || self.snapshot_is_due() {
+        let unsnapped = self.counters.unsnapped_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Only the group that passes a bound wakes somebody: who is at work looks again before it waits.
+        let checkpoint = newer_bytes.passes(self.options.checkpoint_bytes);
+        let snapshot = Grown { from: unsnapped, to: unsnapped + bytes };
+        if checkpoint || snapshot.passes(self.options.snapshot_journal_bytes) {
             self.signal.notify();
         }
-        if handed_in_rows >= SORT_ROWS_MIN {
+        if handed_in_rows.passes(SORT_ROWS_MIN) {
             self.sorting.notify();
         }
     }
