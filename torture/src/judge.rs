@@ -1,0 +1,162 @@
+//! The verdict on rows: what clients were told up to a moment holds, and the books are right.
+
+use std::collections::BTreeMap;
+
+use switchbox::coordinator::job::{AttemptOutcome, JobRow, JobState};
+use switchbox::coordinator::ledger::{Account, Owner, Posting, Step, Subject};
+
+use crate::client::{Cancel, Entries, Job, Kept, Told};
+use crate::rows::Facts;
+
+/// Restarts that cut a job before it is a dead letter.
+const CUTS_MAX: u32 = 2;
+
+/// Which acknowledgements count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upto {
+    /// All.
+    Now,
+    /// Those that were read when the recorder had at most so many records.
+    Records(u64),
+}
+
+impl Upto {
+    fn counts(self, records: u64) -> bool {
+        match self {
+            Upto::Now => true,
+            Upto::Records(upto) => records <= upto,
+        }
+    }
+}
+
+/// Everything that is wrong.
+pub fn judge(facts: &Facts, entries: &Entries, upto: Upto) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (id, job) in &entries.jobs {
+        judge_told(facts, id, job, upto, &mut wrong);
+    }
+    for (id, row) in &facts.jobs {
+        judge_job(facts, id, row, entries.jobs.get(id), &mut wrong);
+    }
+    if facts.jobs.len() as u64 > entries.submissions {
+        wrong.push(format!("{} jobs of {} submissions", facts.jobs.len(), entries.submissions));
+    }
+    judge_deposits(facts, entries, upto, &mut wrong);
+    judge_balances(facts, &mut wrong);
+    wrong
+}
+
+/// What a client was told of a job.
+fn judge_told(facts: &Facts, id: &str, job: &Job, upto: Upto, wrong: &mut Vec<String>) {
+    let told: Vec<Told> =
+        job.told.iter().filter(|(_, records)| upto.counts(*records)).map(|(told, _)| *told).collect();
+    if told.is_empty() {
+        return;
+    }
+    let Some(row) = facts.jobs.get(id) else {
+        return wrong.push(format!("job {id} is lost: {told:?}"));
+    };
+    let is = |state: JobState| row.state == state;
+    let holds = if told.contains(&Told::Answered) {
+        is(JobState::Succeeded)
+    } else if told.contains(&Told::Cancelled) {
+        is(JobState::Cancelled)
+    } else if told.contains(&Told::Cancelling) {
+        is(JobState::Cancelled) || row.state.is_live() && row.cancel_requested.is_some()
+    } else {
+        row.state.is_live()
+            || is(JobState::Succeeded)
+            || is(JobState::Failed) && row.box_cuts >= CUTS_MAX
+            || is(JobState::Cancelled) && job.cancel == Cancel::Asked
+    };
+    if !holds {
+        wrong.push(format!("job {id}, {told:?}: it is {}", row.state.word()));
+    }
+}
+
+/// A job in itself: one accepted result at most, its answer, one charge.
+fn judge_job(facts: &Facts, id: &str, row: &JobRow, job: Option<&Job>, wrong: &mut Vec<String>) {
+    let succeeded = |attempt: &&_| matches!(attempt, AttemptOutcome::Succeeded);
+    let accepted = row.history.iter().map(|attempt| &attempt.outcome).filter(succeeded).count();
+    if accepted != usize::from(row.state == JobState::Succeeded) {
+        wrong.push(format!("job {id} is {} with {accepted} accepted results", row.state.word()));
+    }
+    let charges: Vec<&Posting> = facts
+        .postings
+        .iter()
+        .filter(|_| row.charged.0 != 0 || row.state == JobState::Succeeded)
+        .filter(|posting| posting.id.subject == Subject::Job(row.id) && posting.id.step == Step::Capture)
+        .collect();
+    let payer = Owner::Namespace(row.spec.namespace.clone());
+    let paid: i64 =
+        charges.iter().flat_map(|p| &p.legs).filter(|(owner, _)| *owner == payer).map(|(_, c)| -c.0).sum();
+    if charges.len() > 1 || paid != row.charged.0 {
+        wrong.push(format!("job {id}: {} charges of {paid}, its row says {}", charges.len(), row.charged));
+    }
+    let Some(job) = job.filter(|job| row.state == JobState::Succeeded && !job.prompt.is_empty()) else {
+        return;
+    };
+    let answer = facts.answers.get(id);
+    if job.answer == Kept::Yes && answer != Some(&job.prompt) {
+        wrong.push(format!("job {id} of `{}` has the answer {answer:?}", job.prompt));
+    }
+    let tokens = job.prompt.split(' ').count() as u64;
+    let price: u64 = row.prices.first().map_or(0, |price| price.input + price.output);
+    if row.charged.0 as u64 != tokens * price / 1_000_000 {
+        wrong.push(format!("job {id} of {tokens} tokens was charged {}", row.charged));
+    }
+}
+
+fn judge_deposits(facts: &Facts, entries: &Entries, upto: Upto, wrong: &mut Vec<String>) {
+    let mut found: BTreeMap<u128, Vec<&Posting>> = BTreeMap::new();
+    for posting in &facts.postings {
+        if let (Subject::Operation(operation), Step::Deposit) = (posting.id.subject, posting.id.step) {
+            found.entry(operation.0).or_default().push(posting);
+        }
+    }
+    for (operation, deposit) in &entries.deposits {
+        let postings = found.remove(operation).unwrap_or_default();
+        let is_told = deposit.told.is_some_and(|records| upto.counts(records));
+        if is_told && postings.is_empty() {
+            wrong.push(format!("deposit {operation:x} is lost"));
+        }
+        if postings.len() > 1 {
+            wrong.push(format!("deposit {operation:x} was made {} times", postings.len()));
+        }
+        for posting in postings {
+            let to =
+                |owner: &Owner| matches!(owner, Owner::Namespace(n) if n.to_string() == deposit.namespace);
+            let amount: i64 = posting.legs.iter().filter(|(owner, _)| to(owner)).map(|(_, c)| c.0).sum();
+            if amount != deposit.micro {
+                wrong.push(format!("deposit {operation:x} of {} is {amount}", deposit.micro));
+            }
+        }
+    }
+    for operation in found.keys() {
+        wrong.push(format!("deposit {operation:x} was never made"));
+    }
+}
+
+/// Balances are the sums of postings, and zero in all.
+fn judge_balances(facts: &Facts, wrong: &mut Vec<String>) {
+    let mut sums: BTreeMap<Account, i128> = BTreeMap::new();
+    for posting in &facts.postings {
+        for (owner, credits) in &posting.legs {
+            let account = Account { environment: posting.environment, owner: owner.clone() };
+            *sums.entry(account).or_default() += i128::from(credits.0);
+        }
+    }
+    let accounts = sums.keys().chain(facts.balances.keys()).cloned();
+    let accounts: std::collections::BTreeSet<Account> = accounts.collect();
+    for account in &accounts {
+        let of = |map: &BTreeMap<Account, i128>| map.get(account).copied().unwrap_or(0);
+        let (balance, sum) = (of(&facts.balances), of(&sums));
+        if balance != sum {
+            wrong.push(format!("{account:?} has {balance}, its postings sum to {sum}"));
+        }
+    }
+    let total: i128 = facts.balances.values().sum();
+    if total != 0 {
+        wrong.push(format!("all balances sum to {total}"));
+    }
+}
