@@ -125,7 +125,7 @@ pub struct Client {
 }
 
 /// What is behind the lock.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Entries {
     /// Jobs by their ids.
     pub jobs: BTreeMap<String, Job>,
@@ -148,6 +148,12 @@ impl Client {
     /// A number that this client has never used.
     pub fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes over what another client of the same directory knows; numbers go on far behind its own.
+    pub fn goes_on(&self, entries: &Entries) {
+        *self.entries() = entries.clone();
+        self.next.fetch_add(1 << 32, Ordering::Relaxed);
     }
 
     /// Notes that a job is about to be submitted.

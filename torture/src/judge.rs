@@ -160,3 +160,13 @@ fn judge_balances(facts: &Facts, wrong: &mut Vec<String>) {
         wrong.push(format!("all balances sum to {total}"));
     }
 }
+
+/// The jobs that clients had been told of by a moment, with what they had been told.
+pub fn told_by(entries: &Entries, upto: Upto) -> Vec<(String, Job)> {
+    let known = |(id, job): (&String, &Job)| {
+        let mut job = job.clone();
+        job.told.retain(|(_, records)| upto.counts(*records));
+        (!job.told.is_empty()).then(|| (id.clone(), job))
+    };
+    entries.jobs.iter().filter_map(known).collect()
+}

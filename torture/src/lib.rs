@@ -14,14 +14,20 @@
 
 pub mod choices;
 pub mod client;
+pub mod controls;
+pub mod cuts;
+pub mod disk;
 pub mod http;
 pub mod judge;
 pub mod kills;
 pub mod load;
 pub mod online;
+pub mod points;
+pub mod poison;
 pub mod process;
 pub mod recording;
 pub mod report;
+pub mod rot;
 pub mod rows;
 pub mod scratch;
 pub mod tools;

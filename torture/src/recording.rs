@@ -52,7 +52,7 @@ pub struct Plan {
     pub at: u64,
     /// `kill`, `EIO` or `ENOSPC`.
     pub action: &'static str,
-    /// A part of its path.
+    /// A part of its path; with `$` behind it, its end.
     pub on: Option<&'static str>,
     /// `sync`, `write` or `name`.
     pub kind: Option<&'static str>,

@@ -37,7 +37,8 @@ impl Scratch {
             if on == On::Memory && memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let path = parent.join(name);
         fs::create_dir_all(&path).expect("the temporary directory can be written");
-        Self { path }
+        // The recorder compares with what the system says, which knows no links.
+        Self { path: path.canonicalize().expect("it was made just now") }
     }
 
     /// Where it is.

@@ -22,11 +22,12 @@ impl Tools {
     pub fn build() -> Result<Self, String> {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         let beside = own.parent().ok_or("this program lies nowhere")?;
-        let release = beside.file_name().is_some_and(|name| name == "release");
+        let profile: &[&str] =
+            if beside.file_name().is_some_and(|name| name == "release") { &["--release"] } else { &[] };
         let target = beside.parent().ok_or("this program lies nowhere")?;
-        cargo(target, release, &["-p", "switchbox", "--bin", "switchbox"])?;
-        cargo(target, release, &["-p", "switchbox-recorder"])?;
-        cargo(target, release, &["-p", "switchbox-torture", "--bin", "switchbox-on-the-rack"])?;
+        cargo(target, profile, &["-p", "switchbox", "--bin", "switchbox"])?;
+        cargo(target, profile, &["-p", "switchbox-recorder"])?;
+        cargo(target, profile, &["-p", "switchbox-torture", "--bin", "switchbox-on-the-rack"])?;
         Ok(Self {
             product: beside.join("switchbox"),
             rack: beside.join("switchbox-on-the-rack"),
@@ -35,11 +36,11 @@ impl Tools {
     }
 }
 
-fn cargo(target: &Path, release: bool, what: &[&str]) -> Result<(), String> {
+fn cargo(target: &Path, profile: &[&str], what: &[&str]) -> Result<(), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--target-dir"]).arg(target);
-    command.args(release.then_some("--release")).args(what);
+    command.args(profile).args(what);
     let status = command.status().map_err(|error| format!("cargo can't be run: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("cargo build {} failed", what.join(" "))) }
 }

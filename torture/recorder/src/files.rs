@@ -1,4 +1,4 @@
-//! Opening, closing and syncing.
+//! Opening, duplicating, closing and syncing.
 
 use std::ffi::{c_char, c_int, c_uint};
 use std::mem::MaybeUninit;
@@ -112,6 +112,46 @@ extern "C" fn close(fd: c_int) -> c_int {
     closing(fd);
     // SAFETY: no memory is involved.
     unsafe { libc::syscall(libc::SYS_close, fd) as c_int }
+}
+
+/// A second number of an open file is the same file.
+fn duplicated(fd: c_int, copy: c_int) -> c_int {
+    if is_inside(fd) {
+        opened(copy);
+    }
+    copy
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn dup(fd: c_int) -> c_int {
+    // SAFETY: no memory is involved.
+    duplicated(fd, unsafe { libc::syscall(libc::SYS_dup, fd) as c_int })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn dup2(fd: c_int, copy: c_int) -> c_int {
+    closing(copy);
+    // SAFETY: no memory is involved.
+    duplicated(fd, unsafe { libc::syscall(libc::SYS_dup2, fd, copy) as c_int })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn dup3(fd: c_int, copy: c_int, flags: c_int) -> c_int {
+    closing(copy);
+    // SAFETY: no memory is involved.
+    duplicated(fd, unsafe { libc::syscall(libc::SYS_dup3, fd, copy, flags) as c_int })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
+    // SAFETY: the caller's arguments, as the system call takes them.
+    let done = unsafe { libc::syscall(libc::SYS_fcntl, fd, command, argument) as c_int };
+    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) { duplicated(fd, done) } else { done }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
+    fcntl(fd, command, argument)
 }
 
 fn sync(number: i64, fd: c_int) -> c_int {

@@ -44,9 +44,13 @@ pub(crate) fn pass(setup: &Setup, kind: Kind, on: &On<'_>) -> Result<(), i32> {
         return Ok(());
     }
     if let Some(part) = &planned.on {
+        let fits = |path: &str| match part.strip_suffix('$') {
+            Some(end) => path.ends_with(end),
+            None => path.contains(part.as_str()),
+        };
         let is_there = match on {
-            On::Fd(fd) => path_of(setup, *fd).is_some_and(|path| path.contains(part.as_str())),
-            On::Path(path) => path.contains(part.as_str()),
+            On::Fd(fd) => path_of(setup, *fd).is_some_and(|path| fits(&path)),
+            On::Path(path) => fits(path),
         };
         if !is_there {
             return Ok(());

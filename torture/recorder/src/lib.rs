@@ -6,7 +6,7 @@
 //! | `RECORDER_LOG` | operations are appended to this file, bytes and all ([`log`]); outside the directory |
 //! | `RECORDER_COUNTER` | a file of 16 bytes: operations and log records so far, for whoever watches |
 //! | `RECORDER_AT`, `RECORDER_ACTION` | at this operation (from 1): `kill`, `EIO` or `ENOSPC` |
-//! | `RECORDER_ON` | ... or the first one from there on whose path has this part |
+//! | `RECORDER_ON` | ... or the first one from there on whose path has this part (with `$` behind it: this end) |
 //! | `RECORDER_KIND` | ... and that is a `sync`, `write` or `name` |
 //!
 //! There is one counter for all threads. What changes a file is done and logged under one lock, so the log has the
