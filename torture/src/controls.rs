@@ -11,6 +11,8 @@ use crate::tools::Tools;
 enum By {
     Kills,
     Cuts,
+    /// Cuts of recordings that are long enough for segments to go.
+    LongCuts,
     Pairs,
 }
 
@@ -20,13 +22,15 @@ const CONTROLS: [(&str, By); 7] = [
     ("acknowledge-before-commit", By::Cuts),
     ("no-journal-sync", By::Cuts),
     ("no-directory-sync", By::Cuts),
-    ("trim-unverified", By::Cuts),
+    ("trim-unverified", By::LongCuts),
     ("state-before-sync", By::Cuts),
     ("tail-not-rewritten", By::Pairs),
 ];
 
 /// Cuts after which a bug counts as not found.
 const CUTS_MAX: u64 = 150;
+/// Acknowledgements of a long recording.
+const LONG: u64 = 10_000;
 const KILLS_MAX: u64 = 60;
 const PAIRS_MAX: u64 = 15;
 
@@ -38,13 +42,17 @@ pub fn run(tools: &Tools, only: Option<&str>, seed: u64) -> Report {
         let tried = match by {
             By::Kills => Ok(kills::run(&tools.rack, &variables, &kill_plan(seed))),
             By::Cuts => cuts::run(tools, &variables, &cut_plan(CUTS_MAX, 0, seed)),
+            By::LongCuts => {
+                let plan = cuts::Plan { acknowledgements: LONG, ..cut_plan(CUTS_MAX, 0, seed) };
+                cuts::run(tools, &variables, &plan)
+            }
             By::Pairs => cuts::run(tools, &variables, &cut_plan(0, PAIRS_MAX, seed)),
         };
         report.count("controls", 1);
         match tried {
             Ok(tried) => match tried.found.first() {
                 Some(found) => {
-                    let found: String = found.chars().take(160).collect();
+                    let found: String = found.chars().take(400).collect();
                     println!("  {mutant}: found by {by:?} in {:.1} s: {found}", tried.took.as_secs_f64());
                 }
                 None => report.find(mutant, &[format!("{by:?} didn't find it: {tried}")]),

@@ -172,7 +172,7 @@ fn record(
 ) -> Result<Recorded, String> {
     let stage = Stage::new(tools, variables)?;
     stage.boot(None, Until::Killed(plan.acknowledgements), choices)?;
-    let last_boot = stage.recorder.records().map_err(|error| error.to_string())?.len();
+    let last_boot = stage.recorder.go_on().map_err(|error| error.to_string())?;
     stage.boot(None, Until::Killed(plan.acknowledgements / 2), choices)?;
     stage.recorded(last_boot)
 }
@@ -190,6 +190,7 @@ fn record_pair(
     stage.boot(Some(&failing), Until::Dead(DEATH_PATIENCE), choices)?;
     let records = stage.recorder.records().map_err(|error| error.to_string())?;
     stage.compare(&records)?;
+    stage.recorder.go_on().map_err(|error| error.to_string())?;
     stage.boot(None, Until::Killed(plan.acknowledgements / 10), choices)?;
     stage.recorded(records.len())
 }
@@ -242,7 +243,7 @@ fn places(
     let told: Vec<usize> =
         jobs.chain(deposits).map(|records| records as usize).filter(|at| range.contains(at)).collect();
     let place = |number: u64| {
-        if number % 2 == 0 && !told.is_empty() {
+        if number.is_multiple_of(2) && !told.is_empty() {
             *choices.one_of(&told)
         } else {
             range.start + choices.below(range.len() + 1)

@@ -358,8 +358,8 @@ impl File {
 
     /// What had been written by then stays.
     fn keep(&mut self, begun: u64) {
-        let lengths = self.lengths.iter().filter(|(at, _)| *at <= begun);
-        let length = lengths.last().map_or(self.kept.len(), |(_, length)| *length);
+        let newest = self.lengths.iter().rfind(|(at, _)| *at <= begun);
+        let length = newest.map_or(self.kept.len(), |(_, length)| *length);
         self.lengths.retain(|(at, _)| *at > begun);
         let mut left = BTreeMap::new();
         for (number, mut states) in std::mem::take(&mut self.dirty) {

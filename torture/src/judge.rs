@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use switchbox::coordinator::job::{AttemptOutcome, JobRow, JobState};
 use switchbox::coordinator::ledger::{Account, Owner, Posting, Step, Subject};
+use switchbox::ids::JobId;
 
 use crate::client::{Cancel, Entries, Job, Kept, Told};
 use crate::rows::Facts;
@@ -29,14 +30,23 @@ impl Upto {
     }
 }
 
+/// The charges of each job.
+type Charges<'a> = BTreeMap<JobId, Vec<&'a Posting>>;
+
 /// Everything that is wrong.
 pub fn judge(facts: &Facts, entries: &Entries, upto: Upto) -> Vec<String> {
     let mut wrong = Vec::new();
     for (id, job) in &entries.jobs {
         judge_told(facts, id, job, upto, &mut wrong);
     }
+    let mut charges: Charges<'_> = BTreeMap::new();
+    for posting in &facts.postings {
+        if let (Subject::Job(job), Step::Capture) = (posting.id.subject, posting.id.step) {
+            charges.entry(job).or_default().push(posting);
+        }
+    }
     for (id, row) in &facts.jobs {
-        judge_job(facts, id, row, entries.jobs.get(id), &mut wrong);
+        judge_job(facts, &charges, (id, row), entries.jobs.get(id), &mut wrong);
     }
     if facts.jobs.len() as u64 > entries.submissions {
         wrong.push(format!("{} jobs of {} submissions", facts.jobs.len(), entries.submissions));
@@ -54,7 +64,7 @@ fn judge_told(facts: &Facts, id: &str, job: &Job, upto: Upto, wrong: &mut Vec<St
         return;
     }
     let Some(row) = facts.jobs.get(id) else {
-        return wrong.push(format!("job {id} is lost: {told:?}"));
+        return wrong.push(format!("job {id} is lost: {:?}", job.told));
     };
     let is = |state: JobState| row.state == state;
     let holds = if told.contains(&Told::Answered) {
@@ -70,23 +80,24 @@ fn judge_told(facts: &Facts, id: &str, job: &Job, upto: Upto, wrong: &mut Vec<St
             || is(JobState::Cancelled) && job.cancel == Cancel::Asked
     };
     if !holds {
-        wrong.push(format!("job {id}, {told:?}: it is {}", row.state.word()));
+        wrong.push(format!("job {id}, {:?}: it is {}", job.told, row.state.word()));
     }
 }
 
 /// A job in itself: one accepted result at most, its answer, one charge.
-fn judge_job(facts: &Facts, id: &str, row: &JobRow, job: Option<&Job>, wrong: &mut Vec<String>) {
+fn judge_job(
+    facts: &Facts,
+    charges: &Charges<'_>,
+    (id, row): (&str, &JobRow),
+    job: Option<&Job>,
+    wrong: &mut Vec<String>,
+) {
     let succeeded = |attempt: &&_| matches!(attempt, AttemptOutcome::Succeeded);
     let accepted = row.history.iter().map(|attempt| &attempt.outcome).filter(succeeded).count();
     if accepted != usize::from(row.state == JobState::Succeeded) {
         wrong.push(format!("job {id} is {} with {accepted} accepted results", row.state.word()));
     }
-    let charges: Vec<&Posting> = facts
-        .postings
-        .iter()
-        .filter(|_| row.charged.0 != 0 || row.state == JobState::Succeeded)
-        .filter(|posting| posting.id.subject == Subject::Job(row.id) && posting.id.step == Step::Capture)
-        .collect();
+    let charges = charges.get(&row.id).map_or(&[][..], Vec::as_slice);
     let payer = Owner::Namespace(row.spec.namespace.clone());
     let paid: i64 =
         charges.iter().flat_map(|p| &p.legs).filter(|(owner, _)| *owner == payer).map(|(_, c)| -c.0).sum();

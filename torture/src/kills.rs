@@ -17,6 +17,12 @@ use switchbox_storage::StateKind;
 
 /// A kill counts as right after an acknowledgement within this.
 const RIGHT_AFTER_US: u64 = 5_000;
+/// So many of them must be, or the rig proves less than it says.
+const RIGHT_AFTER_PERCENT: u64 = 90;
+/// The share that each kind of acknowledgement must have.
+const LEAST_PERCENT: u64 = 10;
+/// Fewer than so many kills have no shares.
+const FEW: u64 = 20;
 /// Jobs of earlier rounds that are asked for again after each kill.
 const SAMPLE: usize = 20;
 
@@ -69,6 +75,13 @@ pub fn run(binary: &Path, variables: &[(String, String)], plan: &Plan) -> Report
         if !report.found.is_empty() && variables.is_empty() {
             println!("the directory is kept: {}", scratch.keep().display());
         }
+    }
+    let (kills, right_after) = (report.counted("kills"), report.counted("within 5 ms"));
+    if kills >= FEW && right_after * 100 < kills * RIGHT_AFTER_PERCENT {
+        report.find("the rig", &["too few kills came right after an acknowledgement".to_owned()]);
+    }
+    if report.mix.total() >= FEW * 100 && report.mix.least_percent() < LEAST_PERCENT {
+        report.find("the rig", &["one kind of acknowledgement is too rare".to_owned()]);
     }
     report.end(begun)
 }
@@ -166,6 +179,8 @@ fn judge_jobs(running: &Running, jobs: &[(String, Job)]) -> std::io::Result<Vec<
 /// # Errors
 /// With what is wrong.
 pub fn rows_of_both(dir: &Path, scratch: &Path) -> Result<Rows, Vec<String>> {
+    // A cut may come before there is a store.
+    std::fs::create_dir_all(dir).map_err(|error| vec![error.to_string()])?;
     copy_all(dir, scratch).map_err(|error| vec![error.to_string()])?;
     let replayed = Rows::open(scratch, StateKind::Memory);
     let _ = std::fs::remove_dir_all(scratch);

@@ -169,10 +169,10 @@ impl Worker<'_> {
         answer.map(|answer| (answer, read))
     }
 
-    /// Notes what was read, then counts it: who is killed for it must have it noted.
+    /// Counts what was read, for it may be the one to kill at, and notes it.
     fn told(&self, (id, prompt): (&str, &str), kept: Kept, told: Told, read: Instant) {
-        self.shared.client.told(id, prompt, kept, told, self.shared.counters.records());
         self.shared.acknowledged(read);
+        self.shared.client.told(id, prompt, kept, told, self.shared.counters.records());
     }
 
     /// Submits a job by name. None if the box refused it, as it may.
@@ -266,8 +266,8 @@ impl Worker<'_> {
             self.shared.client.unanswered(Unanswered::Deposit(operation));
         })?;
         if answer.status == 200 {
-            self.shared.client.deposited(operation, self.shared.counters.records());
             self.shared.acknowledged(read);
+            self.shared.client.deposited(operation, self.shared.counters.records());
         }
         Ok(())
     }

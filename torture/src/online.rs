@@ -18,28 +18,23 @@ const CUTS_MAX: usize = 2;
 /// # Errors
 /// When the box is gone.
 pub fn settle(running: &Running, client: &Client, counters: &Counters) -> io::Result<Vec<String>> {
-    let unanswered = std::mem::take(&mut client.entries().unanswered);
-    let mut left = unanswered.into_iter();
-    let mut again = || -> io::Result<Vec<String>> {
-        let mut settling = Settling {
-            connection: Connection::open(running.address)?,
-            operator: running.operator()?,
-            client,
-            counters,
-            wrong: Vec::new(),
-        };
-        while let Some(what) = left.next() {
-            if let Err(error) = settling.say(&what) {
-                client.unanswered(what);
-                return Err(error);
-            }
-        }
-        Ok(settling.wrong)
+    let mut settling = Settling {
+        connection: Connection::open(running.address)?,
+        operator: running.operator()?,
+        client,
+        counters,
+        wrong: Vec::new(),
     };
-    let settled = again();
-    // A box that died meanwhile leaves the rest for the next one.
-    left.for_each(|what| client.unanswered(what));
-    settled
+    let mut left = std::mem::take(&mut client.entries().unanswered);
+    while let Some(what) = left.pop() {
+        if let Err(error) = settling.say(&what) {
+            // A box that died meanwhile leaves the rest for the next one.
+            left.push(what);
+            client.entries().unanswered.extend(left);
+            return Err(error);
+        }
+    }
+    Ok(settling.wrong)
 }
 
 struct Settling<'a> {
@@ -63,6 +58,8 @@ impl Settling<'_> {
     fn submit(&mut self, path: &str, key: &str, prompt: &str, model: &str) -> io::Result<()> {
         let (headers, body) = ([("idempotency-key", key)], body_for(path, model, prompt));
         let request = Request { method: "POST", path, headers: &headers, body: &body };
+        // It is another job if the first one ended without success.
+        self.client.submits();
         let answer = self.connection.call(&request)?;
         let (id, told) = match (path, answer.status) {
             (CHAT, 200) => (answer.job.clone(), Told::Answered),

@@ -63,11 +63,10 @@ fn poisoned(tools: &Tools, seed: u64, report: &mut Report) -> Result<(), String>
     if report.counted("starts") < 2 {
         return Err("the poison killed nobody".to_owned());
     }
-    served(&running, &client, &mut choices).map_err(|error| error.to_string()).and_then(|wrong| {
-        report.find("everybody else", &wrong);
-        report.mix = client.entries().mix;
-        Ok(())
-    })
+    let wrong = served(&running, &client, &mut choices).map_err(|error| error.to_string())?;
+    report.find("everybody else", &wrong);
+    report.mix = client.entries().mix;
+    Ok(())
 }
 
 /// Everybody else is served, and it is a dead letter.

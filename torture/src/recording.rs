@@ -96,6 +96,17 @@ impl Recorder {
         self.under(setup, plan).with("RECORDER_LOG", log)
     }
 
+    /// Goes on where the log ends: a killed process may have counted one record less than it wrote.
+    ///
+    /// # Errors
+    /// As [`Recorder::records`].
+    pub fn go_on(&self) -> io::Result<usize> {
+        let records = self.records()?.len();
+        let counter = File::options().write(true).open(&self.counter)?;
+        counter.write_all_at(&(records as u64).to_le_bytes(), 8)?;
+        Ok(records)
+    }
+
     /// What was recorded.
     ///
     /// # Errors
