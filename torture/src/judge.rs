@@ -181,3 +181,86 @@ pub fn told_by(entries: &Entries, upto: Upto) -> Vec<(String, Job)> {
     };
     entries.jobs.iter().filter_map(known).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Client;
+    use switchbox::coordinator::event::Environment;
+    use switchbox::coordinator::ledger::PostingId;
+    use switchbox::credits::Credits;
+    use switchbox::ids::{Namespace, OperationId};
+    use switchbox::time::Time;
+
+    fn deposit(operation: u128, micro: i64) -> Posting {
+        let subject = Subject::Operation(OperationId(operation));
+        let to = Owner::Namespace(Namespace::named("alpha"));
+        Posting {
+            id: PostingId { subject, step: Step::Deposit },
+            environment: Environment::Mainnet,
+            at: Time(0),
+            legs: vec![(Owner::Issuance, Credits(-micro)), (to, Credits(micro))],
+            note: String::new(),
+        }
+    }
+
+    /// Rows with these deposits, and balances that are their sums.
+    fn facts(postings: Vec<Posting>) -> Facts {
+        let mut facts = Facts { postings, ..Facts::default() };
+        for posting in &facts.postings {
+            for (owner, credits) in &posting.legs {
+                let account = Account { environment: posting.environment, owner: owner.clone() };
+                *facts.balances.entry(account).or_default() += i128::from(credits.0);
+            }
+        }
+        facts
+    }
+
+    /// A client whose deposit 1 of 5 was acknowledged at record 10, and whose deposit 2 never was.
+    fn client() -> Client {
+        let client = Client::default();
+        client.deposits(1, "alpha", 5);
+        client.deposits(2, "alpha", 6);
+        client.deposited(1, 10);
+        client
+    }
+
+    fn check(facts: &Facts, upto: Upto, expected: &[&str]) {
+        let wrong = judge(facts, &client().entries(), upto);
+        let fits = wrong.iter().zip(expected).all(|(wrong, expected)| wrong.contains(expected));
+        assert!(wrong.len() == expected.len() && fits, "{wrong:?}, not {expected:?}");
+    }
+
+    #[test]
+    fn deposits_are_there_once_and_as_they_were() {
+        let both = facts(vec![deposit(1, 5), deposit(2, 6)]);
+        check(&both, Upto::Now, &[]);
+        check(&facts(vec![deposit(1, 5)]), Upto::Now, &[]);
+        check(&facts(vec![]), Upto::Now, &["deposit 1 is lost"]);
+        check(&facts(vec![]), Upto::Records(9), &[]);
+        check(&facts(vec![]), Upto::Records(10), &["deposit 1 is lost"]);
+        check(&facts(vec![deposit(1, 5), deposit(1, 5)]), Upto::Now, &["deposit 1 was made 2 times"]);
+        check(&facts(vec![deposit(1, 4)]), Upto::Now, &["deposit 1 of 5 is 4"]);
+        check(&facts(vec![deposit(1, 5), deposit(3, 5)]), Upto::Now, &["deposit 3 was never made"]);
+    }
+
+    #[test]
+    fn balances_are_sums_of_postings_and_zero_in_all() {
+        let mut wrong = facts(vec![deposit(1, 5)]);
+        let account = wrong.balances.keys().next().expect("an account").clone();
+        *wrong.balances.entry(account).or_default() += 1;
+        check(&wrong, Upto::Now, &["its postings sum to", "all balances sum to 1"]);
+    }
+
+    #[test]
+    fn a_job_that_somebody_was_told_of_is_there() {
+        let told = |upto| {
+            let client = Client::default();
+            client.submits();
+            client.told("job_1", "p", Kept::Yes, Told::Accepted, 3);
+            judge(&Facts::default(), &client.entries(), upto)
+        };
+        assert_eq!(told(Upto::Records(2)), Vec::<String>::new());
+        assert_eq!(told(Upto::Records(3)), ["job job_1 is lost: [(Accepted, 3)]"]);
+    }
+}

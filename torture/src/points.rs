@@ -191,12 +191,25 @@ fn try_point(
         return Ok(report);
     }
     report.count("points", 1);
+    report.count(part_of(&trial.recorder.told()), 1);
     let wrong = trial.judged()?;
     if !wrong.is_empty() {
         let kept = trial.scratch.keep();
         report.find(&format!("{point:?} (kept in {})", kept.display()), &wrong);
     }
     Ok(report)
+}
+
+/// Which part of the box's work an operation on this path is.
+fn part_of(path: &str) -> &'static str {
+    let has = |part: &str| path.contains(part);
+    match () {
+        () if path.ends_with(".segment") => "of commits",
+        () if has("/journal") => "of segments in the making",
+        () if has("/snapshots") => "of snapshots",
+        () if has("/state") => "of checkpoints",
+        () => "of keys and the directory",
+    }
 }
 
 impl Trial {

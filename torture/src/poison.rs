@@ -19,7 +19,7 @@ const POISON: &str = "nobody survives this";
 /// Starts after which everybody else must be served.
 const STARTS_MAX: u64 = 3;
 /// How long a box may take to run into it.
-const DEATH_PATIENCE: Duration = Duration::from_secs(5);
+const DEATH_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Runs it.
 pub fn run(tools: &Tools, seed: u64) -> Report {

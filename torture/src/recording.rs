@@ -43,6 +43,7 @@ pub struct Recorder {
     /// The log.
     pub log: PathBuf,
     counter: PathBuf,
+    told: PathBuf,
 }
 
 /// An operation that is to go wrong: the first from this one on that fits.
@@ -64,8 +65,8 @@ impl Recorder {
     /// # Errors
     /// What the system says.
     pub fn new(library: &Path, dir: &Path) -> io::Result<Self> {
-        let recorder =
-            Self { library: library.to_owned(), log: dir.join("operations"), counter: dir.join("counters") };
+        let (log, counter, told) = (dir.join("operations"), dir.join("counters"), dir.join("told"));
+        let recorder = Self { library: library.to_owned(), log, counter, told };
         fs::write(&recorder.counter, [0; 16])?;
         Ok(recorder)
     }
@@ -86,7 +87,7 @@ impl Recorder {
         let setup = setup.with("RECORDER_COUNTER", text(&self.counter));
         let Some(Plan { at, action, on, kind }) = plan else { return setup };
         let setup = setup.with("RECORDER_AT", at.to_string()).with("RECORDER_ACTION", *action);
-        let setup = setup.with("RECORDER_ON", on.unwrap_or_default());
+        let setup = setup.with("RECORDER_ON", on.unwrap_or_default()).with("RECORDER_TOLD", text(&self.told));
         setup.with("RECORDER_KIND", kind.unwrap_or_default())
     }
 
@@ -94,6 +95,11 @@ impl Recorder {
     pub fn recording(&self, setup: Setup, plan: Option<&Plan>) -> Setup {
         let log = self.log.display().to_string();
         self.under(setup, plan).with("RECORDER_LOG", log)
+    }
+
+    /// The path of the operation that went wrong, relative to the data directory; empty if none did.
+    pub fn told(&self) -> String {
+        fs::read_to_string(&self.told).unwrap_or_default()
     }
 
     /// Goes on where the log ends: a killed process may have counted one record less than it wrote.

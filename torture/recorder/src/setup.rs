@@ -24,6 +24,8 @@ pub(crate) struct Planned {
     pub(crate) action: Action,
     pub(crate) on: Option<String>,
     pub(crate) kind: Option<Kind>,
+    /// An open file that is told what it was; below zero if there is none.
+    pub(crate) told: i32,
 }
 
 static NOT_SHARED: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
@@ -54,6 +56,7 @@ fn read() -> Option<Setup> {
             "name" => Kind::Name,
             _ => wrong("RECORDER_KIND"),
         }),
+        told: variable("RECORDER_TOLD").map_or(-1, |path| open_raw(&path, 0)),
     });
     Some(Setup { dir, log: AtomicI32::new(log), counters, planned })
 }
