@@ -2,7 +2,7 @@
 //! cut may have left, and each must open with everything that had been acknowledged by then.
 //!
 //! Pairs: a sync is made to fail, which ends the box; a second one starts on what the page cache shows, goes on, and
-//! then the power goes.
+//! then the power goes. Second cuts: a box starts on what a cut left, is recorded too, and the power goes again.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::process::Setup;
 use crate::recording::{Plan as Failing, Record, Recorder};
 use crate::report::Report;
 use crate::rows::Facts;
-use crate::scratch::{On, Scratch, files};
+use crate::scratch::{On, Scratch, copy_all, files};
 use crate::tools::Tools;
 use crate::{judge as verdict, online};
 
@@ -25,6 +25,10 @@ use crate::{judge as verdict, online};
 const RECORDINGS_MAX: usize = 5;
 /// Jobs that a real box is asked for after a cut.
 const ASKED: usize = 30;
+/// Acknowledgements after a cut, before the next one.
+const SECOND_ACKNOWLEDGEMENTS: u64 = 150;
+/// Cuts that are made of what went on after a cut.
+const SECOND_CUTS: usize = 4;
 /// How long a box may take to die of a failed sync.
 const DEATH_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -37,7 +41,7 @@ pub struct Plan {
     pub cuts_per_recording: u64,
     /// Pairs, each with a tenth of a recording's cuts.
     pub pairs: u64,
-    /// One in so many is also opened by a real box.
+    /// One in so many is also opened by a real box, and one in so many has second cuts made of it.
     pub one_in: usize,
     /// Acknowledgements before each kill.
     pub acknowledgements: u64,
@@ -140,13 +144,12 @@ impl Stage {
     /// What was recorded, if it is what the box left.
     fn recorded(self, last_boot: usize) -> Result<Recorded, String> {
         let records = self.recorder.records().map_err(|error| error.to_string())?;
-        self.compare(&records)?;
+        self.compare(Disk::new(), &records)?;
         let entries = std::mem::take(&mut *self.client.entries());
         Ok(Recorded { records, entries, last_boot })
     }
 
-    fn compare(&self, records: &[Record]) -> Result<(), String> {
-        let mut disk = Disk::new();
+    fn compare(&self, mut disk: Disk, records: &[Record]) -> Result<(), String> {
         records.iter().try_for_each(|record| disk.apply(record))?;
         let whole = self.scratch.join("whole");
         disk.whole(&whole).map_err(|error| error.to_string())?;
@@ -189,7 +192,7 @@ fn record_pair(
     let failing = Failing { at, action: "EIO", on: Some(on), kind: Some("sync") };
     stage.boot(Some(&failing), Until::Dead(DEATH_PATIENCE), choices)?;
     let records = stage.recorder.records().map_err(|error| error.to_string())?;
-    stage.compare(&records)?;
+    stage.compare(Disk::new(), &records)?;
     stage.recorder.go_on().map_err(|error| error.to_string())?;
     stage.boot(None, Until::Killed(plan.acknowledgements / 10), choices)?;
     stage.recorded(records.len())
@@ -222,7 +225,11 @@ fn cut(
             report.count("opened by a real box", 1);
             wrong.extend(open_box(tools, &scratch, recorded, upto, choices));
         }
-        wrong.extend(open_rows(&image, &scratch, recorded, upto));
+        if choices.below(plan.one_in) == 0 {
+            let again = cut_again(tools, &scratch, recorded, upto, choices, report);
+            wrong.extend(again.unwrap_or_else(|problem| vec![format!("going on after it: {problem}")]));
+        }
+        wrong.extend(open_rows(&image, &scratch, &recorded.entries, upto));
         report.count("cuts", 1);
         report.find(&format!("cut at record {place} of {}", recorded.records.len()), &wrong);
         if plan.end == End::Found && !wrong.is_empty() {
@@ -253,13 +260,49 @@ fn places(
 }
 
 /// Opened by the library, from the state store and by a replay.
-fn open_rows(image: &Path, scratch: &Scratch, recorded: &Recorded, upto: Upto) -> Vec<String> {
+fn open_rows(image: &Path, scratch: &Scratch, entries: &Entries, upto: Upto) -> Vec<String> {
     let facts = rows_of_both(&image.join("store"), &scratch.join("copy"))
         .and_then(|rows| Facts::of(&rows).map_err(|error| vec![error.to_string()]));
     match facts {
-        Ok(facts) => judge(&facts, &recorded.entries, upto),
+        Ok(facts) => judge(&facts, entries, upto),
         Err(wrong) => wrong,
     }
+}
+
+/// A real box starts on what the cut left, goes on for a moment, and the power goes again.
+fn cut_again(
+    tools: &Tools,
+    scratch: &Scratch,
+    recorded: &Recorded,
+    upto: Upto,
+    choices: &mut Choices,
+    report: &mut Report,
+) -> Result<Vec<String>, String> {
+    let stage = Stage::new(tools, &[])?;
+    let text = |error: std::io::Error| error.to_string();
+    copy_all(&scratch.join("image"), &stage.setup.data).map_err(text)?;
+    stage.client.goes_on(&verdict::as_of(&recorded.entries, upto));
+    let mut disk = Disk::of(&stage.setup.data).map_err(text)?;
+    stage.boot(None, Until::Killed(SECOND_ACKNOWLEDGEMENTS), choices)?;
+    let records = stage.recorder.records().map_err(text)?;
+    if stage.compare(disk.clone(), &records).is_err() {
+        // Killed between an operation and its log: another one will do.
+        return Ok(Vec::new());
+    }
+    let (mut places, mut wrong, mut reached) = (Vec::new(), Vec::new(), 0);
+    places.resize_with(SECOND_CUTS, || choices.below(records.len() + 1));
+    places.sort_unstable();
+    for place in places {
+        records[reached..place].iter().try_for_each(|record| disk.apply(record))?;
+        reached = place;
+        let second = stage.scratch.join("second");
+        disk.cut(choices, &second).map_err(text)?;
+        let found = open_rows(&second, scratch, &stage.client.entries(), Upto::Records(place as u64));
+        wrong.extend(found.iter().map(|found| format!("a second cut at record {place}: {found}")));
+        std::fs::remove_dir_all(&second).map_err(text)?;
+        report.count("second cuts", 1);
+    }
+    Ok(wrong)
 }
 
 /// Opened by a real box, on a copy, and asked over HTTP.
@@ -271,7 +314,7 @@ fn open_box(
     choices: &mut Choices,
 ) -> Vec<String> {
     let copy = scratch.join("opened");
-    crate::scratch::copy_all(&scratch.join("image"), &copy).expect("the rig's directory can be written");
+    copy_all(&scratch.join("image"), &copy).expect("the rig's directory can be written");
     let setup = Setup::new(&tools.rack, &copy).with("SWITCHBOX_SMALL_STORE", "1");
     let running = match setup.start() {
         Ok(running) => running,

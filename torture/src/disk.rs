@@ -7,24 +7,21 @@
 //! A sync that was made to fail leaves *doubtful* sectors: the kernel takes them for written and never writes them
 //! again, and nobody knows what is on disk. Only writing them once more, and syncing, ends the doubt.
 
+mod file;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use crate::choices::Choices;
 use crate::recording::Record;
-
-/// What a disk writes whole or not at all, in bytes.
-const SECTOR: usize = 512;
+use file::File;
 
 /// A file or a directory; the root is 0.
 type Node = usize;
 
-/// A sector's bytes.
-type Sector = [u8; SECTOR];
-
 /// Where its log has brought a disk.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub struct Disk {
     nodes: Vec<Kind>,
     /// Which node an inode is now: a number is used again after its file went.
@@ -37,29 +34,17 @@ pub struct Disk {
     clock: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Kind {
     File(File),
     Directory(Directory),
 }
 
 /// Names as they are, and as they are on disk.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Directory {
     now: BTreeMap<String, Node>,
     kept: BTreeMap<String, Node>,
-}
-
-#[derive(Debug, Default)]
-struct File {
-    now: Vec<u8>,
-    kept: Vec<u8>,
-    /// Sectors written since the last sync: each state that they were left in, with its time.
-    dirty: BTreeMap<usize, Vec<(u64, Sector)>>,
-    /// Lengths since the last sync, with their times.
-    lengths: Vec<(u64, usize)>,
-    /// Sectors of failed syncs, and what may be there.
-    doubtful: BTreeMap<usize, Vec<Sector>>,
 }
 
 /// A change of names.
@@ -93,10 +78,54 @@ enum Order {
     Any,
 }
 
+impl Default for Disk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Disk {
     /// An empty one.
     pub fn new() -> Self {
-        Self { nodes: vec![Kind::Directory(Directory::default())], ..Self::default() }
+        Self {
+            nodes: vec![Kind::Directory(Directory::default())],
+            inodes: BTreeMap::new(),
+            names: Vec::new(),
+            syncs: BTreeMap::new(),
+            clock: 0,
+        }
+    }
+
+    /// One on which everything in a directory is kept, as it is: what a recording begins with.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn of(dir: &Path) -> io::Result<Self> {
+        let mut disk = Self::new();
+        disk.take(dir, 0)?;
+        Ok(disk)
+    }
+
+    fn take(&mut self, dir: &Path, into: Node) -> io::Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            let node = self.nodes.len();
+            self.inodes.insert(entry.metadata()?.ino(), node);
+            if entry.file_type()?.is_dir() {
+                self.nodes.push(Kind::Directory(Directory::default()));
+                self.take(&entry.path(), node)?;
+            } else {
+                let bytes = std::fs::read(entry.path())?;
+                self.nodes.push(Kind::File(File::kept(bytes)));
+            }
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(directory) = self.directory(into) {
+                directory.now.insert(name.clone(), node);
+                directory.kept.insert(name, node);
+            }
+        }
+        Ok(())
     }
 
     fn directory(&mut self, node: Node) -> Option<&mut Directory> {
@@ -244,7 +273,7 @@ impl Disk {
                 change.apply(&mut names);
             }
         }
-        self.write(0, target, &names, &mut |file| file.cut(mood, choices))
+        self.write(0, target, &names, &mut |file| file.cut(mood.bytes, choices))
     }
 
     /// Writes what a kill would leave: everything.
@@ -258,7 +287,7 @@ impl Disk {
                 names.insert(node, directory.now.clone());
             }
         }
-        self.write(0, target, &names, &mut |file| file.now.clone())
+        self.write(0, target, &names, &mut |file| file.now().to_vec())
     }
 
     fn write(
@@ -312,105 +341,6 @@ impl Change {
         if let Some((directory, name)) = &self.to {
             names.entry(*directory).or_default().insert(name.clone(), self.node);
         }
-    }
-}
-
-impl File {
-    /// A sector as it is now, zeros behind the end.
-    fn sector(bytes: &[u8], number: usize) -> Sector {
-        let mut sector = [0; SECTOR];
-        let from = (number * SECTOR).min(bytes.len());
-        let part = &bytes[from..bytes.len().min(from + SECTOR)];
-        sector[..part.len()].copy_from_slice(part);
-        sector
-    }
-
-    fn write(&mut self, clock: u64, offset: usize, bytes: &[u8]) {
-        let end = offset + bytes.len();
-        if end > self.now.len() {
-            self.now.resize(end, 0);
-            self.lengths.push((clock, end));
-        }
-        self.now[offset..end].copy_from_slice(bytes);
-        for number in offset / SECTOR..end.div_ceil(SECTOR) {
-            let sector = Self::sector(&self.now, number);
-            self.dirty.entry(number).or_default().push((clock, sector));
-        }
-    }
-
-    fn set_length(&mut self, clock: u64, length: usize) {
-        let before = self.now.len();
-        self.now.resize(length, 0);
-        self.lengths.push((clock, length));
-        for number in length / SECTOR..before.div_ceil(SECTOR) {
-            let sector = Self::sector(&self.now, number);
-            self.dirty.entry(number).or_default().push((clock, sector));
-        }
-    }
-
-    fn put(bytes: &mut Vec<u8>, number: usize, sector: &Sector) {
-        let from = number * SECTOR;
-        if bytes.len() < from + SECTOR {
-            bytes.resize(from + SECTOR, 0);
-        }
-        bytes[from..from + SECTOR].copy_from_slice(sector);
-    }
-
-    /// What had been written by then stays.
-    fn keep(&mut self, begun: u64) {
-        let newest = self.lengths.iter().rfind(|(at, _)| *at <= begun);
-        let length = newest.map_or(self.kept.len(), |(_, length)| *length);
-        self.lengths.retain(|(at, _)| *at > begun);
-        let mut left = BTreeMap::new();
-        for (number, mut states) in std::mem::take(&mut self.dirty) {
-            let newer = states.iter().position(|(at, _)| *at > begun).unwrap_or(states.len());
-            if let Some((_, sector)) = newer.checked_sub(1).and_then(|last| states.get(last)) {
-                Self::put(&mut self.kept, number, sector);
-                self.doubtful.remove(&number);
-            }
-            states.drain(..newer);
-            if !states.is_empty() {
-                left.insert(number, states);
-            }
-        }
-        self.dirty = left;
-        self.kept.resize(length, 0);
-    }
-
-    /// What had been written by then may or may not be on disk, and the kernel has forgotten that it isn't.
-    fn doubt(&mut self, begun: u64) {
-        for (number, states) in &mut self.dirty {
-            let newer = states.iter().position(|(at, _)| *at > begun).unwrap_or(states.len());
-            let doubtful = self.doubtful.entry(*number).or_default();
-            doubtful.extend(states.drain(..newer).map(|(_, sector)| sector));
-        }
-        self.dirty.retain(|_, states| !states.is_empty());
-    }
-
-    /// What may be on disk.
-    fn cut(&self, mood: Mood, choices: &mut Choices) -> Vec<u8> {
-        let mut bytes = self.kept.clone();
-        let mut length = bytes.len();
-        if let Some((_, newest)) = self.lengths.last()
-            && choices.in_thousand(mood.bytes)
-        {
-            let any = self.lengths[choices.below(self.lengths.len())].1;
-            length = if choices.in_thousand(800) { *newest } else { any };
-        }
-        for (number, states) in &self.doubtful {
-            if choices.in_thousand(mood.bytes) {
-                Self::put(&mut bytes, *number, choices.one_of(states));
-            }
-        }
-        for (number, states) in &self.dirty {
-            if choices.in_thousand(mood.bytes) {
-                let newest = states.len() - 1;
-                let chosen = if choices.in_thousand(800) { newest } else { choices.below(states.len()) };
-                Self::put(&mut bytes, *number, &states[chosen].1);
-            }
-        }
-        bytes.resize(length, 0);
-        bytes
     }
 }
 
@@ -493,6 +423,19 @@ mod tests {
         records.push(written(9, 0, 2, 512));
         records.extend(synced(5, 9));
         assert_eq!(cuts(&disk(&records), "a"), BTreeSet::from([Some(vec![2; 512])]));
+    }
+
+    #[test]
+    fn a_disk_that_is_begun_with_keeps_what_is_on_it() {
+        use std::os::unix::fs::MetadataExt;
+        let scratch = Scratch::new(On::Memory);
+        std::fs::create_dir(scratch.join("d")).expect("made");
+        std::fs::write(scratch.join("d/a"), [1; 512]).expect("written");
+        let inode = std::fs::metadata(scratch.join("d/a")).expect("there").ino();
+        let mut disk = Disk::of(scratch.path()).expect("reads");
+        assert_eq!(cuts(&disk, "d/a"), BTreeSet::from([Some(vec![1; 512])]));
+        disk.apply(&written(inode, 0, 2, 512)).expect("fits");
+        assert_eq!(cuts(&disk, "d/a"), BTreeSet::from([Some(vec![1; 512]), Some(vec![2; 512])]));
     }
 
     #[test]

@@ -174,12 +174,23 @@ fn judge_balances(facts: &Facts, wrong: &mut Vec<String>) {
 
 /// The jobs that clients had been told of by a moment, with what they had been told.
 pub fn told_by(entries: &Entries, upto: Upto) -> Vec<(String, Job)> {
-    let known = |(id, job): (&String, &Job)| {
-        let mut job = job.clone();
+    let told = as_of(entries, upto).jobs.into_iter();
+    told.filter(|(_, job)| !job.told.is_empty()).collect()
+}
+
+/// What clients knew at a moment, as what holds from the beginning of another recording. What they had sent by the end
+/// stays sent: the box may have had it.
+pub fn as_of(entries: &Entries, upto: Upto) -> Entries {
+    let mut entries = entries.clone();
+    for job in entries.jobs.values_mut() {
         job.told.retain(|(_, records)| upto.counts(*records));
-        (!job.told.is_empty()).then(|| (id.clone(), job))
-    };
-    entries.jobs.iter().filter_map(known).collect()
+        job.told.iter_mut().for_each(|(_, records)| *records = 0);
+    }
+    for deposit in entries.deposits.values_mut() {
+        deposit.told = deposit.told.filter(|records| upto.counts(*records)).map(|_| 0);
+    }
+    entries.unanswered.clear();
+    entries
 }
 
 #[cfg(test)]
