@@ -174,8 +174,7 @@ fn judge_balances(facts: &Facts, wrong: &mut Vec<String>) {
 
 /// The jobs that clients had been told of by a moment, with what they had been told.
 pub fn told_by(entries: &Entries, upto: Upto) -> Vec<(String, Job)> {
-    let told = as_of(entries, upto).jobs.into_iter();
-    told.filter(|(_, job)| !job.told.is_empty()).collect()
+    as_of(entries, upto).jobs.into_iter().collect()
 }
 
 /// What clients knew at a moment, as what holds from the beginning of another recording. What they had sent by the end
@@ -186,6 +185,8 @@ pub fn as_of(entries: &Entries, upto: Upto) -> Entries {
         job.told.retain(|(_, records)| upto.counts(*records));
         job.told.iter_mut().for_each(|(_, records)| *records = 0);
     }
+    // Those of a later start never were: in what follows their ids may be others', for they came in this very second.
+    entries.jobs.retain(|_, job| !job.told.is_empty());
     for deposit in entries.deposits.values_mut() {
         deposit.told = deposit.told.filter(|records| upto.counts(*records)).map(|_| 0);
     }
