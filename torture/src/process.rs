@@ -8,13 +8,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Pid;
 
 use crate::http::{Answer, Connection, Request};
 
 /// Longer than a healthy start takes.
 const START_PATIENCE: Duration = Duration::from_secs(60);
-const EXIT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What every box of the rig serves: an echo, and one so slow that jobs wait for it.
 const CONFIGURATION: &str = "
@@ -165,11 +164,6 @@ impl Running {
         last_of(&self.said)
     }
 
-    /// Whether it still runs.
-    pub fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
     /// Kills it, and waits until it is gone.
     pub fn kill(mut self) {
         self.end();
@@ -178,18 +172,6 @@ impl Running {
     fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-
-    /// Asks it to stop, and waits; one that doesn't is killed.
-    ///
-    /// # Errors
-    /// With what it said, if it didn't end well.
-    pub fn stop(mut self) -> Result<(), String> {
-        let _ = kill_process(self.pid(), Signal::TERM);
-        match self.wait_for(EXIT_PATIENCE) {
-            Some(status) if status.success() => Ok(()),
-            ended => Err(format!("a stop ended as {ended:?}: {}", self.said())),
-        }
     }
 
     /// Waits until it has ended by itself, for so long.

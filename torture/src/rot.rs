@@ -23,10 +23,14 @@ const BLOCK: usize = 4096;
 /// One corruption in so many is also shown to a real box.
 const ONE_IN: usize = 20;
 
+/// One corruption in so many is of a file beside the store, which only a real box looks at.
+const BESIDE_ONE_IN: usize = 20;
+
 /// A closed directory and what it holds.
 struct Closed {
     dir: Scratch,
-    files: Vec<PathBuf>,
+    /// Those of the store, and those beside it: secrets and addresses.
+    files: (Vec<PathBuf>, Vec<PathBuf>),
     /// With its last group, and without.
     whole: Rows,
     before: Rows,
@@ -53,10 +57,12 @@ pub fn run(tools: &Tools, corruptions: u64, seed: u64) -> Result<Report, String>
         let scratch = Scratch::new(On::Memory);
         let copy = scratch.join("data");
         copy_all(&closed.dir.join("data"), &copy).map_err(|error| error.to_string())?;
-        let file = choices.one_of(&closed.files).clone();
+        let (in_store, beside) = &closed.files;
+        let from = if choices.below(BESIDE_ONE_IN) == 0 { beside } else { in_store };
+        let file = choices.one_of(from).clone();
         let (at, harm) = harm(&copy.join(&file), &mut choices);
         let mut wrong = Vec::new();
-        if choices.below(ONE_IN) == 0 {
+        if from == beside || choices.below(ONE_IN) == 0 {
             wrong.extend(shown_to_a_box(tools, &scratch, &mut report));
         }
         let reaches_the_last = file == closed.last.0 && at < closed.last.1.end;
@@ -92,7 +98,7 @@ fn closed(tools: &Tools, choices: &mut Choices) -> Result<Closed, String> {
     let before = Rows::open(&copy, StateKind::Memory).unwrap_or_default();
     let mut files = files(&dir.join("data")).map_err(|error| error.to_string())?;
     files.retain(|file| fs::metadata(dir.join("data").join(file)).is_ok_and(|meta| meta.len() > 0));
-    files.retain(|file| file.starts_with("store"));
+    let files = files.into_iter().partition(|file| file.starts_with("store"));
     Ok(Closed { dir, files, whole, before, last })
 }
 
