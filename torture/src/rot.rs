@@ -65,8 +65,8 @@ pub fn run(tools: &Tools, corruptions: u64, seed: u64) -> Result<Report, String>
         if from == beside || choices.below(ONE_IN) == 0 {
             wrong.extend(shown_to_a_box(tools, &scratch, &mut report));
         }
-        let reaches_the_last = file == closed.last.0 && at < closed.last.1.end;
-        let last = if reaches_the_last { LastGroup::MayGo } else { LastGroup::Stays };
+        let is_in_the_last = file == closed.last.0 && closed.last.1.contains(&at);
+        let last = if is_in_the_last { LastGroup::MayGo } else { LastGroup::Stays };
         wrong.extend(look(&closed, &copy.join("store"), last, &mut report));
         report.count("corruptions", 1);
         report.find(&format!("`{}` {harm}", file.display()), &wrong);
