@@ -102,6 +102,18 @@ struct Answer {
     tokens_max: u32,
 }
 
+/// Ends the process at the prompt in `SWITCHBOX_POISON`, as a bug of a real runtime could, for the torture rig.
+#[cfg(feature = "mutants")]
+fn poisoned(text: &str) {
+    if std::env::var("SWITCHBOX_POISON").is_ok_and(|poison| poison == text) {
+        std::process::abort();
+    }
+}
+
+/// No prompt is poison to an echo.
+#[cfg(not(feature = "mutants"))]
+fn poisoned(_text: &str) {}
+
 /// Whether there is more to write.
 enum More {
     Yes,
@@ -117,6 +129,7 @@ impl Answer {
                 said.map_or("", |message| message.content.as_str())
             }
         };
+        poisoned(text);
         let stop = request.stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
         let text = text[..stop.unwrap_or(text.len())].to_owned();
         Self { text, written_bytes: 0, written_tokens: 0, chunks: 0, tokens_max }

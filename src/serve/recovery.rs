@@ -98,13 +98,36 @@ fn store_options(limits: &Limits, accept: AheadClock) -> StoreOptions {
     let largest = limits.body_bytes_max + limits.output_bytes_max;
     let needed = (2 * largest + SEGMENT_SPARE_BYTES).next_multiple_of(SEGMENT_BYTES_MULTIPLE);
     let segment_bytes = defaults.journal.segment_bytes.max(needed.min(SEGMENT_BYTES_MAX));
-    StoreOptions {
+    let options = StoreOptions {
         audit: persist::audit,
         disk_reserve_bytes: limits.disk_reserve_bytes,
         journal: JournalOptions { segment_bytes, ..defaults.journal },
         clock_behind_max: (accept == AheadClock::Refuse).then_some(CLOCK_BEHIND_MAX),
         ..defaults
+    };
+    shrunk(options)
+}
+
+/// With `SWITCHBOX_SMALL_STORE` set, a store that rolls, checkpoints, snapshots and trims within seconds, for the
+/// torture rig.
+#[cfg(feature = "mutants")]
+fn shrunk(options: StoreOptions) -> StoreOptions {
+    if std::env::var_os("SWITCHBOX_SMALL_STORE").is_none() {
+        return options;
     }
+    StoreOptions {
+        journal: JournalOptions { segment_bytes: 1 << 20, group_bytes: 128 << 10, ..options.journal },
+        checkpoint_bytes: 64 << 10,
+        checkpoint_every: std::time::Duration::from_millis(50),
+        snapshot_journal_bytes: 1 << 20,
+        ..options
+    }
+}
+
+/// The store as it was asked for.
+#[cfg(not(feature = "mutants"))]
+fn shrunk(options: StoreOptions) -> StoreOptions {
+    options
 }
 
 fn tell_opened(opened: &Opened) {

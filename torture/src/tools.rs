@@ -1,0 +1,46 @@
+//! The programs that the rig runs, built by it where they aren't given.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The programs.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// The product as it is shipped.
+    pub product: PathBuf,
+    /// The same with bugs that can be planted, and a small store.
+    pub rack: PathBuf,
+    /// The library that is preloaded.
+    pub recorder: PathBuf,
+}
+
+impl Tools {
+    /// Builds them in the profile that this program was built in, beside it.
+    ///
+    /// # Errors
+    /// When cargo can't.
+    pub fn build() -> Result<Self, String> {
+        let own = std::env::current_exe().map_err(|error| error.to_string())?;
+        let beside = own.parent().ok_or("this program lies nowhere")?;
+        let profile: &[&str] =
+            if beside.file_name().is_some_and(|name| name == "release") { &["--release"] } else { &[] };
+        let target = beside.parent().ok_or("this program lies nowhere")?;
+        cargo(target, profile, &["-p", "switchbox", "--bin", "switchbox"])?;
+        cargo(target, profile, &["-p", "switchbox-recorder"])?;
+        cargo(target, profile, &["-p", "switchbox-torture", "--bin", "switchbox-on-the-rack"])?;
+        Ok(Self {
+            product: beside.join("switchbox"),
+            rack: beside.join("switchbox-on-the-rack"),
+            recorder: beside.join("libswitchbox_recorder.so"),
+        })
+    }
+}
+
+fn cargo(target: &Path, profile: &[&str], what: &[&str]) -> Result<(), String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--target-dir"]).arg(target);
+    command.args(profile).args(what);
+    let status = command.status().map_err(|error| format!("cargo can't be run: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("cargo build {} failed", what.join(" "))) }
+}
