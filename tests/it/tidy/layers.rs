@@ -102,9 +102,16 @@ fn fenced_crates_import_nothing_of_ours() {
 fn fences_hold_in_the_manifests() {
     let fenced = [("sled", "storage"), ("cudarc", "kernels"), ("lapin", "bench"), ("redis", "bench")];
     let mut places = Vec::new();
-    for manifest in
-        ["Cargo.toml", "storage/Cargo.toml", "kernels/Cargo.toml", "bench/Cargo.toml", "loom/Cargo.toml"]
-    {
+    for manifest in [
+        "Cargo.toml",
+        "storage/Cargo.toml",
+        "kernels/Cargo.toml",
+        "bench/Cargo.toml",
+        "bench/scale/Cargo.toml",
+        "loom/Cargo.toml",
+        "torture/Cargo.toml",
+        "torture/recorder/Cargo.toml",
+    ] {
         let text = fs::read_to_string(crate::harness::root().join(manifest)).expect("the manifest is there");
         for (name, home) in fenced {
             let named = text.lines().any(|line| line.split(['=', '.', ' ']).next() == Some(name));
