@@ -72,7 +72,7 @@ fn a_million_queued_jobs_are_back() {
         let began = Instant::now();
         let recovered = rebuilt(&dir.0, AheadClock::Refuse).expect("starts");
         let live = recovered.core.counts().jobs_queued;
-        println!("{live} jobs are back after {:.2} s", began.elapsed().as_secs_f64());
+        eprintln!("{live} jobs are back after {:.2} s", began.elapsed().as_secs_f64());
         assert_eq!(live, jobs);
     }
 }
