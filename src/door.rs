@@ -211,7 +211,9 @@ impl Shared {
 impl Shared {
     /// Why new work is refused where the way to the disk is full.
     fn closed(&self) -> Option<Refusal> {
-        let behind = self.driver.journal_bytes.load(Ordering::Relaxed) > JOURNAL_BYTES_HIGH;
+        // While nothing starts nothing is let in, and between two looks of the driver's the bytes tell.
+        let behind = self.driver.store_behind.load(Ordering::Relaxed)
+            || self.driver.journal_bytes.load(Ordering::Relaxed) > JOURNAL_BYTES_HIGH;
         let kind = match self.archive.room() {
             StoreRoom::Disk => RefusalKind::DiskReserve,
             StoreRoom::Open if !behind => return None,

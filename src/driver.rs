@@ -4,9 +4,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use switchbox_storage::{Change, Committer, Group, MemoryStore, Room, Store, Urgency};
+use switchbox_storage::{Change, Committer, Group, MemoryStore, Store, Urgency};
 
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
@@ -63,6 +63,8 @@ pub struct DriverGauges {
     pub outboxes: AtomicU64,
     /// About how many bytes of rows wait to be written, as of the last batch.
     pub journal_bytes: AtomicU64,
+    /// Whether nothing new starts because the disk is behind: then nothing new is let in either.
+    pub store_behind: AtomicBool,
     /// Who waits for jobs to end.
     pub endings: Arc<Endings>,
 }
@@ -165,11 +167,12 @@ impl Driver {
     /// Tells the core when the way to the disk fills up, and when half of it is free again.
     fn look_at_store(&mut self) {
         let bytes = self.committer.backlog_bytes() as u64;
-        let rows_behind = self.store.as_ref().is_some_and(|store| store.room() == Room::Rows);
+        let (rows, rows_high) = self.store.as_ref().map_or((0, 1), Store::dirty_bytes);
+        let above = |part: u64| bytes > JOURNAL_BYTES_HIGH / part || rows > rows_high / part;
         let room = match self.store_room {
-            _ if rows_behind || bytes > JOURNAL_BYTES_HIGH => StoreRoom::Behind,
-            StoreRoom::Behind if bytes > JOURNAL_BYTES_HIGH / 2 => StoreRoom::Behind,
-            _ => StoreRoom::Open,
+            StoreRoom::Open if above(1) => StoreRoom::Behind,
+            StoreRoom::Behind if !above(2) => StoreRoom::Open,
+            room => room,
         };
         if room == self.store_room {
             return;
@@ -181,6 +184,7 @@ impl Driver {
             StoreRoom::Open => tracing::info!("the disk caught up: work starts again"),
         }
         self.store_room = room;
+        self.gauges.store_behind.store(room == StoreRoom::Behind, Ordering::Relaxed);
         self.step_core(Event::StoreRoom(room));
         self.step_local();
     }

@@ -102,7 +102,7 @@ limits! {
     stored_bytes_max: STORED_BYTES_MAX, MIB => 1_024 * GIB;
     /// Requests that may wait for the end of a job at once.
     job_waiters_max: 1_024, 1 => 1_000_000;
-    /// From the wish to stop until jobs that still run are cancelled.
+    /// From the wish to stop until what still waits on a connection is ended; other jobs are left for the next start.
     drain_deadline_ms: 30 * SECOND, 1 => 24 * HOUR;
 }
 

@@ -1,7 +1,7 @@
 //! What becomes of a job whose attempt came to nothing (CORE section 4, SPEC section 5).
 
 use super::Coordinator;
-use super::effect::{End, Usage};
+use super::effect::{CancelCause, End, Usage};
 use super::event::{ErrorClass, JobError};
 use super::finish::Ending;
 use super::job::{AttemptOutcome, JobState};
@@ -128,7 +128,11 @@ impl Coordinator {
     pub(super) fn attempt_withdrawn(&mut self, key: Key, delivered: u32) {
         let now = self.now;
         self.jobs[key].note(now, TraceEvent::TakenBack);
-        if delivered > 0 || self.jobs[key].row.origin.is_test() {
+        if delivered > 0 && self.service_ends() {
+            // As a restart without a word would end it.
+            let ending = Self::cancelled(CancelCause::Interrupted, Usage::default());
+            self.finish_served(key, ending, AttemptOutcome::TakenBack);
+        } else if delivered > 0 || self.jobs[key].row.origin.is_test() {
             let message = "the operator took the node out while it ran the job".to_owned();
             self.fail(key, JobError { class: ErrorClass::Node, message }, AttemptOutcome::TakenBack);
         } else {

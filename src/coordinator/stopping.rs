@@ -7,6 +7,7 @@
 use super::effect::{Answer, CancelCause};
 use super::event::StoreRoom;
 use super::fleet::Left;
+use super::job::Job;
 use super::slab::Key;
 use super::{Admission, Coordinator};
 use crate::ids::NodeId;
@@ -23,10 +24,10 @@ impl Coordinator {
 
     /// Lets in no more work; once only work is left that outlives the process, starts none of it.
     pub(super) fn wind_down(&mut self) -> Answer {
-        let tied = self.tied_jobs();
-        let admission = if tied.is_empty() { Admission::Closed } else { Admission::Draining };
+        let awaited = self.waited_for(|job| job.row.spec.mode.is_attended());
+        let admission = if awaited.is_empty() { Admission::Closed } else { Admission::Draining };
         self.admission = self.admission.max(admission);
-        let waits = tied.iter().filter(|key| self.jobs[**key].past.reservation.is_none()).count() as u64;
+        let waits = awaited.iter().filter(|key| self.jobs[**key].past.reservation.is_none()).count() as u64;
         Answer::Draining { left: waits + self.counts.jobs_reserved + self.counts.jobs_running }
     }
 
@@ -47,16 +48,27 @@ impl Coordinator {
         Answer::Draining { left: left as u64 }
     }
 
-    /// Live jobs that somebody waits for on a connection, and that are nothing without it; each once, those that
-    /// are already told to end last.
+    /// Live jobs that are nothing without the connection on which somebody waits for them.
     fn tied_jobs(&self) -> Vec<Key> {
-        let tied = |key: &Key| self.jobs[*key].row.spec.is_tied_to_client();
-        let mut keys: Vec<Key> = self.clients.waiting().map(|(_, key)| key).filter(tied).collect();
+        self.waited_for(|job| job.row.spec.is_tied_to_client())
+    }
+
+    /// Live jobs of a kind that somebody waits for, each once: those that a node has first, and last those that are
+    /// already told to end.
+    fn waited_for(&self, kind: impl Fn(&Job) -> bool) -> Vec<Key> {
+        let mut keys: Vec<Key> = self.clients.waiting().map(|(_, key)| key).collect();
+        keys.retain(|key| kind(&self.jobs[*key]));
         keys.sort_unstable_by_key(|key| {
-            (self.jobs[*key].row.cancel_requested.is_some(), self.jobs[*key].row.id)
+            let Job { row, past, .. } = &self.jobs[*key];
+            (row.cancel_requested.is_some(), past.reservation.is_none(), row.id)
         });
         keys.dedup();
         keys
+    }
+
+    /// Whether the service ends: what has begun to be read can't begin anew.
+    pub(super) fn service_ends(&self) -> bool {
+        self.admission == Admission::Closed
     }
 
     /// Whether jobs may be handed out: not while the service ends, nor while the disk is behind.

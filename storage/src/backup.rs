@@ -105,7 +105,10 @@ impl Shared {
                 && !applied.live.contains_key(&segment.number)
         };
         let mut segments = self.journal.segments();
-        segments.retain(|segment| segment.number <= end.segment && !unneeded(segment));
+        // The last one may have been left for the next meanwhile: it is what says where the copy ends.
+        segments.retain(|segment| {
+            segment.number == end.segment || segment.number < end.segment && !unneeded(segment)
+        });
         segments
     }
 
@@ -137,6 +140,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::journal::rows::Rows;
+    use crate::journal::writer::Steps;
     use crate::open::Origin;
     use crate::open::tests::{Model, opened, rows_of, step, with_history};
     use crate::scratch::{Choices, Scratch};
@@ -208,6 +213,25 @@ mod tests {
                 "round {round}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_written_after_the_cut_takes_no_segment_from_it() {
+        let (dir, _) = with_history(StateKind::Sled);
+        let (store, _) = opened(dir.path(), StateKind::Sled);
+        store.shared.checkpoint();
+        store.shared.snapshot().expect("a snapshot");
+        let mut cut = Cut::take(&store.shared, &|| {}).expect("a cut");
+        assert_eq!(cut.durable.group, cut.snapshot_group, "the copy ends with its snapshot");
+        // As if no payload in it were live.
+        cut.applied.live.clear();
+        // The very next group doesn't fit the segment any more.
+        let mut rows = Rows::default();
+        rows.put_payload(&[1, 1], &vec![7; store.shared.options.journal.segment_bytes as usize]);
+        let lsn = store.durable_lsn() + 1;
+        store.shared.commit(Some(Steps { first_lsn: lsn, last_lsn: lsn, count: 1, at: 0 }), rows);
+        let needed = store.shared.needed(&cut);
+        assert!(needed.iter().any(|segment| segment.number == cut.end.segment), "the copy's end is missing");
     }
 
     #[test]

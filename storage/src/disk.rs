@@ -131,6 +131,14 @@ pub(crate) fn remove_unfinished(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes a file, if there is one.
+pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(Error::io("remove", path)),
+    }
+}
+
 /// Bytes of all files in a directory, without its subdirectories.
 pub(crate) fn bytes_of(dir: &Path) -> u64 {
     let lengths = fs::read_dir(dir).into_iter().flatten().flatten();

@@ -184,6 +184,10 @@ impl Shared {
     pub(crate) fn snapshot(&self) -> Result<()> {
         let _snapping = self.snapping.lock().unwrap_or_else(PoisonError::into_inner);
         let made = self.snapshots_up_to_now();
+        if made.is_err() {
+            // What was written of it takes the room that the next try needs.
+            disk::remove_unfinished(&self.layout.snapshots())?;
+        }
         *self.snapshot_again_at() = made.is_err().then(|| Instant::now() + self.options.snapshot_retry);
         if made.is_ok() {
             self.counters.troubles.mended(Task::Snapshot);

@@ -253,6 +253,12 @@ impl Store {
         }
     }
 
+    /// Bytes of rows that aren't in the state store yet, and how many of them are too many
+    /// ([`StoreOptions::dirty_bytes_max`]).
+    pub fn dirty_bytes(&self) -> (u64, u64) {
+        (self.shared.rows.dirty_bytes() as u64, self.shared.options.dirty_bytes_max as u64)
+    }
+
     /// What the store is doing.
     pub fn gauges(&self) -> Gauges {
         let (shared, counters) = (&self.shared, &self.shared.counters);

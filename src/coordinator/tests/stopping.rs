@@ -88,6 +88,43 @@ fn while_somebody_waits_on_a_connection_work_goes_on_and_then_no_more_starts() {
 }
 
 #[test]
+fn a_keyed_stream_that_is_being_read_ends_as_interrupted_and_is_no_dead_letter() {
+    let mut w = World::new(1, open());
+    let client = w.submit(|s| {
+        let (key, body) = (crate::ids::IdempotencyKey([1; 32]), crate::ids::Digest([2; 32]));
+        *s.spec.key = Some(Keyed { key, body });
+    });
+    let reservation = w.accept();
+    w.write(reservation, 3);
+    w.take(reservation);
+    assert_eq!(left(&mut w, Question::WindDown), 1, "somebody waits for it");
+    left(&mut w, Question::EndService);
+    assert_eq!(w.end(client), Some(&End::Cancelled(CancelCause::Interrupted)));
+    assert_eq!((w.row(client).charged.0, w.counts().dead_letters, w.counts().keys), (0, 0, 0));
+    w.stopped(reservation, 3);
+    assert_eq!(left(&mut w, Question::EndService), 0);
+}
+
+#[test]
+fn what_runs_ends_before_what_waits_however_many_wait() {
+    let mut w = World::new(1, open());
+    w.submit(|_| {});
+    let first = w.accept();
+    let waiting: Vec<_> = (0..300).map(|_| w.submit(|_| {})).collect();
+    let last = w.submit(|s| s.spec.tier = Tier::Realtime);
+    w.succeed(first);
+    assert_eq!(w.state(last), JobState::Reserved);
+    let reservation = w.accept();
+    w.write(reservation, 3);
+    w.take(reservation);
+    left(&mut w, Question::EndService);
+    w.stopped(reservation, 3);
+    assert_eq!(w.end(last), Some(&End::Cancelled(CancelCause::Shutdown)));
+    assert_eq!(w.counts().dead_letters, 0);
+    assert_eq!(w.state(waiting[299]), JobState::Queued, "the next step ends it");
+}
+
+#[test]
 fn a_shutdown_of_many_open_requests_ends_some_at_a_time() {
     let mut w = World::new(1, open());
     let clients: Vec<_> = (0..600).map(|_| w.submit(|_| {})).collect();

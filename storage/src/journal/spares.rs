@@ -124,9 +124,10 @@ impl Making {
                 Err(error) if error.is_full() => {
                     disk::or_die("an old segment can't be removed", self.retired.clear());
                     // What was written of it takes the room that others need.
+                    let unfinished = disk::unfinished_name(&segment::path_of(&self.dir, number));
                     disk::or_die(
                         "an unfinished segment can't be removed",
-                        disk::remove_unfinished(&self.dir),
+                        disk::remove_if_there(&unfinished),
                     );
                     if self.stopped.recv_timeout(RETRY_AFTER) == Err(RecvTimeoutError::Disconnected) {
                         return None;
