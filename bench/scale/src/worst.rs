@@ -72,14 +72,28 @@ fn watched(size: Size, shape: Shape) -> Rig {
 /// All jobs come one after the other, and then all expire at the same moment.
 fn comes_and_expires(size: Size) -> Vec<Case> {
     let [mut comes, mut expires] = [Case::new("all come, one by one"), Case::new("all expire at once")];
+    let mut jumps = Case::new("the clock jumps: all have expired");
     let mut rig = watched(size, Shape { ttl: MINUTE, ..Shape::default() });
     rig.fill(size.jobs, |timed| comes.add(timed));
-    expires.add(rig.pass(MINUTE));
+    passes(&mut rig, MINUTE, &mut expires);
     while rig.waiting() > 0 {
         expires.add(rig.pass(TICK));
         while rig.leave().is_some() {}
     }
-    vec![comes, expires]
+    rig.fill(size.jobs / 10, |_| {});
+    jumps.add(rig.pass(MINUTE));
+    while rig.waiting() > 0 {
+        jumps.add(rig.pass(TICK));
+        while rig.leave().is_some() {}
+    }
+    vec![comes, expires, jumps]
+}
+
+/// A span passes tick by tick, as it does on a box that doesn't sleep.
+fn passes(rig: &mut Rig, span: Span, case: &mut Case) {
+    for _ in 0..span.0 / TICK.0 {
+        case.add(rig.pass(TICK));
+    }
 }
 
 /// All are batch jobs, and all come to compete as standard ones at the same moment.
@@ -87,7 +101,7 @@ fn ages(size: Size) -> Vec<Case> {
     let mut case = Case::new("all batch jobs age at once");
     let mut rig = watched(size, Shape { tier: Tier::Batch, batch_age: MINUTE, ..Shape::default() });
     rig.fill(size.jobs, |_| {});
-    case.add(rig.pass(Span::from_secs(120)));
+    passes(&mut rig, Span::from_secs(120), &mut case);
     for _ in 0..TURNS {
         case.add(rig.complete_any());
         rig.accept_newest().into_iter().for_each(|timed| case.add(timed));
