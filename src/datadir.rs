@@ -6,6 +6,7 @@
 //! the directory, or leaves a half-written file under its final name.
 
 mod files;
+mod sums;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use files::{Lock, Privacy, PrivateDir};
+use sums::{SUMS, Sums};
 use zeroize::Zeroizing;
 
 use crate::secrets::{AdminToken, ApiKey, Pepper};
@@ -119,40 +121,62 @@ impl DataDir {
 
     /// The first API key; made on the first start.
     pub fn first_key(&self) -> Result<FirstKey, DataDirError> {
-        if let Some(bytes) = self.dir.read(API_KEY, Privacy::Tightened)? {
-            return key_of(&bytes, &self.dir).map(FirstKey::Kept);
+        if let Some(key) = self.kept(API_KEY, key_of)? {
+            return Ok(FirstKey::Kept(key));
         }
         let key = ApiKey::random().map_err(DataDirError::Random)?;
         let line = Zeroizing::new(format!("{}\n", key.text()));
-        self.dir.write(API_KEY, line.as_bytes())?;
+        self.keep(API_KEY, line.as_bytes())?;
         Ok(FirstKey::Created(key))
     }
 
     /// The box's own secret that digests of keys are made with; made on the first start.
     pub fn pepper(&self) -> Result<Pepper, DataDirError> {
-        if let Some(bytes) = self.dir.read(KEY_PEPPER, Privacy::Tightened)? {
-            return pepper_of(&bytes, &self.dir);
+        if let Some(pepper) = self.kept(KEY_PEPPER, pepper_of)? {
+            return Ok(pepper);
         }
         let pepper = Pepper::random().map_err(DataDirError::Random)?;
-        self.dir.write(KEY_PEPPER, pepper.bytes())?;
+        self.keep(KEY_PEPPER, pepper.bytes())?;
         Ok(pepper)
     }
 
     /// The random bytes that the core's choices derive from; made on the first start.
     pub fn boot_secret(&self) -> Result<[u8; BOOT_SECRET_BYTES], DataDirError> {
-        if let Some(bytes) = self.dir.read(BOOT_SECRET, Privacy::Tightened)? {
-            return secret_of(&bytes, &self.dir);
+        if let Some(secret) = self.kept(BOOT_SECRET, secret_of)? {
+            return Ok(secret);
         }
         let mut secret = [0; BOOT_SECRET_BYTES];
         getrandom::fill(&mut secret).map_err(DataDirError::Random)?;
-        self.dir.write(BOOT_SECRET, &secret)?;
+        self.keep(BOOT_SECRET, &secret)?;
         Ok(secret)
+    }
+
+    /// A secret that is there, and is what was written.
+    fn kept<T>(
+        &self,
+        name: &str,
+        parse: impl FnOnce(&[u8], &PrivateDir) -> Result<T, DataDirError>,
+    ) -> Result<Option<T>, DataDirError> {
+        let Some(bytes) = self.dir.read(name, Privacy::Tightened)? else { return Ok(None) };
+        let secret = parse(&bytes, &self.dir)?;
+        let sums = Sums::load(&self.dir, Privacy::Tightened)?;
+        if !sums.check(&self.dir, name, &bytes)? {
+            sums.note(&self.dir, name, &bytes)?;
+        }
+        Ok(Some(secret))
+    }
+
+    /// Writes a secret that was made just now.
+    fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {
+        let sums = Sums::load(&self.dir, Privacy::Tightened)?.forget(&self.dir, name)?;
+        self.dir.write(name, bytes)?;
+        sums.note(&self.dir, name, bytes)
     }
 
     /// Lets the API key, what keys are digested with, and the boot secret go: this start makes new ones, for a copy that
     /// runs beside the box that it was made of.
     pub fn renew_identity(&self) -> Result<(), DataDirError> {
-        SECRETS.into_iter().try_for_each(|name| self.dir.remove(name))
+        [SUMS].into_iter().chain(SECRETS).try_for_each(|name| self.dir.remove(name))
     }
 
     /// A new token for the admin listener; the one of the last start is worth nothing from now on.
@@ -219,7 +243,12 @@ impl Quiet {
             read(KEY_PEPPER).and_then(|bytes| bytes.map_or(Ok(()), |b| pepper_of(&b, &self.dir).map(drop)));
         let secret =
             read(BOOT_SECRET).and_then(|bytes| bytes.map_or(Ok(()), |b| secret_of(&b, &self.dir).map(drop)));
-        [check_whole(&self.dir), api_key, pepper, secret].into_iter().filter_map(Result::err).collect()
+        let refusals = [check_whole(&self.dir), api_key, pepper, secret].into_iter();
+        let sums = Sums::load(&self.dir, Privacy::Unchecked).unwrap_or_default();
+        let changed = SECRETS.into_iter().map(|name| {
+            read(name).and_then(|bytes| bytes.map_or(Ok(true), |bytes| sums.check(&self.dir, name, &bytes)))
+        });
+        refusals.chain(changed.map(|known| known.map(drop))).filter_map(Result::err).collect()
     }
 
     /// Secrets that other users may read: a start closes them.
@@ -279,7 +308,7 @@ impl Growing {
     /// Copies the secrets of the box at `from`, and makes this a directory that a start knows for one of its own.
     pub fn take_secrets(&self, from: &Path) -> Result<(), DataDirError> {
         let from = PrivateDir::existing(from)?;
-        for name in SECRETS {
+        for name in SECRETS.into_iter().chain([SUMS]) {
             if let Some(bytes) = from.read(name, Privacy::Required)? {
                 self.dir.write(name, &bytes)?;
             }

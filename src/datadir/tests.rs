@@ -65,7 +65,9 @@ fn a_new_directory_is_private_and_so_are_its_files() {
         names.push(entry.file_name().into_string().expect("a name"));
     }
     names.sort();
-    assert_eq!(names, ["admin.addr", "admin.token", "api.key", "key.pepper", "listen.addr", "lock"]);
+    let expected =
+        ["admin.addr", "admin.token", "api.key", "key.pepper", "listen.addr", "lock", "secrets.sums"];
+    assert_eq!(names, expected);
     drop(data);
     assert!(!path.join("listen.addr").exists() && !path.join("admin.addr").exists());
 }
@@ -103,6 +105,55 @@ fn secrets_stay_over_starts_and_the_admin_token_does_not() {
     assert_eq!(published.api_key().expect("readable").expect("a key").text(), key.text());
     assert_eq!(published.admin_token().expect("readable").text(), token_again);
     check(published.listen_addr(), &["listen.addr", "no box is running", "switchbox serve"]);
+}
+
+#[test]
+fn a_secret_that_is_not_what_was_written_is_refused_by_name() {
+    let scratch = Scratch::new();
+    let path = scratch.path("box");
+    let start = || {
+        let data = DataDir::open(&path).expect("free");
+        data.first_key().and_then(|_| data.pepper()).and_then(|_| data.boot_secret())
+    };
+    let secret = start().expect("a new directory");
+    for name in ["api.key", "key.pepper", "boot.secret"] {
+        let file = path.join(name);
+        let whole = fs::read(&file).expect("there");
+        for at in 0..whole.len() {
+            let mut harmed = whole.clone();
+            harmed[at] ^= 1;
+            fs::write(&file, harmed).expect("written");
+            check(start(), &[name]);
+            assert!(!Quiet::hold(&path).expect("no box has it").refusals().is_empty(), "{name} {at}");
+            fs::write(&file, &whole[..at]).expect("written");
+            check(start(), &[name]);
+        }
+        fs::write(&file, &whole).expect("written");
+        assert_eq!(start().expect("as it was"), secret);
+    }
+}
+
+#[test]
+fn the_secrets_checksums_are_made_where_they_lack_and_with_a_new_secret() {
+    let scratch = Scratch::new();
+    let path = scratch.path("box");
+    let secret = || DataDir::open(&path).and_then(|data| data.boot_secret());
+    let (sums, file) = (path.join("secrets.sums"), path.join("boot.secret"));
+    let first = secret().expect("a new directory");
+    let written = fs::read(&sums).expect("there");
+    fs::remove_file(&sums).expect("removed");
+    assert_eq!(secret().expect("an older directory"), first);
+    assert_eq!(fs::read(&sums).expect("there"), written);
+    fs::write(&sums, &written[..20]).expect("written");
+    assert_eq!(secret().expect("they say nothing"), first);
+    assert_eq!(fs::read(&sums).expect("there"), written);
+    fs::remove_file(&file).expect("removed");
+    let second = secret().expect("another one");
+    assert_eq!((first == second, secret().expect("kept")), (false, second));
+    fs::write(&file, [7; 32]).expect("written");
+    check(secret(), &["boot.secret", "isn't what was written", "backup", "secrets.sums"]);
+    fs::remove_file(&sums).expect("removed");
+    assert_eq!(secret().expect("it is meant"), [7; 32]);
 }
 
 #[test]

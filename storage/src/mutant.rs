@@ -17,17 +17,21 @@ pub(crate) enum Mutant {
     StateBeforeSync,
     /// `tail-not-rewritten`: a start trusts the last group's pages. A failed sync before a power cut finds it.
     TailNotRewritten,
+    /// `go-on-after-failed-sync`: a sync of the journal that fails is taken for one that didn't. Failed operations find
+    /// it.
+    GoOnAfterFailedSync,
 }
 
 /// All with their names.
 #[cfg(any(test, feature = "mutants"))]
-const NAMES: [(&str, Mutant); 6] = [
+const NAMES: [(&str, Mutant); 7] = [
     ("no-journal-sync", Mutant::NoJournalSync),
     ("no-directory-sync", Mutant::NoDirectorySync),
     ("acknowledge-before-commit", Mutant::AcknowledgeBeforeCommit),
     ("trim-unverified", Mutant::TrimUnverified),
     ("state-before-sync", Mutant::StateBeforeSync),
     ("tail-not-rewritten", Mutant::TailNotRewritten),
+    ("go-on-after-failed-sync", Mutant::GoOnAfterFailedSync),
 ];
 
 #[cfg(any(test, feature = "mutants"))]

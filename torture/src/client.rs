@@ -117,6 +117,23 @@ pub enum Unanswered {
     Deposit(u128),
 }
 
+/// A request with an idempotency key that was acknowledged: sent again, it is the same job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keyed {
+    /// The request that it was.
+    pub path: &'static str,
+    /// The key.
+    pub key: String,
+    /// The prompt.
+    pub prompt: String,
+    /// The model.
+    pub model: &'static str,
+    /// The job.
+    pub id: String,
+    /// The records that the recorder had when it was acknowledged.
+    pub records: u64,
+}
+
 /// Everything that was ever sent to one data directory.
 #[derive(Debug, Default)]
 pub struct Client {
@@ -133,6 +150,8 @@ pub struct Entries {
     pub deposits: BTreeMap<u128, Deposit>,
     /// What has no answer yet.
     pub unanswered: Vec<Unanswered>,
+    /// What was acknowledged under a key, in that order.
+    pub keyed: Vec<Keyed>,
     /// Submissions, answered or not: there can't be more jobs.
     pub submissions: u64,
     /// Acknowledgements.
@@ -197,6 +216,11 @@ impl Client {
         if let Some(deposit) = entries.deposits.get_mut(&operation) {
             deposit.told.get_or_insert(records);
         }
+    }
+
+    /// Notes that a request with a key was acknowledged.
+    pub fn keyed(&self, keyed: Keyed) {
+        self.entries().keyed.push(keyed);
     }
 
     /// Notes that an answer never came.

@@ -1,8 +1,11 @@
-//! Controls: boxes with a bug planted. The phase that is named must find each; a rig that passes one is broken.
+//! Controls: boxes with a bug planted. The phase that is named must find each, by the kind of thing that the bug does; a
+//! rig that passes one is broken, and so is one that only trips over it.
 
 use crate::cuts;
+use crate::finding::{End, Kind, Sought};
 use crate::kills;
-use crate::report::Report;
+use crate::points::{self, Which};
+use crate::report::{Report, Voice};
 use crate::scratch::On;
 use crate::tools::Tools;
 
@@ -14,17 +17,44 @@ enum By {
     /// Cuts of recordings that are long enough for segments to go.
     LongCuts,
     Pairs,
+    Points,
 }
 
-/// The bugs, as `SWITCHBOX_STORAGE_MUTANT` names them.
-const CONTROLS: [(&str, By); 7] = [
-    ("acknowledge-before-commit", By::Kills),
-    ("acknowledge-before-commit", By::Cuts),
-    ("no-journal-sync", By::Cuts),
-    ("no-directory-sync", By::Cuts),
-    ("trim-unverified", By::LongCuts),
-    ("state-before-sync", By::Cuts),
-    ("tail-not-rewritten", By::Pairs),
+/// A bug, as `SWITCHBOX_STORAGE_MUTANT` names it, and how it must be found.
+struct Control {
+    bug: &'static str,
+    by: By,
+    sought: Sought,
+}
+
+const fn control(
+    bug: &'static str,
+    by: By,
+    trial: &'static str,
+    kinds: &'static [Kind],
+    words: &'static str,
+) -> Control {
+    Control { bug, by, sought: Sought { kinds, trial, words } }
+}
+
+use Kind::{Lost, Unopened, WentOn};
+const CUT: &str = "cut at record";
+const TOLD: &str = "job|deposit";
+/// Of a segment without its name what is in it is lost, or missed by what comes after it.
+const NAMELESS: &str = "job|deposit|it is missing|should be here|isn't in the journal";
+
+const CONTROLS: [Control; 9] = [
+    control("acknowledge-before-commit", By::Kills, "", &[Lost], TOLD),
+    control("acknowledge-before-commit", By::Cuts, CUT, &[Lost], TOLD),
+    control("no-journal-sync", By::Cuts, CUT, &[Lost], TOLD),
+    control("no-directory-sync", By::Cuts, CUT, &[Lost, Unopened], NAMELESS),
+    // A torn snapshot, of which the journal has gone.
+    control("trim-unverified", By::LongCuts, CUT, &[Unopened], ".snapshot"),
+    control("state-before-sync", By::Cuts, CUT, &[Unopened], "the state store has group"),
+    // A group that others rest on is gone.
+    control("tail-not-rewritten", By::Pairs, CUT, &[Unopened], "should be here"),
+    control("go-on-after-failed-sync", By::Pairs, "pair", &[WentOn], ".segment"),
+    control("go-on-after-failed-sync", By::Points, "Point", &[WentOn], ".segment"),
 ];
 
 /// Cuts after which a bug counts as not found.
@@ -33,56 +63,67 @@ const CUTS_MAX: u64 = 150;
 const LONG: u64 = 10_000;
 const KILLS_MAX: u64 = 60;
 const PAIRS_MAX: u64 = 15;
+const POINTS_MAX: u64 = 12;
 
 /// Runs them all, or the one of a name.
 pub fn run(tools: &Tools, only: Option<&str>, seed: u64) -> Report {
-    let (mut report, begun) = Report::begin("controls");
-    for (mutant, by) in CONTROLS.into_iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
-        let variables = [("SWITCHBOX_STORAGE_MUTANT".to_owned(), mutant.to_owned())];
-        let tried = match by {
-            By::Kills => Ok(kills::run(&tools.rack, &variables, &kill_plan(seed))),
-            By::Cuts => cuts::run(tools, &variables, &cut_plan(CUTS_MAX, 0, seed)),
-            By::LongCuts => {
-                let plan = cuts::Plan { acknowledgements: LONG, ..cut_plan(CUTS_MAX, 0, seed) };
-                cuts::run(tools, &variables, &plan)
-            }
-            By::Pairs => cuts::run(tools, &variables, &cut_plan(0, PAIRS_MAX, seed)),
-        };
+    let (mut report, begun) = Report::begin("controls", Voice::Loud);
+    for control in CONTROLS.iter().filter(|control| only.is_none_or(|only| only == control.bug)) {
+        let Control { bug, by, sought } = control;
+        let end = End::Found(*sought);
+        let tried = attempt(tools, control, end, seed);
         report.count("controls", 1);
-        match tried {
-            Ok(tried) => match tried.found.first() {
-                Some(found) => {
-                    let found: String = found.chars().take(400).collect();
-                    println!("  {mutant}: found by {by:?} in {:.1} s: {found}", tried.took.as_secs_f64());
-                }
-                None => report.find(mutant, &[format!("{by:?} didn't find it: {tried}")]),
-            },
-            Err(problem) => report.find(mutant, &[format!("it couldn't be tried: {problem}")]),
+        match tried.met(end) {
+            Some(found) => {
+                let found: String = found.to_string().chars().take(300).collect();
+                println!("  {bug}: found by {by:?} in {:.1} s: {found}", tried.took.as_secs_f64());
+            }
+            None => {
+                let text = format!("{by:?} didn't find it as {sought:?}: {tried}");
+                report.find(bug, &[Kind::Rig.says(text)]);
+            }
         }
+    }
+    if report.counted("controls") == 0 {
+        let known: Vec<&str> = CONTROLS.iter().map(|control| control.bug).collect();
+        report.find("the rig", &[Kind::Rig.says(format!("no control of that name; there are {known:?}"))]);
     }
     report.end(begun)
 }
 
-fn kill_plan(seed: u64) -> kills::Plan {
+fn attempt(tools: &Tools, control: &Control, end: End, seed: u64) -> Report {
+    let variables = [("SWITCHBOX_STORAGE_MUTANT".to_owned(), control.bug.to_owned())];
+    let cuts = |cuts, pairs, acknowledgements| {
+        let (cuts_per_recording, one_in, restarts) = (75, usize::MAX, cuts::Restarts::None);
+        let plan =
+            cuts::Plan { cuts, cuts_per_recording, pairs, one_in, acknowledgements, restarts, end, seed };
+        cuts::run(tools, &variables, &plan)
+    };
+    match control.by {
+        By::Kills => kills::run(&tools.rack, &variables, &kill_plan(end, seed)),
+        By::Cuts => cuts(CUTS_MAX, 0, 2_500),
+        By::LongCuts => cuts(CUTS_MAX, 0, LONG),
+        By::Pairs => cuts(0, PAIRS_MAX, 0),
+        By::Points => {
+            let plan = points::Plan { which: Which::FailedSyncs(POINTS_MAX), end, seed };
+            points::run(tools, &variables, &plan).unwrap_or_else(|wrong| {
+                let (mut report, begun) = Report::begin("points", Voice::Quiet);
+                report.find("the history", &[wrong]);
+                report.end(begun)
+            })
+        }
+    }
+}
+
+fn kill_plan(end: End, seed: u64) -> kills::Plan {
     kills::Plan {
         kills: KILLS_MAX,
         kills_per_directory: 15,
         acknowledgements: (20, 200),
         threads: 12,
         until: None,
+        end,
         on: On::Disk,
-        seed,
-    }
-}
-
-fn cut_plan(cuts: u64, pairs: u64, seed: u64) -> cuts::Plan {
-    cuts::Plan {
-        cuts,
-        cuts_per_recording: 75,
-        pairs,
-        one_in: usize::MAX,
-        acknowledgements: 2500,
-        end: cuts::End::Found,
         seed,
     }
 }

@@ -3,34 +3,42 @@
 //!
 //! Pairs: a sync is made to fail, which ends the box; a second one starts on what the page cache shows, goes on, and
 //! then the power goes. Second cuts: a box starts on what a cut left, is recorded too, and the power goes again.
+//!
+//! A recording is long enough for the journal to use segments again, whose old frames lie behind the new ones; so many
+//! of the images must have such a segment torn, or the phase counts as not run.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::ops::Range;
+use std::path::Path;
 
+use crate::again::say_again;
 use crate::choices::Choices;
-use crate::client::{Client, Entries, Job};
+use crate::client::{Entries, Job};
 use crate::disk::Disk;
+use crate::finding::{End, Finding, Kind};
 use crate::judge::{Upto, judge};
-use crate::kills::{rows_of_both, told};
-use crate::load::{self, Until};
+use crate::kills::{facts_of, rows_of_both, silent, some_keyed};
 use crate::process::Setup;
-use crate::recording::{Plan as Failing, Record, Recorder};
-use crate::report::Report;
-use crate::rows::Facts;
-use crate::scratch::{On, Scratch, copy_all, files};
+use crate::recording::{Counters, Plan as Failing, Record};
+use crate::report::{Report, Voice};
+use crate::scratch::{On, Scratch, copy_all};
+use crate::stage::{Missed, Recorded, Stage, attempts, reused_writes};
 use crate::tools::Tools;
 use crate::{judge as verdict, online};
 
-/// Recordings that may turn out not to fit what the box left: it was killed between an operation and its log.
-const RECORDINGS_MAX: usize = 5;
 /// Jobs that a real box is asked for after a cut.
 const ASKED: usize = 30;
+/// Requests with a key that are sent to it again.
+const SAID_AGAIN: usize = 6;
 /// Acknowledgements after a cut, before the next one.
 const SECOND_ACKNOWLEDGEMENTS: u64 = 150;
 /// Cuts that are made of what went on after a cut.
 const SECOND_CUTS: usize = 4;
-/// How long a box may take to die of a failed sync.
-const DEATH_PATIENCE: Duration = Duration::from_secs(20);
+/// Acknowledgements between a failed sync and its cuts.
+const PAIR_ACKNOWLEDGEMENTS: u64 = 250;
+/// The number of images of which that is true.
+const TORN_REUSED: &str = "with a reused segment torn";
+/// In so many of all images, in percent, a segment that was used before must have been torn.
+const TORN_REUSED_PERCENT: u64 = 10;
 
 /// How much of it.
 #[derive(Debug, Clone)]
@@ -43,290 +51,233 @@ pub struct Plan {
     pub pairs: u64,
     /// One in so many is also opened by a real box, and one in so many has second cuts made of it.
     pub one_in: usize,
-    /// Acknowledgements before each kill.
+    /// Acknowledgements before the first kill of a recording.
     pub acknowledgements: u64,
-    /// Whether the first thing that is found ends it.
+    /// Whether a recording goes on over a kill.
+    pub restarts: Restarts,
+    /// When to end before all is done.
     pub end: End,
     /// What the choices follow from.
     pub seed: u64,
 }
 
-/// When a phase ends.
+/// Whether a recording goes on over a kill and a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// When all is done.
-    Whole,
-    /// As soon as something is found.
-    Found,
+pub enum Restarts {
+    /// It ends with the first kill: what a bug loses by that mustn't be taken for what it loses by a cut.
+    None,
+    /// Once.
+    Once,
 }
 
-/// A box that was recorded, and what its clients know.
-pub struct Recorded {
-    /// Every operation, in order.
-    pub records: Vec<Record>,
-    /// What clients were told, and when.
-    pub entries: Entries,
-    /// The first record of the last boot.
-    pub last_boot: usize,
+/// A run of the phase.
+struct Cutting<'a> {
+    tools: &'a Tools,
+    variables: &'a [(String, String)],
+    plan: &'a Plan,
+    choices: Choices,
+    report: Report,
 }
 
 /// Runs it.
-///
-/// # Errors
-/// When no recording can be made.
-pub fn run(tools: &Tools, variables: &[(String, String)], plan: &Plan) -> Result<Report, String> {
-    let (mut report, begun) = Report::begin("cuts");
-    let mut choices = Choices::new(plan.seed);
-    let pair_cuts = (plan.cuts_per_recording / 10).max(10);
-    for _ in 0..plan.pairs {
-        let recorded = attempts(|| record_pair(tools, variables, plan, &mut choices))?;
-        let range = recorded.last_boot..recorded.records.len();
-        report.count("pairs", 1);
-        cut(tools, &recorded, range, pair_cuts, plan, &mut choices, &mut report);
-        if plan.end == End::Found && !report.found.is_empty() {
-            return Ok(report.end(begun));
+pub fn run(tools: &Tools, variables: &[(String, String)], plan: &Plan) -> Report {
+    let voice = if plan.end == End::Whole { Voice::Loud } else { Voice::Quiet };
+    let (report, begun) = Report::begin("cuts", voice);
+    let mut cutting = Cutting { tools, variables, plan, choices: Choices::new(plan.seed), report };
+    cutting.pairs();
+    cutting.recordings();
+    cutting.report.end(begun)
+}
+
+impl Cutting<'_> {
+    fn is_over(&self) -> bool {
+        self.report.met(self.plan.end).is_some()
+    }
+
+    fn pairs(&mut self) {
+        let cuts = (self.plan.cuts_per_recording / 10).max(10);
+        for _ in 0..self.plan.pairs {
+            if self.is_over() {
+                return;
+            }
+            self.report.count("pairs", 1);
+            match attempts(|| self.record_pair()) {
+                Ok(recorded) => self.cut(&recorded, cuts),
+                Err(missed) => self.report.find("the recording of a pair", &missed.findings()),
+            }
         }
     }
-    while report.counted("cuts") < plan.cuts && (plan.end == End::Whole || report.found.is_empty()) {
-        let recorded = attempts(|| record(tools, variables, plan, &mut choices))?;
-        report.count("recordings", 1);
-        let range = 0..recorded.records.len();
-        let cuts = plan.cuts_per_recording.min(plan.cuts - report.counted("cuts"));
-        cut(tools, &recorded, range, cuts, plan, &mut choices, &mut report);
-    }
-    Ok(report.end(begun))
-}
 
-fn attempts(mut record: impl FnMut() -> Result<Recorded, String>) -> Result<Recorded, String> {
-    let mut problem = String::new();
-    for _ in 0..RECORDINGS_MAX {
-        match record() {
-            Ok(recorded) => return Ok(recorded),
-            Err(error) => problem = error,
+    fn recordings(&mut self) {
+        let (mut images, mut torn) = (0, self.report.counted(TORN_REUSED));
+        while self.report.counted("cuts") < self.plan.cuts && !self.is_over() {
+            match attempts(|| self.record()) {
+                Ok(recorded) => {
+                    self.report.count("recordings", 1);
+                    let left = self.plan.cuts - self.report.counted("cuts");
+                    let cuts = self.plan.cuts_per_recording.min(left);
+                    self.cut(&recorded, cuts);
+                    images += cuts;
+                }
+                Err(missed) => {
+                    self.report.find("a recording", &missed.findings());
+                    // What it did wrong once it would do again.
+                    break;
+                }
+            }
+        }
+        torn = self.report.counted(TORN_REUSED) - torn;
+        if self.plan.end == End::Whole && torn * 100 < images * TORN_REUSED_PERCENT {
+            let text = format!("only {torn} of {images} images have a segment torn that was used before");
+            self.report.find("the rig", &[Kind::Rig.says(text)]);
         }
     }
-    Err(format!("no recording could be made: {problem}"))
-}
 
-/// A box on the rack, with the recorder under it.
-struct Stage {
-    scratch: Scratch,
-    recorder: Recorder,
-    setup: Setup,
-    client: Client,
-}
-
-impl Stage {
-    fn new(tools: &Tools, variables: &[(String, String)]) -> Result<Self, String> {
-        let scratch = Scratch::new(On::Memory);
-        let recorder = Recorder::new(&tools.recorder, scratch.path()).map_err(|error| error.to_string())?;
-        let mut setup = Setup::new(&tools.rack, &scratch.join("data")).with("SWITCHBOX_SMALL_STORE", "1");
-        setup.variables.extend_from_slice(variables);
-        Ok(Self { scratch, recorder, setup, client: Client::default() })
+    fn record(&mut self) -> Result<Recorded, Missed> {
+        let stage = Stage::new(self.tools, self.variables)?;
+        stage.boot(self.plan.acknowledgements, &mut self.choices)?;
+        if self.plan.restarts == Restarts::Once {
+            stage.recorder.go_on()?;
+            stage.boot(self.plan.acknowledgements / 10, &mut self.choices)?;
+        }
+        stage.recorded(0)
     }
 
-    /// Starts, says again what has no answer, and loads until `until`.
-    fn boot(&self, failing: Option<&Failing>, until: Until, choices: &mut Choices) -> Result<(), String> {
-        let counters = self.recorder.counters().map_err(|error| error.to_string())?;
-        let setup = self.recorder.recording(self.setup.clone(), failing);
-        let mut running = setup.start().map_err(|not_up| told(&not_up))?;
-        let prepared = load::set_prices(&running)
-            .and_then(|()| online::settle(&running, &self.client, &counters).map(drop));
-        prepared.map_err(|error| error.to_string())?;
-        load::run(&running, &self.client, &counters, 12, until, choices);
-        if failing.is_some() && running.wait_for(DEATH_PATIENCE).is_none() {
-            return Err("a failed sync didn't end the box".to_owned());
-        }
-        running.kill();
-        Ok(())
+    /// Cuts begin where the sync failed: what had been acknowledged by then holds whatever the disk made of it.
+    fn record_pair(&mut self) -> Result<Recorded, Missed> {
+        let stage = Stage::new(self.tools, self.variables)?;
+        let on = *self.choices.one_of(&["segment$", "segment$", "segment$", "state/db"]);
+        let at = 300 + self.choices.below(1000) as u64;
+        let failing = Failing { at, action: "EIO", on: Some(on), kind: Some("sync") };
+        stage.boot_failing(&failing, &mut self.choices)?;
+        let records = stage.recorder.records()?;
+        stage.compare(Disk::new(), &records).map_err(Missed::Rig)?;
+        let failed = records.iter().rposition(|record| matches!(record, Record::SyncFailed { .. }));
+        stage.recorder.go_on()?;
+        stage.boot(PAIR_ACKNOWLEDGEMENTS, &mut self.choices)?;
+        stage.recorded(failed.unwrap_or(records.len()))
     }
 
-    /// What was recorded, if it is what the box left.
-    fn recorded(self, last_boot: usize) -> Result<Recorded, String> {
-        let records = self.recorder.records().map_err(|error| error.to_string())?;
-        self.compare(Disk::new(), &records)?;
-        let entries = std::mem::take(&mut *self.client.entries());
-        Ok(Recorded { records, entries, last_boot })
+    /// Makes cuts of a recording, and looks at each.
+    fn cut(&mut self, recorded: &Recorded, cuts: u64) {
+        let mut places = places(recorded, cuts, &mut self.choices);
+        places.sort_unstable();
+        let (mut disk, mut reached) = (Disk::new(), 0);
+        for place in places {
+            for record in &recorded.records[reached..place] {
+                disk.apply(record).expect("it was compared with what the box left");
+            }
+            reached = place;
+            let scratch = Scratch::new(On::Memory);
+            let upto = Upto::Records(place as u64);
+            let image = scratch.join("image");
+            let cut = disk.cut(&mut self.choices, &image).expect("the rig's directory can be written");
+            self.report.count(TORN_REUSED, u64::from(cut.torn_reused));
+            self.report.count("lost something in one", u64::from(cut.lost_in_reused));
+            let mut wrong = Vec::new();
+            if self.choices.below(self.plan.one_in) == 0 {
+                self.report.count("opened by a real box", 1);
+                wrong.extend(self.open_box(&scratch, recorded, upto));
+            }
+            if self.choices.below(self.plan.one_in) == 0 {
+                wrong.extend(self.cut_again(&scratch, recorded, upto).unwrap_or_else(Missed::findings));
+            }
+            wrong.extend(open_rows(&image, &scratch, &recorded.entries, upto));
+            self.report.count("cuts", 1);
+            self.report.find(&format!("cut at record {place} of {}", recorded.records.len()), &wrong);
+            if self.is_over() {
+                return;
+            }
+        }
     }
 
-    fn compare(&self, mut disk: Disk, records: &[Record]) -> Result<(), String> {
-        records.iter().try_for_each(|record| disk.apply(record))?;
-        let whole = self.scratch.join("whole");
-        disk.whole(&whole).map_err(|error| error.to_string())?;
-        let differ = difference(&whole, &self.setup.data).map_err(|error| error.to_string())?;
-        let _ = std::fs::remove_dir_all(&whole);
-        differ.map_or(Ok(()), |name| Err(format!("`{}` isn't as it was recorded", name.display())))
+    /// A real box starts on what the cut left, goes on for a moment, and the power goes again.
+    fn cut_again(
+        &mut self,
+        scratch: &Scratch,
+        recorded: &Recorded,
+        upto: Upto,
+    ) -> Result<Vec<Finding>, Missed> {
+        let stage = Stage::new(self.tools, &[])?;
+        copy_all(&scratch.join("image"), &stage.setup.data)?;
+        stage.client.goes_on(&verdict::as_of(&recorded.entries, upto));
+        let mut disk = Disk::of(&stage.setup.data)?;
+        stage.boot(SECOND_ACKNOWLEDGEMENTS, &mut self.choices)?;
+        let records = stage.recorder.records()?;
+        if stage.compare(disk.clone(), &records).is_err() {
+            // Killed between an operation and its log: another one will do.
+            self.report.count("second recordings that weren't true", 1);
+            return Ok(Vec::new());
+        }
+        let (mut places, mut wrong, mut reached) = (Vec::new(), Vec::new(), 0);
+        places.resize_with(SECOND_CUTS, || self.choices.below(records.len() + 1));
+        places.sort_unstable();
+        for place in places {
+            records[reached..place].iter().try_for_each(|record| disk.apply(record)).map_err(Missed::Rig)?;
+            reached = place;
+            let second = stage.scratch.join("second");
+            disk.cut(&mut self.choices, &second)?;
+            let found = open_rows(&second, scratch, &stage.client.entries(), Upto::Records(place as u64));
+            let again = |Finding { kind, text }| kind.says(format!("a second cut at record {place}: {text}"));
+            wrong.extend(found.into_iter().map(again));
+            std::fs::remove_dir_all(&second)?;
+            self.report.count("second cuts", 1);
+        }
+        Ok(wrong)
     }
-}
 
-/// The first file that isn't the same in both.
-fn difference(a: &Path, b: &Path) -> std::io::Result<Option<PathBuf>> {
-    let (in_a, in_b) = (files(a)?, files(b)?);
-    let names: std::collections::BTreeSet<&PathBuf> = in_a.iter().chain(&in_b).collect();
-    let differs = |name: &&&PathBuf| std::fs::read(a.join(name)).ok() != std::fs::read(b.join(name)).ok();
-    Ok(names.iter().find(differs).map(|name| (*name).clone()))
-}
-
-fn record(
-    tools: &Tools,
-    variables: &[(String, String)],
-    plan: &Plan,
-    choices: &mut Choices,
-) -> Result<Recorded, String> {
-    let stage = Stage::new(tools, variables)?;
-    stage.boot(None, Until::Killed(plan.acknowledgements), choices)?;
-    let last_boot = stage.recorder.go_on().map_err(|error| error.to_string())?;
-    stage.boot(None, Until::Killed(plan.acknowledgements / 2), choices)?;
-    stage.recorded(last_boot)
-}
-
-fn record_pair(
-    tools: &Tools,
-    variables: &[(String, String)],
-    plan: &Plan,
-    choices: &mut Choices,
-) -> Result<Recorded, String> {
-    let stage = Stage::new(tools, variables)?;
-    let on = *choices.one_of(&["segment$", "segment$", "segment$", "state/db"]);
-    let at = 300 + choices.below(1000) as u64;
-    let failing = Failing { at, action: "EIO", on: Some(on), kind: Some("sync") };
-    stage.boot(Some(&failing), Until::Dead(DEATH_PATIENCE), choices)?;
-    let records = stage.recorder.records().map_err(|error| error.to_string())?;
-    stage.compare(Disk::new(), &records)?;
-    stage.recorder.go_on().map_err(|error| error.to_string())?;
-    stage.boot(None, Until::Killed(plan.acknowledgements / 10), choices)?;
-    stage.recorded(records.len())
-}
-
-/// Makes cuts in a range of the records, and looks at each.
-fn cut(
-    tools: &Tools,
-    recorded: &Recorded,
-    range: std::ops::Range<usize>,
-    cuts: u64,
-    plan: &Plan,
-    choices: &mut Choices,
-    report: &mut Report,
-) {
-    let mut places = places(recorded, &range, cuts, choices);
-    places.sort_unstable();
-    let (mut disk, mut reached) = (Disk::new(), 0);
-    for place in places {
-        for record in &recorded.records[reached..place] {
-            disk.apply(record).expect("it was compared with what the box left");
+    /// Opened by a real box, on a copy, and asked over HTTP.
+    fn open_box(&mut self, scratch: &Scratch, recorded: &Recorded, upto: Upto) -> Vec<Finding> {
+        let copy = scratch.join("opened");
+        copy_all(&scratch.join("image"), &copy).expect("the rig's directory can be written");
+        let setup = Setup::new(&self.tools.rack, &copy).with("SWITCHBOX_SMALL_STORE", "1");
+        let running = match setup.start() {
+            Ok(running) => running,
+            Err(not_up) => return vec![not_up.finding()],
+        };
+        let known = verdict::as_of(&recorded.entries, upto);
+        let keyed = some_keyed(&known, SAID_AGAIN, &mut self.choices);
+        self.report.count("keys said again", keyed.len() as u64);
+        let mut jobs: Vec<(String, Job)> = known.jobs.into_iter().collect();
+        while jobs.len() > ASKED {
+            jobs.swap_remove(self.choices.below(jobs.len()));
         }
-        reached = place;
-        let scratch = Scratch::new(On::Memory);
-        let upto = Upto::Records(place as u64);
-        let image = scratch.join("image");
-        disk.cut(choices, &image).expect("the rig's directory can be written");
-        let mut wrong = Vec::new();
-        if choices.below(plan.one_in) == 0 {
-            report.count("opened by a real box", 1);
-            wrong.extend(open_box(tools, &scratch, recorded, upto, choices));
-        }
-        if choices.below(plan.one_in) == 0 {
-            let again = cut_again(tools, &scratch, recorded, upto, choices, report);
-            wrong.extend(again.unwrap_or_else(|problem| vec![format!("going on after it: {problem}")]));
-        }
-        wrong.extend(open_rows(&image, &scratch, &recorded.entries, upto));
-        report.count("cuts", 1);
-        report.find(&format!("cut at record {place} of {}", recorded.records.len()), &wrong);
-        if plan.end == End::Found && !wrong.is_empty() {
-            return;
+        let client = crate::client::Client::default();
+        let asked = say_again(&running, &client, &Counters::none(), &keyed).and_then(|mut wrong| {
+            wrong.extend(online::judge_jobs(&running, &jobs)?);
+            wrong.extend(online::judge_box(&running)?);
+            Ok(wrong)
+        });
+        match asked {
+            Ok(mut wrong) => {
+                wrong.extend(running.kill().err());
+                wrong
+            }
+            Err(error) => vec![silent(running, &error)],
         }
     }
 }
 
-/// Half of them at acknowledgements, half anywhere.
-fn places(
-    recorded: &Recorded,
-    range: &std::ops::Range<usize>,
-    cuts: u64,
-    choices: &mut Choices,
-) -> Vec<usize> {
+/// Half of them at acknowledgements, a third right behind writes to segments that were used before, the rest anywhere.
+fn places(recorded: &Recorded, cuts: u64, choices: &mut Choices) -> Vec<usize> {
+    let range: Range<usize> = recorded.from..recorded.records.len();
+    let within = |places: Vec<usize>| -> Vec<usize> {
+        places.into_iter().filter(|place| range.contains(place)).collect()
+    };
     let jobs = recorded.entries.jobs.values().flat_map(|job| job.told.iter().map(|(_, records)| *records));
     let deposits = recorded.entries.deposits.values().filter_map(|deposit| deposit.told);
-    let told: Vec<usize> =
-        jobs.chain(deposits).map(|records| records as usize).filter(|at| range.contains(at)).collect();
-    let place = |number: u64| {
-        if number.is_multiple_of(2) && !told.is_empty() {
-            *choices.one_of(&told)
-        } else {
-            range.start + choices.below(range.len() + 1)
-        }
+    let told = within(jobs.chain(deposits).map(|records| records as usize).collect());
+    let reused = within(reused_writes(&recorded.records));
+    let place = |number: u64| match number % 6 {
+        0 | 2 | 4 if !told.is_empty() => *choices.one_of(&told),
+        1 | 3 if !reused.is_empty() => *choices.one_of(&reused),
+        _ => range.start + choices.below(range.len() + 1),
     };
     (0..cuts).map(place).collect()
 }
 
 /// Opened by the library, from the state store and by a replay.
-fn open_rows(image: &Path, scratch: &Scratch, entries: &Entries, upto: Upto) -> Vec<String> {
-    let facts = rows_of_both(&image.join("store"), &scratch.join("copy"))
-        .and_then(|rows| Facts::of(&rows).map_err(|error| vec![error.to_string()]));
-    match facts {
-        Ok(facts) => judge(&facts, entries, upto),
-        Err(wrong) => wrong,
-    }
-}
-
-/// A real box starts on what the cut left, goes on for a moment, and the power goes again.
-fn cut_again(
-    tools: &Tools,
-    scratch: &Scratch,
-    recorded: &Recorded,
-    upto: Upto,
-    choices: &mut Choices,
-    report: &mut Report,
-) -> Result<Vec<String>, String> {
-    let stage = Stage::new(tools, &[])?;
-    let text = |error: std::io::Error| error.to_string();
-    copy_all(&scratch.join("image"), &stage.setup.data).map_err(text)?;
-    stage.client.goes_on(&verdict::as_of(&recorded.entries, upto));
-    let mut disk = Disk::of(&stage.setup.data).map_err(text)?;
-    stage.boot(None, Until::Killed(SECOND_ACKNOWLEDGEMENTS), choices)?;
-    let records = stage.recorder.records().map_err(text)?;
-    if stage.compare(disk.clone(), &records).is_err() {
-        // Killed between an operation and its log: another one will do.
-        return Ok(Vec::new());
-    }
-    let (mut places, mut wrong, mut reached) = (Vec::new(), Vec::new(), 0);
-    places.resize_with(SECOND_CUTS, || choices.below(records.len() + 1));
-    places.sort_unstable();
-    for place in places {
-        records[reached..place].iter().try_for_each(|record| disk.apply(record))?;
-        reached = place;
-        let second = stage.scratch.join("second");
-        disk.cut(choices, &second).map_err(text)?;
-        let found = open_rows(&second, scratch, &stage.client.entries(), Upto::Records(place as u64));
-        wrong.extend(found.iter().map(|found| format!("a second cut at record {place}: {found}")));
-        std::fs::remove_dir_all(&second).map_err(text)?;
-        report.count("second cuts", 1);
-    }
-    Ok(wrong)
-}
-
-/// Opened by a real box, on a copy, and asked over HTTP.
-fn open_box(
-    tools: &Tools,
-    scratch: &Scratch,
-    recorded: &Recorded,
-    upto: Upto,
-    choices: &mut Choices,
-) -> Vec<String> {
-    let copy = scratch.join("opened");
-    copy_all(&scratch.join("image"), &copy).expect("the rig's directory can be written");
-    let setup = Setup::new(&tools.rack, &copy).with("SWITCHBOX_SMALL_STORE", "1");
-    let running = match setup.start() {
-        Ok(running) => running,
-        Err(not_up) => return vec![told(&not_up)],
-    };
-    let mut jobs: Vec<(String, Job)> = verdict::told_by(&recorded.entries, upto);
-    while jobs.len() > ASKED {
-        jobs.swap_remove(choices.below(jobs.len()));
-    }
-    let asked = online::judge_jobs(&running, &jobs).and_then(|mut wrong| {
-        wrong.extend(online::judge_box(&running)?);
-        Ok(wrong)
-    });
-    asked.unwrap_or_else(|error| vec![format!("{error}: {}", running.said())])
+fn open_rows(image: &Path, scratch: &Scratch, entries: &Entries, upto: Upto) -> Vec<Finding> {
+    let facts = rows_of_both(&image.join("store"), &scratch.join("copy")).and_then(|rows| facts_of(&rows));
+    facts.map_or_else(|wrong| wrong, |facts| judge(&facts, entries, upto))
 }

@@ -8,17 +8,22 @@
 //! again, and nobody knows what is on disk. Only writing them once more, and syncing, ends the doubt.
 
 mod file;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
 use crate::choices::Choices;
 use crate::recording::Record;
-use file::File;
+use file::{File, Piece};
 
 /// A file or a directory; the root is 0.
 type Node = usize;
+
+/// How names of the journal's segments end.
+const SEGMENT: &str = ".segment";
 
 /// Where its log has brought a disk.
 #[derive(Debug, Clone)]
@@ -32,6 +37,18 @@ pub struct Disk {
     syncs: BTreeMap<u64, (Node, u64)>,
     /// Numbers writes and changes of names.
     clock: u64,
+    /// Segments of the journal that nothing needed any more, and those that became others.
+    retired: BTreeSet<Node>,
+    reused: BTreeSet<Node>,
+}
+
+/// What a cut did to segments of the journal that had been used before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cut {
+    /// One of them lost some of what wasn't synced, and kept some.
+    pub torn_reused: bool,
+    /// One of them lost something that wasn't synced.
+    pub lost_in_reused: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -93,6 +110,8 @@ impl Disk {
             names: Vec::new(),
             syncs: BTreeMap::new(),
             clock: 0,
+            retired: BTreeSet::new(),
+            reused: BTreeSet::new(),
         }
     }
 
@@ -196,6 +215,11 @@ impl Disk {
                 let (from, to) = (self.place(from)?, self.place(to)?);
                 let node = self.directory(from.0)?.now.remove(&from.1)?;
                 self.directory(to.0)?.now.insert(to.1.clone(), node);
+                if from.1.ends_with(SEGMENT) {
+                    self.retired.insert(node);
+                } else if to.1.ends_with(SEGMENT) && self.retired.contains(&node) {
+                    self.reused.insert(node);
+                }
                 self.names.push(Change { at: clock, from: Some(from), to: Some(to), node });
                 Some(())
             }
@@ -255,8 +279,9 @@ impl Disk {
     ///
     /// # Errors
     /// What the system says.
-    pub fn cut(&self, choices: &mut Choices, target: &Path) -> io::Result<()> {
+    pub fn cut(&self, choices: &mut Choices, target: &Path) -> io::Result<Cut> {
         let mood = Mood::of(choices);
+        let mut cut = Cut::default();
         let mut names: BTreeMap<Node, BTreeMap<String, Node>> = BTreeMap::new();
         for (node, kind) in self.nodes.iter().enumerate() {
             if let Kind::Directory(directory) = kind {
@@ -273,7 +298,15 @@ impl Disk {
                 change.apply(&mut names);
             }
         }
-        self.write(0, target, &names, &mut |file| file.cut(mood.bytes, choices))
+        let written = self.write(0, target, &names, &mut |node, file| {
+            let Piece { bytes, kept, lost } = file.cut(mood.bytes, choices);
+            if self.reused.contains(&node) {
+                cut.torn_reused |= kept > 0 && lost > 0;
+                cut.lost_in_reused |= lost > 0;
+            }
+            bytes
+        });
+        written.map(|()| cut)
     }
 
     /// Writes what a kill would leave: everything.
@@ -287,7 +320,7 @@ impl Disk {
                 names.insert(node, directory.now.clone());
             }
         }
-        self.write(0, target, &names, &mut |file| file.now().to_vec())
+        self.write(0, target, &names, &mut |_, file| file.now().to_vec())
     }
 
     fn write(
@@ -295,7 +328,7 @@ impl Disk {
         node: Node,
         target: &Path,
         names: &BTreeMap<Node, BTreeMap<String, Node>>,
-        content: &mut dyn FnMut(&File) -> Vec<u8>,
+        content: &mut dyn FnMut(Node, &File) -> Vec<u8>,
     ) -> io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new().mode(0o700).recursive(true).create(target)?;
@@ -303,7 +336,7 @@ impl Disk {
             let path = target.join(name);
             match &self.nodes[*node] {
                 Kind::Directory(_) => self.write(*node, &path, names, content)?,
-                Kind::File(file) => write_private(&path, &content(file))?,
+                Kind::File(file) => write_private(&path, &content(*node, file))?,
             }
         }
         Ok(())
@@ -340,118 +373,6 @@ impl Change {
         }
         if let Some((directory, name)) = &self.to {
             names.entry(*directory).or_default().insert(name.clone(), self.node);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::scratch::{On, Scratch};
-    use std::collections::BTreeSet;
-
-    fn made(inode: u64, name: &str) -> Record {
-        Record::FileMade { inode, name: name.into() }
-    }
-
-    fn written(inode: u64, offset: u64, byte: u8, length: usize) -> Record {
-        Record::Written { inode, offset, bytes: vec![byte; length] }
-    }
-
-    fn disk(records: &[Record]) -> Disk {
-        let mut disk = Disk::new();
-        records.iter().for_each(|record| disk.apply(record).expect("fits"));
-        disk
-    }
-
-    /// The contents of a file over many cuts; `None` where it isn't there.
-    fn cuts(disk: &Disk, name: &str) -> BTreeSet<Option<Vec<u8>>> {
-        let (mut choices, mut seen) = (Choices::new(3), BTreeSet::new());
-        for _ in 0..200 {
-            let scratch = Scratch::new(On::Memory);
-            disk.cut(&mut choices, scratch.path()).expect("written");
-            seen.insert(std::fs::read(scratch.join(name)).ok());
-        }
-        seen
-    }
-
-    fn synced(token: u64, inode: u64) -> [Record; 2] {
-        [Record::SyncBegins { token, inode }, Record::Synced { token }]
-    }
-
-    #[test]
-    fn what_is_synced_stays_and_its_name_only_with_its_directory() {
-        let [begins, ends] = synced(1, 9);
-        let mut records = vec![made(9, "a"), written(9, 0, 7, 600), begins, ends];
-        let seen = cuts(&disk(&records), "a");
-        assert_eq!(seen, BTreeSet::from([None, Some(vec![7; 600])]));
-        records.extend(synced(2, 1));
-        assert_eq!(cuts(&disk(&records), "a"), BTreeSet::from([Some(vec![7; 600])]));
-    }
-
-    #[test]
-    fn sectors_that_are_not_synced_come_in_any_mixture() {
-        let mut records = vec![made(9, "a"), written(9, 0, 1, 1024)];
-        records.extend(synced(1, 9).into_iter().chain(synced(2, 1)));
-        records.push(written(9, 0, 2, 1024));
-        let seen = cuts(&disk(&records), "a");
-        let mixtures = [(1, 1), (1, 2), (2, 1), (2, 2)];
-        let expected = mixtures.map(|(a, b)| Some([[a; 512], [b; 512]].concat()));
-        assert_eq!(seen, BTreeSet::from(expected));
-    }
-
-    #[test]
-    fn a_write_during_a_sync_is_not_covered_by_it() {
-        let mut records = vec![made(9, "a"), written(9, 0, 1, 512)];
-        records.extend(synced(1, 1));
-        records.push(Record::SyncBegins { token: 2, inode: 9 });
-        records.push(written(9, 0, 2, 512));
-        records.push(Record::Synced { token: 2 });
-        let seen = cuts(&disk(&records), "a");
-        assert_eq!(seen, BTreeSet::from([Some(vec![1; 512]), Some(vec![2; 512])]));
-    }
-
-    #[test]
-    fn a_failed_sync_leaves_doubt_that_only_another_write_ends() {
-        let mut records = vec![made(9, "a"), written(9, 0, 1, 512)];
-        records.extend(synced(1, 9).into_iter().chain(synced(2, 1)));
-        records.push(written(9, 0, 2, 512));
-        records.extend([Record::SyncBegins { token: 3, inode: 9 }, Record::SyncFailed { token: 3 }]);
-        records.extend(synced(4, 9));
-        let either = BTreeSet::from([Some(vec![1; 512]), Some(vec![2; 512])]);
-        assert_eq!(cuts(&disk(&records), "a"), either, "a later sync says nothing");
-        records.push(written(9, 0, 2, 512));
-        records.extend(synced(5, 9));
-        assert_eq!(cuts(&disk(&records), "a"), BTreeSet::from([Some(vec![2; 512])]));
-    }
-
-    #[test]
-    fn a_disk_that_is_begun_with_keeps_what_is_on_it() {
-        use std::os::unix::fs::MetadataExt;
-        let scratch = Scratch::new(On::Memory);
-        std::fs::create_dir(scratch.join("d")).expect("made");
-        std::fs::write(scratch.join("d/a"), [1; 512]).expect("written");
-        let inode = std::fs::metadata(scratch.join("d/a")).expect("there").ino();
-        let mut disk = Disk::of(scratch.path()).expect("reads");
-        assert_eq!(cuts(&disk, "d/a"), BTreeSet::from([Some(vec![1; 512])]));
-        disk.apply(&written(inode, 0, 2, 512)).expect("fits");
-        assert_eq!(cuts(&disk, "d/a"), BTreeSet::from([Some(vec![1; 512]), Some(vec![2; 512])]));
-    }
-
-    #[test]
-    fn a_rename_is_whole_or_not_at_all() {
-        let mut records = vec![made(9, "a.unfinished"), written(9, 0, 1, 512)];
-        records.extend(synced(1, 9).into_iter().chain(synced(2, 1)));
-        records.push(Record::Renamed { from: "a.unfinished".into(), to: "a".into() });
-        let disk = disk(&records);
-        let (there, before) = (cuts(&disk, "a"), cuts(&disk, "a.unfinished"));
-        let either = BTreeSet::from([None, Some(vec![1; 512])]);
-        assert_eq!((there, before), (either.clone(), either));
-        let scratch = Scratch::new(On::Memory);
-        for seed in 0..50 {
-            let target = scratch.join(&seed.to_string());
-            disk.cut(&mut Choices::new(seed), &target).expect("written");
-            assert_eq!(std::fs::read_dir(target).expect("lists").count(), 1);
         }
     }
 }

@@ -7,6 +7,7 @@ use switchbox::coordinator::ledger::{Account, Owner, Posting, Step, Subject};
 use switchbox::ids::JobId;
 
 use crate::client::{Cancel, Entries, Job, Kept, Told};
+use crate::finding::{Finding, Kind};
 use crate::rows::Facts;
 
 /// Restarts that cut a job before it is a dead letter.
@@ -34,7 +35,7 @@ impl Upto {
 type Charges<'a> = BTreeMap<JobId, Vec<&'a Posting>>;
 
 /// Everything that is wrong.
-pub fn judge(facts: &Facts, entries: &Entries, upto: Upto) -> Vec<String> {
+pub fn judge(facts: &Facts, entries: &Entries, upto: Upto) -> Vec<Finding> {
     let mut wrong = Vec::new();
     for (id, job) in &entries.jobs {
         judge_told(facts, id, job, upto, &mut wrong);
@@ -49,22 +50,24 @@ pub fn judge(facts: &Facts, entries: &Entries, upto: Upto) -> Vec<String> {
         judge_job(facts, &charges, (id, row), entries.jobs.get(id), &mut wrong);
     }
     if facts.jobs.len() as u64 > entries.submissions {
-        wrong.push(format!("{} jobs of {} submissions", facts.jobs.len(), entries.submissions));
+        let text = format!("{} jobs of {} submissions", facts.jobs.len(), entries.submissions);
+        wrong.push(Kind::Twice.says(text));
     }
+    judge_prompts(facts, &mut wrong);
     judge_deposits(facts, entries, upto, &mut wrong);
     judge_balances(facts, &mut wrong);
     wrong
 }
 
 /// What a client was told of a job.
-fn judge_told(facts: &Facts, id: &str, job: &Job, upto: Upto, wrong: &mut Vec<String>) {
+fn judge_told(facts: &Facts, id: &str, job: &Job, upto: Upto, wrong: &mut Vec<Finding>) {
     let told: Vec<Told> =
         job.told.iter().filter(|(_, records)| upto.counts(*records)).map(|(told, _)| *told).collect();
     if told.is_empty() {
         return;
     }
     let Some(row) = facts.jobs.get(id) else {
-        return wrong.push(format!("job {id} is lost: {:?}", job.told));
+        return wrong.push(Kind::Lost.says(format!("job {id} is lost: {:?}", job.told)));
     };
     let is = |state: JobState| row.state == state;
     let holds = if told.contains(&Told::Answered) {
@@ -80,7 +83,7 @@ fn judge_told(facts: &Facts, id: &str, job: &Job, upto: Upto, wrong: &mut Vec<St
             || is(JobState::Cancelled) && job.cancel == Cancel::Asked
     };
     if !holds {
-        wrong.push(format!("job {id}, {:?}: it is {}", job.told, row.state.word()));
+        wrong.push(Kind::Lost.says(format!("job {id}, {:?}: it is {}", job.told, row.state.word())));
     }
 }
 
@@ -90,35 +93,39 @@ fn judge_job(
     charges: &Charges<'_>,
     (id, row): (&str, &JobRow),
     job: Option<&Job>,
-    wrong: &mut Vec<String>,
+    wrong: &mut Vec<Finding>,
 ) {
     let succeeded = |attempt: &&_| matches!(attempt, AttemptOutcome::Succeeded);
     let accepted = row.history.iter().map(|attempt| &attempt.outcome).filter(succeeded).count();
     if accepted != usize::from(row.state == JobState::Succeeded) {
-        wrong.push(format!("job {id} is {} with {accepted} accepted results", row.state.word()));
+        let kind = if accepted > 1 { Kind::Twice } else { Kind::Wrong };
+        wrong.push(kind.says(format!("job {id} is {} with {accepted} accepted results", row.state.word())));
     }
     let charges = charges.get(&row.id).map_or(&[][..], Vec::as_slice);
     let payer = Owner::Namespace(row.spec.namespace.clone());
     let paid: i64 =
         charges.iter().flat_map(|p| &p.legs).filter(|(owner, _)| *owner == payer).map(|(_, c)| -c.0).sum();
     if charges.len() > 1 || paid != row.charged.0 {
-        wrong.push(format!("job {id}: {} charges of {paid}, its row says {}", charges.len(), row.charged));
+        let kind = if charges.len() > 1 { Kind::Twice } else { Kind::Wrong };
+        let text = format!("job {id}: {} charges of {paid}, its row says {}", charges.len(), row.charged);
+        wrong.push(kind.says(text));
     }
     let Some(job) = job.filter(|job| row.state == JobState::Succeeded && !job.prompt.is_empty()) else {
         return;
     };
     let answer = facts.answers.get(id);
     if job.answer == Kept::Yes && answer != Some(&job.prompt) {
-        wrong.push(format!("job {id} of `{}` has the answer {answer:?}", job.prompt));
+        let kind = if answer.is_none() { Kind::Lost } else { Kind::Wrong };
+        wrong.push(kind.says(format!("job {id} of `{}` has the answer {answer:?}", job.prompt)));
     }
     let tokens = job.prompt.split(' ').count() as u64;
     let price: u64 = row.prices.first().map_or(0, |price| price.input + price.output);
     if row.charged.0 as u64 != tokens * price / 1_000_000 {
-        wrong.push(format!("job {id} of {tokens} tokens was charged {}", row.charged));
+        wrong.push(Kind::Wrong.says(format!("job {id} of {tokens} tokens was charged {}", row.charged)));
     }
 }
 
-fn judge_deposits(facts: &Facts, entries: &Entries, upto: Upto, wrong: &mut Vec<String>) {
+fn judge_deposits(facts: &Facts, entries: &Entries, upto: Upto, wrong: &mut Vec<Finding>) {
     let mut found: BTreeMap<u128, Vec<&Posting>> = BTreeMap::new();
     for posting in &facts.postings {
         if let (Subject::Operation(operation), Step::Deposit) = (posting.id.subject, posting.id.step) {
@@ -129,27 +136,40 @@ fn judge_deposits(facts: &Facts, entries: &Entries, upto: Upto, wrong: &mut Vec<
         let postings = found.remove(operation).unwrap_or_default();
         let is_told = deposit.told.is_some_and(|records| upto.counts(records));
         if is_told && postings.is_empty() {
-            wrong.push(format!("deposit {operation:x} is lost"));
+            wrong.push(Kind::Lost.says(format!("deposit {operation:x} is lost")));
         }
         if postings.len() > 1 {
-            wrong.push(format!("deposit {operation:x} was made {} times", postings.len()));
+            let text = format!("deposit {operation:x} was made {} times", postings.len());
+            wrong.push(Kind::Twice.says(text));
         }
         for posting in postings {
             let to =
                 |owner: &Owner| matches!(owner, Owner::Namespace(n) if n.to_string() == deposit.namespace);
             let amount: i64 = posting.legs.iter().filter(|(owner, _)| to(owner)).map(|(_, c)| c.0).sum();
             if amount != deposit.micro {
-                wrong.push(format!("deposit {operation:x} of {} is {amount}", deposit.micro));
+                let text = format!("deposit {operation:x} of {} is {amount}", deposit.micro);
+                wrong.push(Kind::Wrong.says(text));
             }
         }
     }
     for operation in found.keys() {
-        wrong.push(format!("deposit {operation:x} was never made"));
+        wrong.push(Kind::Wrong.says(format!("deposit {operation:x} was never made")));
+    }
+}
+
+/// No prompt is used twice by the rig, so a prompt that was answered by two jobs was run, and charged, twice.
+fn judge_prompts(facts: &Facts, wrong: &mut Vec<Finding>) {
+    let mut first: BTreeMap<&str, &str> = BTreeMap::new();
+    for (id, answer) in &facts.answers {
+        if let Some(other) = first.insert(answer, id) {
+            let text = format!("`{answer}` was answered by job {other} and by job {id}");
+            wrong.push(Kind::Twice.says(text));
+        }
     }
 }
 
 /// Balances are the sums of postings, and zero in all.
-fn judge_balances(facts: &Facts, wrong: &mut Vec<String>) {
+fn judge_balances(facts: &Facts, wrong: &mut Vec<Finding>) {
     let mut sums: BTreeMap<Account, i128> = BTreeMap::new();
     for posting in &facts.postings {
         for (owner, credits) in &posting.legs {
@@ -163,18 +183,14 @@ fn judge_balances(facts: &Facts, wrong: &mut Vec<String>) {
         let of = |map: &BTreeMap<Account, i128>| map.get(account).copied().unwrap_or(0);
         let (balance, sum) = (of(&facts.balances), of(&sums));
         if balance != sum {
-            wrong.push(format!("{account:?} has {balance}, its postings sum to {sum}"));
+            let text = format!("{account:?} has {balance}, its postings sum to {sum}");
+            wrong.push(Kind::Wrong.says(text));
         }
     }
     let total: i128 = facts.balances.values().sum();
     if total != 0 {
-        wrong.push(format!("all balances sum to {total}"));
+        wrong.push(Kind::Wrong.says(format!("all balances sum to {total}")));
     }
-}
-
-/// The jobs that clients had been told of by a moment, with what they had been told.
-pub fn told_by(entries: &Entries, upto: Upto) -> Vec<(String, Job)> {
-    as_of(entries, upto).jobs.into_iter().collect()
 }
 
 /// What clients knew at a moment, as what holds from the beginning of another recording. What they had sent by the end
@@ -190,6 +206,8 @@ pub fn as_of(entries: &Entries, upto: Upto) -> Entries {
     for deposit in entries.deposits.values_mut() {
         deposit.told = deposit.told.filter(|records| upto.counts(*records)).map(|_| 0);
     }
+    entries.keyed.retain(|keyed| upto.counts(keyed.records));
+    entries.keyed.iter_mut().for_each(|keyed| keyed.records = 0);
     entries.unanswered.clear();
     entries
 }
@@ -239,7 +257,7 @@ mod tests {
 
     fn check(facts: &Facts, upto: Upto, expected: &[&str]) {
         let wrong = judge(facts, &client().entries(), upto);
-        let fits = wrong.iter().zip(expected).all(|(wrong, expected)| wrong.contains(expected));
+        let fits = wrong.iter().zip(expected).all(|(wrong, expected)| wrong.text.contains(expected));
         assert!(wrong.len() == expected.len() && fits, "{wrong:?}, not {expected:?}");
     }
 
@@ -272,7 +290,18 @@ mod tests {
             client.told("job_1", "p", Kept::Yes, Told::Accepted, 3);
             judge(&Facts::default(), &client.entries(), upto)
         };
-        assert_eq!(told(Upto::Records(2)), Vec::<String>::new());
-        assert_eq!(told(Upto::Records(3)), ["job job_1 is lost: [(Accepted, 3)]"]);
+        assert_eq!(told(Upto::Records(2)), Vec::new());
+        assert_eq!(told(Upto::Records(3)), [Kind::Lost.says("job job_1 is lost: [(Accepted, 3)]")]);
+    }
+
+    #[test]
+    fn a_prompt_is_answered_once() {
+        let answered = |ids: &[&str]| {
+            let answers = ids.iter().map(|id| ((*id).to_owned(), "p7 w1".to_owned())).collect();
+            judge(&Facts { answers, ..Facts::default() }, &Client::default().entries(), Upto::Now)
+        };
+        assert_eq!(answered(&["job_1"]), Vec::new());
+        let twice = [Kind::Twice.says("`p7 w1` was answered by job job_1 and by job job_2")];
+        assert_eq!(answered(&["job_1", "job_2"]), twice);
     }
 }

@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::time::Instant;
 
+use crate::again::say_again;
 use crate::choices::Choices;
-use crate::client::{Client, Job};
+use crate::client::{Cancel, Client, Job, Keyed};
+use crate::finding::{End, Finding, Kind};
 use crate::judge::{Upto, judge};
 use crate::load::{self, Until};
 use crate::online;
-use crate::process::{NotUp, Running, Setup};
+use crate::process::{Running, Setup};
 use crate::recording::Counters;
-use crate::report::Report;
+use crate::report::{Report, Voice};
 use crate::rows::{Facts, Rows};
 use crate::scratch::{On, Scratch, copy_all};
 use switchbox_storage::StateKind;
@@ -25,6 +27,8 @@ const LEAST_PERCENT: u64 = 10;
 const FEW: u64 = 20;
 /// Jobs of earlier rounds that are asked for again after each kill.
 const SAMPLE: usize = 20;
+/// Requests with a key that are sent again after each kill.
+const SAID_AGAIN: usize = 10;
 
 /// How much of it.
 #[derive(Debug, Clone)]
@@ -39,6 +43,8 @@ pub struct Plan {
     pub threads: usize,
     /// When to begin no further kill.
     pub until: Option<Instant>,
+    /// When to end before that: a box of the product ends it with the first thing that is found.
+    pub end: End,
     /// Where the directories lie.
     pub on: On,
     /// What the choices follow from.
@@ -47,11 +53,13 @@ pub struct Plan {
 
 /// Runs it with a box's program, and variables for it.
 pub fn run(binary: &Path, variables: &[(String, String)], plan: &Plan) -> Report {
-    let (mut report, begun) = Report::begin("kills");
+    let voice = if plan.end == End::Whole { Voice::Loud } else { Voice::Quiet };
+    let (mut report, begun) = Report::begin("kills", voice);
     let mut choices = Choices::new(plan.seed);
     let over = |report: &Report| {
         report.counted("kills") >= plan.kills
-            || !report.found.is_empty()
+            || plan.end == End::Whole && !report.found.is_empty()
+            || report.met(plan.end).is_some()
             || plan.until.is_some_and(|until| Instant::now() >= until)
     };
     while !over(&report) {
@@ -59,8 +67,8 @@ pub fn run(binary: &Path, variables: &[(String, String)], plan: &Plan) -> Report
         let mut setup = Setup::new(binary, &scratch.join("data"));
         setup.variables.extend_from_slice(variables);
         let mut series = Series { setup: &setup, client: Client::default(), checked: Vec::new() };
-        if let Err(problem) = series.prepare() {
-            report.find("a first start", &[problem]);
+        if let Err(wrong) = series.prepare() {
+            report.find("a first start", &[wrong]);
             break;
         }
         for round in 0..plan.kills_per_directory {
@@ -78,10 +86,10 @@ pub fn run(binary: &Path, variables: &[(String, String)], plan: &Plan) -> Report
     }
     let (kills, right_after) = (report.counted("kills"), report.counted("within 5 ms"));
     if kills >= FEW && right_after * 100 < kills * RIGHT_AFTER_PERCENT {
-        report.find("the rig", &["too few kills came right after an acknowledgement".to_owned()]);
+        report.find("the rig", &[Kind::Rig.says("too few kills came right after an acknowledgement")]);
     }
     if report.mix.total() >= FEW * 100 && report.mix.least_percent() < LEAST_PERCENT {
-        report.find("the rig", &["one kind of acknowledgement is too rare".to_owned()]);
+        report.find("the rig", &[Kind::Rig.says("one kind of acknowledgement is too rare")]);
     }
     report.end(begun)
 }
@@ -94,40 +102,72 @@ struct Series<'a> {
     checked: Vec<String>,
 }
 
-/// What a start that failed is worth telling.
-pub fn told(not_up: &NotUp) -> String {
-    format!("the box didn't come up ({:?}): {}", not_up.status, not_up.said)
+/// What it is that a box doesn't answer: it ended, or it is there and doesn't.
+pub fn silent(running: Running, error: &std::io::Error) -> Finding {
+    let said = running.said();
+    let alive = || Kind::Wrong.says(format!("the box is there and doesn't answer: {error}: {said}"));
+    running.kill().err().unwrap_or_else(alive)
+}
+
+/// Some of the requests with a key that were acknowledged, the newest first; no others than those whose jobs weren't
+/// cancelled, for that frees the key.
+pub fn some_keyed(entries: &crate::client::Entries, most: usize, choices: &mut Choices) -> Vec<Keyed> {
+    let lives =
+        |keyed: &&Keyed| entries.jobs.get(&keyed.id).is_some_and(|job| job.cancel == Cancel::NotAsked);
+    let newest = entries.keyed.iter().rev().filter(lives).take(most / 2);
+    let mut some: Vec<Keyed> = newest.cloned().collect();
+    for _ in 0..most - some.len() {
+        if !entries.keyed.is_empty() {
+            some.extend(Some(choices.one_of(&entries.keyed)).filter(lives).cloned());
+        }
+    }
+    some
 }
 
 impl Series<'_> {
-    fn prepare(&self) -> Result<(), String> {
-        let running = self.setup.start().map_err(|not_up| told(&not_up))?;
-        load::set_prices(&running).map_err(|error| error.to_string())
+    fn prepare(&self) -> Result<(), Finding> {
+        let running = self.setup.start().map_err(|not_up| not_up.finding())?;
+        match load::set_prices(&running) {
+            Ok(()) => running.kill(),
+            Err(error) => Err(silent(running, &error)),
+        }
     }
 
     fn round(&mut self, round: u64, plan: &Plan, choices: &mut Choices, report: &mut Report) {
+        report.count("kills", 1);
+        let trial = format!("round {round}");
         let running = match self.setup.start() {
             Ok(running) => running,
-            Err(not_up) => return report.find(&format!("round {round}"), &[told(&not_up)]),
+            Err(not_up) => return report.find(&trial, &[not_up.finding()]),
         };
         report.count("ms of starts", running.start_took.as_millis() as u64);
         let (least, most) = plan.acknowledgements;
         let target = least + choices.below((most - least + 1) as usize) as u64;
-        match self.check(&running, choices) {
-            Ok(wrong) => report.find(&format!("round {round}"), &wrong),
-            Err(error) => report.find(&format!("round {round}"), &[format!("{error}: {}", running.said())]),
+        match self.check(&running, choices, report) {
+            Ok(wrong) => report.find(&trial, &wrong),
+            Err(error) => return report.find(&trial, &[silent(running, &error)]),
         }
         let counters = Counters::none();
-        let kill = load::run(&running, &self.client, &counters, plan.threads, Until::Killed(target), choices);
-        running.kill();
-        report.count("kills", 1);
-        report.count("within 5 ms", u64::from((1..=RIGHT_AFTER_US).contains(&kill.after_us)));
-        report.count("with work in flight", u64::from(kill.in_flight > 0));
+        let ended =
+            load::run(&running, &self.client, &counters, plan.threads, Until::Killed(target), choices);
+        if let Some(died) = running.kill().err().or_else(|| ended.finding()) {
+            return report.find(&trial, &[died]);
+        }
+        report.count("within 5 ms", u64::from((1..=RIGHT_AFTER_US).contains(&ended.after_us)));
+        report.count("with work in flight", u64::from(ended.in_flight > 0));
     }
 
     /// Looks at everything since the last look, and at some of what was before.
-    fn check(&mut self, running: &Running, choices: &mut Choices) -> std::io::Result<Vec<String>> {
-        let mut wrong = online::settle(running, &self.client, &Counters::none())?;
+    fn check(
+        &mut self,
+        running: &Running,
+        choices: &mut Choices,
+        report: &mut Report,
+    ) -> std::io::Result<Vec<Finding>> {
+        let keyed = some_keyed(&self.client.entries(), SAID_AGAIN, choices);
+        report.count("keys said again", keyed.len() as u64);
+        let mut wrong = say_again(running, &self.client, &Counters::none(), &keyed)?;
+        wrong.extend(online::settle(running, &self.client, &Counters::none())?);
         let jobs = self.client.entries().jobs.clone();
         let checked: std::collections::BTreeSet<&String> = self.checked.iter().collect();
         let mut looked: Vec<(String, Job)> = jobs
@@ -149,20 +189,18 @@ impl Series<'_> {
     /// The last look: by the library, at everything, from the state store and from a replay into memory.
     fn end(&mut self, scratch: &Scratch, report: &mut Report) {
         let dir = self.setup.data.join("store");
-        let wrong = rows_of_both(&dir, &scratch.join("copy")).and_then(|rows| {
-            let facts = Facts::of(&rows).map_err(|error| vec![error.to_string()])?;
-            Ok(judge(&facts, &self.client.entries(), Upto::Now))
-        });
+        let wrong = rows_of_both(&dir, &scratch.join("copy"))
+            .and_then(|rows| Ok(judge(&facts_of(&rows)?, &self.client.entries(), Upto::Now)));
         report.find("at the end", &wrong.unwrap_or_else(|wrong| wrong));
         report.count("directories", 1);
     }
 }
 
 /// Asks for jobs over a few connections.
-fn judge_jobs(running: &Running, jobs: &[(String, Job)]) -> std::io::Result<Vec<String>> {
+fn judge_jobs(running: &Running, jobs: &[(String, Job)]) -> std::io::Result<Vec<Finding>> {
     const CONNECTIONS: usize = 4;
     let share = jobs.len().div_ceil(CONNECTIONS).max(1);
-    let found: Vec<std::io::Result<Vec<String>>> = std::thread::scope(|scope| {
+    let found: Vec<std::io::Result<Vec<Finding>>> = std::thread::scope(|scope| {
         let asking: Vec<_> =
             jobs.chunks(share).map(|part| scope.spawn(|| online::judge_jobs(running, part))).collect();
         asking.into_iter().map(|asked| asked.join().expect("judging doesn't panic")).collect()
@@ -178,19 +216,29 @@ fn judge_jobs(running: &Running, jobs: &[(String, Job)]) -> std::io::Result<Vec<
 ///
 /// # Errors
 /// With what is wrong.
-pub fn rows_of_both(dir: &Path, scratch: &Path) -> Result<Rows, Vec<String>> {
+pub fn rows_of_both(dir: &Path, scratch: &Path) -> Result<Rows, Vec<Finding>> {
+    let rig = |error: std::io::Error| vec![Kind::Rig.says(error.to_string())];
     // A cut may come before there is a store.
-    std::fs::create_dir_all(dir).map_err(|error| vec![error.to_string()])?;
-    copy_all(dir, scratch).map_err(|error| vec![error.to_string()])?;
+    std::fs::create_dir_all(dir).map_err(rig)?;
+    copy_all(dir, scratch).map_err(rig)?;
     let replayed = Rows::open(scratch, StateKind::Memory);
     let _ = std::fs::remove_dir_all(scratch);
-    let replayed = replayed.map_err(|error| vec![format!("a replay into memory is refused: {error}")])?;
-    let rows =
-        Rows::open(dir, StateKind::Sled).map_err(|error| vec![format!("a start is refused: {error}")])?;
-    let mut wrong: Vec<String> = rows.refused.values().chain(replayed.refused.values()).cloned().collect();
+    let refused = |what, error| vec![Kind::Unopened.says(format!("{what} is refused: {error}"))];
+    let replayed = replayed.map_err(|error| refused("a replay into memory", error))?;
+    let rows = Rows::open(dir, StateKind::Sled).map_err(|error| refused("a start", error))?;
+    let payloads = rows.refused.values().chain(replayed.refused.values());
+    let mut wrong: Vec<Finding> = payloads.map(|refused| Kind::Lost.says(refused)).collect();
     if rows.values != replayed.values {
-        wrong
-            .push(format!("the state isn't what a replay gives: {}", rows.differences(&replayed).join(", ")));
+        let differ = rows.differences(&replayed).join(", ");
+        wrong.push(Kind::Wrong.says(format!("the state isn't what a replay gives: {differ}")));
     }
     if wrong.is_empty() { Ok(rows) } else { Err(wrong) }
+}
+
+/// What the rows say.
+///
+/// # Errors
+/// When one can't be decoded.
+pub fn facts_of(rows: &Rows) -> Result<Facts, Vec<Finding>> {
+    Facts::of(rows).map_err(|error| vec![Kind::Wrong.says(format!("a row can't be decoded: {error}"))])
 }

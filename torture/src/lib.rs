@@ -12,11 +12,13 @@
 //! planted that the phases must find.
 #![allow(clippy::print_stdout, reason = "the rig's report is its output")]
 
+pub mod again;
 pub mod choices;
 pub mod client;
 pub mod controls;
 pub mod cuts;
 pub mod disk;
+pub mod finding;
 pub mod http;
 pub mod judge;
 pub mod kills;
@@ -30,4 +32,5 @@ pub mod report;
 pub mod rot;
 pub mod rows;
 pub mod scratch;
+pub mod stage;
 pub mod tools;

@@ -5,14 +5,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::choices::Choices;
-use crate::client::{Client, Kept, Told, Unanswered};
+use crate::client::{Client, Kept, Keyed, Told, Unanswered};
+use crate::finding::{Finding, Kind};
 use crate::http::{Connection, Request};
 use crate::process::{Operator, Running};
 use crate::recording::Counters;
@@ -36,13 +38,25 @@ pub enum Until {
     Dead(Duration),
 }
 
-/// How a kill went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Kill {
+/// How a load ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ended {
     /// From the acknowledgement's last byte to the signal.
     pub after_us: u64,
     /// Requests that had no answer then.
     pub in_flight: u64,
+    /// Acknowledgements in all.
+    pub acknowledged: u64,
+    /// What the first client was told that lost its connection though nobody had killed the box.
+    pub broken: Option<String>,
+}
+
+impl Ended {
+    /// What it is for a box that wasn't killed meanwhile, and didn't end by itself.
+    pub fn finding(&self) -> Option<Finding> {
+        let broken = self.broken.as_ref()?;
+        Some(Kind::Wrong.says(format!("a client lost its connection to a box that lives: {broken}")))
+    }
 }
 
 /// What the threads share.
@@ -55,8 +69,11 @@ struct Shared<'a> {
     begun: Instant,
     acknowledged: AtomicU64,
     in_flight: AtomicI64,
+    /// Whether the signal is on its way: from then on connections may break.
+    killing: AtomicBool,
     /// Microseconds and requests, once the kill was done; the first is at least 1 then.
     killed: (AtomicU64, AtomicU64),
+    broken: Mutex<Option<String>>,
 }
 
 /// Loads a box with so many threads.
@@ -67,7 +84,7 @@ pub fn run(
     threads: usize,
     until: Until,
     choices: &mut Choices,
-) -> Kill {
+) -> Ended {
     let shared = Shared {
         client,
         counters,
@@ -77,23 +94,30 @@ pub fn run(
         begun: Instant::now(),
         acknowledged: AtomicU64::new(0),
         in_flight: AtomicI64::new(0),
+        killing: AtomicBool::new(false),
         killed: (AtomicU64::new(0), AtomicU64::new(0)),
+        broken: Mutex::default(),
     };
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let (shared, seed) = (&shared, choices.number());
             let operator = running.operator();
             scope.spawn(move || {
-                if let (Ok(connection), Ok(operator)) = (Connection::open(shared.address), operator) {
-                    let mut worker = Worker { shared, choices: Choices::new(seed), connection, operator };
-                    worker.run();
+                let worked = Connection::open(shared.address).and_then(|connection| {
+                    let choices = Choices::new(seed);
+                    Worker { shared, choices, connection, operator: operator? }.run()
+                });
+                if let Err(error) = worked {
+                    shared.broke(&error);
                 }
             });
         }
     });
-    Kill {
+    Ended {
         after_us: shared.killed.0.load(Ordering::SeqCst),
         in_flight: shared.killed.1.load(Ordering::SeqCst),
+        acknowledged: shared.acknowledged.load(Ordering::SeqCst),
+        broken: shared.broken.into_inner().unwrap_or_else(PoisonError::into_inner),
     }
 }
 
@@ -106,10 +130,19 @@ impl Shared<'_> {
         }
     }
 
+    /// Notes what a client whose connection broke was told, unless the box was being killed.
+    fn broke(&self, error: &io::Error) {
+        if !self.killing.load(Ordering::SeqCst) {
+            let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+            broken.get_or_insert_with(|| error.to_string());
+        }
+    }
+
     /// Counts an acknowledgement that was read just now; the chosen one kills.
     fn acknowledged(&self, read: Instant) {
         let number = self.acknowledged.fetch_add(1, Ordering::SeqCst) + 1;
         if matches!(self.until, Until::Killed(chosen) if chosen == number) {
+            self.killing.store(true, Ordering::SeqCst);
             let _ = kill_process(self.pid, Signal::KILL);
             let after = read.elapsed().as_micros() as u64;
             let in_flight = u64::try_from(self.in_flight.load(Ordering::SeqCst)).unwrap_or(0);
@@ -145,19 +178,17 @@ pub fn body_for(path: &str, model: &str, prompt: &str) -> String {
 }
 
 impl Worker<'_> {
-    fn run(&mut self) {
+    /// Does one thing after another. A box that is gone answers nobody.
+    fn run(&mut self) -> io::Result<()> {
         while !self.shared.is_over() {
-            let done = match self.choices.below(100) {
+            match self.choices.below(100) {
                 0..30 => self.job(),
                 30..55 => self.sync(),
                 55..80 => self.cancelled(),
                 _ => self.deposit(),
-            };
-            // A box that is gone answers nobody.
-            if done.is_err() {
-                return;
-            }
+            }?;
         }
+        Ok(())
     }
 
     /// Does one exchange, in flight meanwhile.
@@ -175,6 +206,12 @@ impl Worker<'_> {
         self.shared.client.told(id, prompt, kept, told, self.shared.counters.records());
     }
 
+    /// Notes that this was acknowledged under a key.
+    fn keyed(&self, path: &'static str, (key, prompt): (String, &str), model: &'static str, id: &str) {
+        let (prompt, id, records) = (prompt.to_owned(), id.to_owned(), self.shared.counters.records());
+        self.shared.client.keyed(Keyed { path, key, prompt, model, id, records });
+    }
+
     /// Submits a job by name. None if the box refused it, as it may.
     fn submit(&mut self, model: &'static str, words: usize) -> io::Result<Option<(String, String)>> {
         let number = self.shared.client.number();
@@ -187,6 +224,7 @@ impl Worker<'_> {
             Ok((answer, read)) if answer.status == 202 => {
                 let id = answer.value()["id"].as_str().unwrap_or_default().to_owned();
                 self.told((&id, &prompt), Kept::Yes, Told::Accepted, read);
+                self.keyed(JOBS, (key, &prompt), model, &id);
                 Ok(Some((id, prompt)))
             }
             Ok(_) => Ok(None),
@@ -225,6 +263,9 @@ impl Worker<'_> {
                 let id = answer.job.clone().unwrap_or_default();
                 let kept = if key.is_some() { Kept::Yes } else { Kept::No };
                 self.told((&id, &prompt), kept, Told::Answered, read);
+                if let Some(key) = key {
+                    self.keyed(CHAT, (key, &prompt), "echo", &id);
+                }
                 Ok(())
             }
             Ok(_) => Ok(()),

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use switchbox_torture::finding::{End, Finding};
 use switchbox_torture::points::Which;
-use switchbox_torture::report::Report;
+use switchbox_torture::report::{Report, Voice};
 use switchbox_torture::scratch::On;
 use switchbox_torture::tools::Tools;
 use switchbox_torture::{controls, cuts, kills, points, poison, rot};
@@ -74,12 +75,17 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let reports = run(&arguments, &tools);
     println!("{:<10} {:.1} s", "all", begun.elapsed().as_secs_f64());
-    let is_clean = reports.iter().all(|report| report.found.is_empty());
-    println!(
-        "{}",
-        if is_clean { "nothing acknowledged was lost, nothing was charged twice" } else { "FAILED" }
-    );
-    if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let sum = |count: fn(&Report) -> usize| reports.iter().map(count).sum::<usize>();
+    let (violations, problems) = (sum(Report::violations), sum(Report::problems));
+    match (violations, problems) {
+        (0, 0) => {
+            println!("nothing acknowledged was lost, nothing was charged twice");
+            return ExitCode::SUCCESS;
+        }
+        (0, _) => println!("FAILED: the rig has {problems} problems, so it proves nothing"),
+        _ => println!("FAILED: {violations} violations, {problems} problems of the rig"),
+    }
+    ExitCode::FAILURE
 }
 
 /// A state store that was harmed may panic while it is opened, which its guard catches and tells: hundreds of
@@ -100,9 +106,9 @@ fn shown(report: Report) -> Report {
 }
 
 /// A report, or what kept a phase from being run, which is a failure too.
-fn reported(phase: &str, outcome: Result<Report, String>) -> Report {
+fn reported(phase: &str, outcome: Result<Report, Finding>) -> Report {
     shown(outcome.unwrap_or_else(|problem| {
-        let (mut report, begun) = Report::begin(phase);
+        let (mut report, begun) = Report::begin(phase, Voice::Loud);
         report.find("it couldn't be run", &[problem]);
         report.end(begun)
     }))
@@ -111,9 +117,12 @@ fn reported(phase: &str, outcome: Result<Report, String>) -> Report {
 fn run(arguments: &Arguments, tools: &Tools) -> Vec<Report> {
     let seed = arguments.seed;
     let kills = |plan: &kills::Plan| shown(kills::run(&tools.product, &[], plan));
-    let points = |which| reported("points", points::run(tools, which, seed));
-    let cuts = |number| reported("cuts", cuts::run(tools, &[], &cut_plan(number, seed)));
-    let rot = |number| reported("rot", rot::run(tools, number, seed));
+    let points = |which| {
+        let plan = points::Plan { which, end: End::Whole, seed };
+        reported("points", points::run(tools, &[], &plan))
+    };
+    let cuts = |number| shown(cuts::run(tools, &[], &cut_plan(number, seed)));
+    let rot = |number| shown(rot::run(tools, number, seed));
     let controls = |name| shown(controls::run(tools, name, seed));
     let poison = || shown(poison::run(tools, seed));
     match &arguments.what {
@@ -153,6 +162,7 @@ fn kill_plan(kills: u64, seed: u64) -> kills::Plan {
         acknowledgements: (1, 200),
         threads: 12,
         until: None,
+        end: End::Whole,
         on: On::Disk,
         seed,
     }
@@ -170,8 +180,9 @@ fn cut_plan(cuts: u64, seed: u64) -> cuts::Plan {
         cuts_per_recording: 100,
         pairs: (cuts / 50).max(1),
         one_in: 10,
-        acknowledgements: 2_500,
-        end: cuts::End::Whole,
+        acknowledgements: 10_000,
+        restarts: cuts::Restarts::Once,
+        end: End::Whole,
         seed,
     }
 }

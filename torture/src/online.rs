@@ -5,6 +5,7 @@ use std::io;
 use serde_json::Value;
 
 use crate::client::{Cancel, Client, Job, Kept, Told, Unanswered};
+use crate::finding::{Finding, Kind};
 use crate::http::{Connection, Request};
 use crate::load::{CHAT, JOBS, body_for, deposit_body};
 use crate::process::{Operator, Running};
@@ -17,7 +18,7 @@ const CUTS_MAX: usize = 2;
 ///
 /// # Errors
 /// When the box is gone.
-pub fn settle(running: &Running, client: &Client, counters: &Counters) -> io::Result<Vec<String>> {
+pub fn settle(running: &Running, client: &Client, counters: &Counters) -> io::Result<Vec<Finding>> {
     let mut settling = Settling {
         connection: Connection::open(running.address)?,
         operator: running.operator()?,
@@ -42,7 +43,7 @@ struct Settling<'a> {
     operator: Operator,
     client: &'a Client,
     counters: &'a Counters,
-    wrong: Vec<String>,
+    wrong: Vec<Finding>,
 }
 
 impl Settling<'_> {
@@ -65,7 +66,8 @@ impl Settling<'_> {
             (CHAT, 200) => (answer.job.clone(), Told::Answered),
             (_, 202) => (answer.value()["id"].as_str().map(str::to_owned), Told::Accepted),
             (_, status) => {
-                self.wrong.push(format!("`{prompt}` again, by its key: {status} {}", answer.text()));
+                let text = format!("`{prompt}` again, by its key: {status} {}", answer.text());
+                self.wrong.push(Kind::Wrong.says(text));
                 return Ok(());
             }
         };
@@ -80,7 +82,8 @@ impl Settling<'_> {
             Some("cancelling") => Told::Cancelling,
             Some("succeeded" | "failed") => return Ok(()),
             _ => {
-                self.wrong.push(format!("the cancel of {id} again: {} {}", answer.status, answer.text()));
+                let text = format!("the cancel of {id} again: {} {}", answer.status, answer.text());
+                self.wrong.push(Kind::Lost.says(text));
                 return Ok(());
             }
         };
@@ -94,7 +97,10 @@ impl Settling<'_> {
         let answer = self.operator.send("POST", "/admin/deposits", &body)?;
         match answer.status {
             200 => self.client.deposited(operation, self.counters.records()),
-            status => self.wrong.push(format!("deposit {operation:x} again: {status} {}", answer.text())),
+            status => {
+                let text = format!("deposit {operation:x} again: {status} {}", answer.text());
+                self.wrong.push(Kind::Wrong.says(text));
+            }
         }
         Ok(())
     }
@@ -104,7 +110,7 @@ impl Settling<'_> {
 ///
 /// # Errors
 /// When the box is gone.
-pub fn judge_jobs(running: &Running, jobs: &[(String, Job)]) -> io::Result<Vec<String>> {
+pub fn judge_jobs(running: &Running, jobs: &[(String, Job)]) -> io::Result<Vec<Finding>> {
     let mut connection = Connection::open(running.address)?;
     let mut operator = running.operator()?;
     let mut wrong = Vec::new();
@@ -113,14 +119,20 @@ pub fn judge_jobs(running: &Running, jobs: &[(String, Job)]) -> io::Result<Vec<S
             let shown = connection.send("GET", &format!("{JOBS}/{id}?wait=60s"), "")?;
             match shown.status {
                 200 => wrong.extend(judge_shown(id, job, &shown.value())),
-                status => wrong.push(format!("job {id}, {:?}: {status} {}", job.told, shown.text())),
+                status => {
+                    let text = format!("job {id}, {:?}: {status} {}", job.told, shown.text());
+                    wrong.push(Kind::Lost.says(text));
+                }
             }
         }
         if job.answer == Kept::No || !job.told.iter().any(|(told, _)| *told == Told::Answered) {
             let seen = operator.send("GET", &format!("/admin/jobs/{id}"), "")?;
             match seen.status {
                 200 => wrong.extend(judge_history(id, job, &seen.value())),
-                status => wrong.push(format!("job {id} to the operator: {status} {}", seen.text())),
+                status => {
+                    let text = format!("job {id} to the operator: {status} {}", seen.text());
+                    wrong.push(Kind::Lost.says(text));
+                }
             }
         }
     }
@@ -128,7 +140,7 @@ pub fn judge_jobs(running: &Running, jobs: &[(String, Job)]) -> io::Result<Vec<S
 }
 
 /// What a client sees.
-fn judge_shown(id: &str, job: &Job, shown: &Value) -> Vec<String> {
+fn judge_shown(id: &str, job: &Job, shown: &Value) -> Vec<Finding> {
     let mut wrong = Vec::new();
     let state = shown["state"].as_str().unwrap_or("none");
     let told = |wanted: &[Told]| job.told.iter().any(|(told, _)| wanted.contains(told));
@@ -143,30 +155,32 @@ fn judge_shown(id: &str, job: &Job, shown: &Value) -> Vec<String> {
         &["succeeded", "failed"]
     };
     if !expected.contains(&state) {
-        wrong.push(format!("job {id}, {:?}: it is {state}", job.told));
+        wrong.push(Kind::Lost.says(format!("job {id}, {:?}: it is {state}", job.told)));
     }
     let text = shown["result"]["choices"][0]["message"]["content"].as_str();
     if state == "succeeded" && !job.prompt.is_empty() && text != Some(&job.prompt) {
-        wrong.push(format!("job {id} of `{}` has the answer {text:?}", job.prompt));
+        wrong.push(Kind::Wrong.says(format!("job {id} of `{}` has the answer {text:?}", job.prompt)));
     }
     wrong
 }
 
 /// What the operator sees: attempts, of which at most one gave the answer.
-fn judge_history(id: &str, job: &Job, seen: &Value) -> Vec<String> {
+fn judge_history(id: &str, job: &Job, seen: &Value) -> Vec<Finding> {
     let mut wrong = Vec::new();
     let state = seen["state"].as_str().unwrap_or("none");
     let attempts = seen["history"].as_array().map_or(&[][..], Vec::as_slice);
     let count = |outcome: &str| attempts.iter().filter(|attempt| attempt["outcome"] == outcome).count();
     let (succeeded, cut) = (count("succeeded"), count("cut_by_a_restart"));
     if succeeded > 1 || (state == "succeeded") != (succeeded == 1) {
-        wrong.push(format!("job {id} is {state} with {succeeded} accepted results"));
+        let kind = if succeeded > 1 { Kind::Twice } else { Kind::Wrong };
+        wrong.push(kind.says(format!("job {id} is {state} with {succeeded} accepted results")));
     }
     if state == "failed" && cut < CUTS_MAX {
-        wrong.push(format!("job {id} failed though only {cut} restarts cut it: {seen}"));
+        let text = format!("job {id} failed though only {cut} restarts cut it: {seen}");
+        wrong.push(Kind::Lost.says(text));
     }
     if job.told.iter().any(|(told, _)| *told == Told::Answered) && state != "succeeded" {
-        wrong.push(format!("job {id} was answered, and is {state}"));
+        wrong.push(Kind::Lost.says(format!("job {id} was answered, and is {state}")));
     }
     wrong
 }
@@ -175,18 +189,19 @@ fn judge_history(id: &str, job: &Job, seen: &Value) -> Vec<String> {
 ///
 /// # Errors
 /// When the box is gone.
-pub fn judge_box(running: &Running) -> io::Result<Vec<String>> {
+pub fn judge_box(running: &Running) -> io::Result<Vec<Finding>> {
     let mut operator = running.operator()?;
     let mut wrong = Vec::new();
     let report = operator.send("GET", "/admin/invariants", "")?.value();
     if report["ok"] != true {
-        wrong.push(format!("invariants: {}", report["violations"]));
+        wrong.push(Kind::Wrong.says(format!("invariants: {}", report["violations"])));
     }
     let balances = operator.send("GET", "/admin/balances", "")?.value();
     let lines = balances["balances"].as_array().map_or(&[][..], Vec::as_slice);
     let sum: i128 = lines.iter().filter_map(|line| micro(line["balance"].as_str()?)).sum();
     if sum != 0 {
-        wrong.push(format!("{} balances sum to {sum} micro-credits", lines.len()));
+        let text = format!("{} balances sum to {sum} micro-credits", lines.len());
+        wrong.push(Kind::Wrong.says(text));
     }
     Ok(wrong)
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use crate::choices::Choices;
 use crate::client::Client;
+use crate::finding::{Finding, Kind};
 use crate::http::Connection;
-use crate::kills::told;
+use crate::kills::silent;
 use crate::load::{self, JOBS, Until, body_for};
 use crate::online;
 use crate::process::{Running, Setup};
 use crate::recording::Counters;
-use crate::report::Report;
+use crate::report::{Report, Voice};
 use crate::scratch::{On, Scratch};
 use crate::tools::Tools;
 
@@ -23,9 +24,9 @@ const DEATH_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Runs it.
 pub fn run(tools: &Tools, seed: u64) -> Report {
-    let (mut report, begun) = Report::begin("poison");
-    if let Err(problem) = poisoned(tools, seed, &mut report) {
-        report.find("poison", &[problem]);
+    let (mut report, begun) = Report::begin("poison", Voice::Loud);
+    if let Err(wrong) = poisoned(tools, seed, &mut report) {
+        report.find("poison", &[wrong]);
     }
     report.end(begun)
 }
@@ -38,41 +39,53 @@ fn submit(running: &Running) {
     }
 }
 
-fn poisoned(tools: &Tools, seed: u64, report: &mut Report) -> Result<(), String> {
+fn poisoned(tools: &Tools, seed: u64, report: &mut Report) -> Result<(), Finding> {
     let (scratch, client, mut choices) = (Scratch::new(On::Memory), Client::default(), Choices::new(seed));
     let setup = Setup::new(&tools.rack, &scratch.join("data")).with("SWITCHBOX_POISON", POISON);
-    let mut running = setup.start().map_err(|not_up| told(&not_up))?;
-    load::set_prices(&running).map_err(|error| error.to_string())?;
-    load::run(&running, &client, &Counters::none(), 8, Until::Acknowledged(200), &mut choices);
+    let mut running = setup.start().map_err(|not_up| not_up.finding())?;
+    if let Err(error) = load::set_prices(&running) {
+        return Err(silent(running, &error));
+    }
+    let ended = load::run(&running, &client, &Counters::none(), 8, Until::Acknowledged(200), &mut choices);
+    if let Some(broken) = ended.finding() {
+        return Err(running.kill().err().unwrap_or(broken));
+    }
     submit(&running);
     report.count("starts", 1);
     while running.wait_for(DEATH_PATIENCE).is_some() {
         if report.counted("starts") >= STARTS_MAX {
-            return Err(format!("the box is dead after {STARTS_MAX} starts"));
+            return Err(
+                Kind::Died.says(format!("the box is dead after {STARTS_MAX} starts: {}", running.said()))
+            );
         }
         report.count("starts", 1);
         running = match setup.start() {
             Ok(running) => running,
             Err(_) if report.counted("starts") < STARTS_MAX => {
                 report.count("starts", 1);
-                setup.start().map_err(|not_up| told(&not_up))?
+                setup.start().map_err(|not_up| not_up.finding())?
             }
-            Err(not_up) => return Err(told(&not_up)),
+            Err(not_up) => return Err(not_up.finding()),
         };
     }
     if report.counted("starts") < 2 {
-        return Err("the poison killed nobody".to_owned());
+        return Err(Kind::Rig.says("the poison killed nobody"));
     }
-    let wrong = served(&running, &client, &mut choices).map_err(|error| error.to_string())?;
+    let mut wrong = match served(&running, &client, &mut choices) {
+        Ok(wrong) => wrong,
+        Err(error) => return Err(silent(running, &error)),
+    };
+    wrong.extend(running.kill().err());
     report.find("everybody else", &wrong);
     report.mix = client.entries().mix;
     Ok(())
 }
 
 /// Everybody else is served, and it is a dead letter.
-fn served(running: &Running, client: &Client, choices: &mut Choices) -> std::io::Result<Vec<String>> {
+fn served(running: &Running, client: &Client, choices: &mut Choices) -> std::io::Result<Vec<Finding>> {
     let mut wrong = online::settle(running, client, &Counters::none())?;
-    load::run(running, client, &Counters::none(), 8, Until::Acknowledged(200), choices);
+    let ended = load::run(running, client, &Counters::none(), 8, Until::Acknowledged(200), choices);
+    wrong.extend(ended.finding());
     let jobs: Vec<_> = client.entries().jobs.clone().into_iter().collect();
     wrong.extend(online::judge_jobs(running, &jobs)?);
     wrong.extend(online::judge_box(running)?);
@@ -80,13 +93,13 @@ fn served(running: &Running, client: &Client, choices: &mut Choices) -> std::io:
     let letters = running.operator()?.send("GET", "/admin/dead-letters", "")?.value();
     let listed = letters["dead_letters"].as_array().map_or(&[][..], Vec::as_slice);
     let [letter] = listed else {
-        wrong.push(format!("there should be one dead letter: {letters}"));
+        wrong.push(Kind::Wrong.says(format!("there should be one dead letter: {letters}")));
         return Ok(wrong);
     };
     let id = letter["job"].as_str().unwrap_or_default();
     let shown = Connection::open(running.address)?.send("GET", &format!("{JOBS}/{id}"), "")?;
     if shown.value()["state"] != "failed" {
-        wrong.push(format!("the dead letter is {} {}", shown.status, shown.text()));
+        wrong.push(Kind::Wrong.says(format!("the dead letter is {} {}", shown.status, shown.text())));
     }
     Ok(wrong)
 }

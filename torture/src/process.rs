@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use crate::finding::{Finding, Kind};
 use crate::http::{Answer, Connection, Request};
 
 /// Longer than a healthy start takes.
@@ -42,6 +43,17 @@ pub struct Setup {
     pub data: PathBuf,
     /// Variables that it gets.
     pub variables: Vec<(String, String)>,
+    /// Whether its clients need a key.
+    pub auth: Auth,
+}
+
+/// Whether clients need a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// No: most of the rig is about what lies behind that.
+    Off,
+    /// Yes: then the box has secrets for it.
+    Keys,
 }
 
 /// Why a box didn't come up.
@@ -51,6 +63,13 @@ pub struct NotUp {
     pub status: Option<ExitStatus>,
     /// The last of what it said.
     pub said: String,
+}
+
+impl NotUp {
+    /// What it is for a phase that needs the box.
+    pub fn finding(&self) -> Finding {
+        Kind::Unopened.says(format!("the box didn't come up ({:?}): {}", self.status, self.said))
+    }
 }
 
 /// A running box; killed when dropped.
@@ -69,7 +88,7 @@ pub struct Running {
 impl Setup {
     /// A box on a data directory.
     pub fn new(binary: &Path, data: &Path) -> Self {
-        Self { binary: binary.to_owned(), data: data.to_owned(), variables: Vec::new() }
+        Self { binary: binary.to_owned(), data: data.to_owned(), variables: Vec::new(), auth: Auth::Off }
     }
 
     /// With a variable in its environment.
@@ -87,7 +106,8 @@ impl Setup {
         fs::write(&configuration, CONFIGURATION).expect("the rig's directory can be written");
         let begun = Instant::now();
         let mut command = Command::new(&self.binary);
-        command.args(["serve", "--no-auth", "--listen", "127.0.0.1:0", "--config"]).arg(configuration);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(configuration);
+        command.args((self.auth == Auth::Off).then_some("--no-auth"));
         command.arg("--data-dir").arg(&self.data).envs(self.variables.iter().map(|(n, v)| (n, v)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the box's program is there");
@@ -165,13 +185,26 @@ impl Running {
     }
 
     /// Kills it, and waits until it is gone.
-    pub fn kill(mut self) {
-        self.end();
+    ///
+    /// # Errors
+    /// With what it is that it had ended by itself.
+    pub fn kill(mut self) -> Result<(), Finding> {
+        match self.end() {
+            Some(status) if is_killed(&status) => Ok(()),
+            status => Err(self.died(status)),
+        }
     }
 
-    fn end(&mut self) {
+    /// What it is that it ended by itself.
+    pub fn died(&self, status: Option<ExitStatus>) -> Finding {
+        let status = status.map_or("it isn't known how".to_owned(), |status| status.to_string());
+        Kind::Died.says(format!("the box ended by itself ({status}): {}", self.said()))
+    }
+
+    /// A process that ended before the signal came keeps its own status.
+    fn end(&mut self) -> Option<ExitStatus> {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.wait().ok()
     }
 
     /// Waits until it has ended by itself, for so long.
@@ -198,7 +231,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.end();
+        let _ = self.end();
     }
 }
 

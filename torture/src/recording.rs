@@ -59,6 +59,15 @@ pub struct Plan {
     pub kind: Option<&'static str>,
 }
 
+/// An operation that went wrong, as planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happened {
+    /// `sync`, `write` or `name`.
+    pub kind: String,
+    /// Its path, relative to the data directory: empty for the directory itself.
+    pub path: String,
+}
+
 impl Recorder {
     /// One that writes into a directory, which isn't the box's.
     ///
@@ -97,9 +106,11 @@ impl Recorder {
         self.under(setup, plan).with("RECORDER_LOG", log)
     }
 
-    /// The path of the operation that went wrong, relative to the data directory; empty if none did.
-    pub fn told(&self) -> String {
-        fs::read_to_string(&self.told).unwrap_or_default()
+    /// The operation that went wrong; none if none has.
+    pub fn happened(&self) -> Option<Happened> {
+        let told = fs::read_to_string(&self.told).ok()?;
+        let (kind, path) = told.split_once(' ')?;
+        Some(Happened { kind: kind.to_owned(), path: path.to_owned() })
     }
 
     /// Goes on where the log ends: a killed process may have counted one record less than it wrote.

@@ -1,12 +1,35 @@
-//! What a phase did and found.
+//! What a phase did and found. What it finds is shown at once, and how far it is every now and then: a run that is cut
+//! short still says something.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::client::Mix;
+use crate::finding::{End, Finding, Kind};
 
-/// Violations that are shown of one trial.
+/// Findings that are shown of one trial.
 const SHOWN_MAX: usize = 5;
+/// Between two lines that say how far it is.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Who hears of findings as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Voice {
+    /// Nobody: they are expected, or somebody else tells.
+    #[default]
+    Quiet,
+    /// Whoever watches.
+    Loud,
+}
+
+/// What was found in one trial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What led to it.
+    pub trial: String,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
 
 /// One phase's outcome.
 #[derive(Debug, Default)]
@@ -17,16 +40,19 @@ pub struct Report {
     pub done: Vec<(&'static str, u64)>,
     /// Acknowledgements that were checked.
     pub mix: Mix,
-    /// What was found, each with what led to it.
-    pub found: Vec<String>,
+    /// What was found.
+    pub found: Vec<Found>,
     /// How long it took.
     pub took: Duration,
+    voice: Voice,
+    told: Option<Instant>,
 }
 
 impl Report {
     /// Of a phase that begins now.
-    pub fn begin(phase: &str) -> (Self, Instant) {
-        (Self { phase: phase.to_owned(), ..Self::default() }, Instant::now())
+    pub fn begin(phase: &str, voice: Voice) -> (Self, Instant) {
+        let now = Instant::now();
+        (Self { phase: phase.to_owned(), voice, told: Some(now), ..Self::default() }, now)
     }
 
     /// Adds to a number.
@@ -34,6 +60,10 @@ impl Report {
         match self.done.iter_mut().find(|(known, _)| *known == what) {
             Some((_, so_far)) => *so_far += number,
             None => self.done.push((what, number)),
+        }
+        if self.voice == Voice::Loud && self.told.is_some_and(|told| told.elapsed() >= TOLD_EVERY) {
+            self.told = Some(Instant::now());
+            println!("  so far: {self}");
         }
     }
 
@@ -43,21 +73,37 @@ impl Report {
     }
 
     /// Adds what was found in one trial, if anything was.
-    pub fn find(&mut self, trial: &str, wrong: &[String]) {
-        if wrong.is_empty() {
+    pub fn find(&mut self, trial: &str, findings: &[Finding]) {
+        if findings.is_empty() {
             return;
         }
-        let more = wrong.len().saturating_sub(SHOWN_MAX);
-        let mut text = format!("{trial}: {}", wrong[..wrong.len().min(SHOWN_MAX)].join("; "));
-        if more > 0 {
-            text.push_str(&format!("; and {more} more"));
+        let found = Found { trial: trial.to_owned(), findings: findings.to_vec() };
+        if self.voice == Voice::Loud {
+            println!("  FOUND by {}: {found}", self.phase);
         }
-        self.found.push(text);
+        self.found.push(found);
+    }
+
+    /// Trials in which the product did wrong.
+    pub fn violations(&self) -> usize {
+        self.found.iter().filter(|found| found.findings.iter().any(|one| one.kind != Kind::Rig)).count()
+    }
+
+    /// Trials that the rig couldn't do as it should.
+    pub fn problems(&self) -> usize {
+        self.found.len() - self.violations()
+    }
+
+    /// The first finding that a control is looked for by.
+    pub fn met(&self, end: End) -> Option<&Finding> {
+        let mut all = self.found.iter().flat_map(|found| found.findings.iter().map(|f| (&found.trial, f)));
+        all.find(|(trial, finding)| end.is_met_by(trial, finding)).map(|(_, finding)| finding)
     }
 
     /// Ends it.
     pub fn end(mut self, begun: Instant) -> Self {
         self.took = begun.elapsed();
+        self.told = None;
         self
     }
 
@@ -65,7 +111,18 @@ impl Report {
     pub fn add(&mut self, other: Report) {
         other.done.into_iter().for_each(|(what, number)| self.count(what, number));
         self.mix = self.mix.plus(other.mix);
-        self.found.extend(other.found);
+        other.found.into_iter().for_each(|Found { trial, findings }| self.find(&trial, &findings));
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: Vec<String> = self.findings.iter().take(SHOWN_MAX).map(Finding::to_string).collect();
+        write!(f, "{}: {}", self.trial, shown.join("; "))?;
+        match self.findings.len().saturating_sub(SHOWN_MAX) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
     }
 }
 
@@ -84,7 +141,39 @@ impl fmt::Display for Report {
                  deposits),"
             )?;
         }
-        write!(f, " {} violations, {:.1} s", self.found.len(), self.took.as_secs_f64())?;
+        write!(f, " {} violations", self.violations())?;
+        if self.problems() > 0 {
+            write!(f, ", {} problems of the rig", self.problems())?;
+        }
+        if self.told.is_some() {
+            return Ok(());
+        }
+        write!(f, ", {:.1} s", self.took.as_secs_f64())?;
         self.found.iter().take(10).try_for_each(|found| write!(f, "\n  FOUND {found}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Sought;
+
+    #[test]
+    fn what_is_wrong_with_the_rig_is_no_violation_and_finds_no_control() {
+        let (mut report, begun) = Report::begin("cuts", Voice::Quiet);
+        report.find("a", &[Kind::Rig.says("the disk is full of job 1")]);
+        report.find("b", &[]);
+        report.find("c", &[Kind::Wrong.says("job 2 is odd"), Kind::Lost.says("job 3 is lost")]);
+        assert_eq!((report.violations(), report.problems()), (1, 1));
+        let met = |kinds, trial, words| {
+            let end = End::Found(Sought { kinds, trial, words });
+            report.met(end).map(|finding| finding.text.as_str())
+        };
+        assert_eq!(met(&[Kind::Lost], "c", "job"), Some("job 3 is lost"));
+        assert_eq!(met(&[Kind::Unopened], "c", "job"), None, "another kind isn't what the bug does");
+        assert_eq!(met(&[Kind::Lost], "c", "deposit"), None, "nor are other words");
+        assert_eq!(met(&[Kind::Lost], "a", "job"), None, "nor is another trial where it shows");
+        assert_eq!(met(&[Kind::Lost], "", "deposit|job"), Some("job 3 is lost"));
+        assert!(report.end(begun).to_string().contains("1 violations, 1 problems of the rig"));
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn pass(setup: &Setup, kind: Kind, on: &On<'_>) -> Result<(), i32> {
     if HAPPENED.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
-    tell(setup, planned.told, on);
+    tell(planned.told, setup, kind, on);
     match planned.action {
         Action::Fail(error) => Err(error),
         Action::Kill => {
@@ -73,8 +73,8 @@ pub(crate) fn pass(setup: &Setup, kind: Kind, on: &On<'_>) -> Result<(), i32> {
     }
 }
 
-/// Says which operation it was.
-fn tell(setup: &Setup, told: i32, on: &On<'_>) {
+/// Says which operation it was: its kind, a space, its path.
+fn tell(told: i32, setup: &Setup, kind: Kind, on: &On<'_>) {
     if told < 0 {
         return;
     }
@@ -82,8 +82,14 @@ fn tell(setup: &Setup, told: i32, on: &On<'_>) {
         On::Fd(fd) => path_of(setup, *fd).unwrap_or_default(),
         On::Path(path) => (*path).to_owned(),
     };
+    let word = match kind {
+        Kind::Sync => "sync",
+        Kind::Write => "write",
+        Kind::Name => "name",
+    };
+    let text = format!("{word} {path}");
     // SAFETY: the bytes live through the call.
-    unsafe { libc::syscall(libc::SYS_write, told, path.as_ptr(), path.len()) };
+    unsafe { libc::syscall(libc::SYS_write, told, text.as_ptr(), text.len()) };
 }
 
 /// What a failed call returns.

@@ -8,7 +8,7 @@
 //! | `RECORDER_AT`, `RECORDER_ACTION` | at this operation (from 1): `kill`, `EIO` or `ENOSPC` |
 //! | `RECORDER_ON` | ... or the first one from there on whose path has this part (with `$` behind it: this end) |
 //! | `RECORDER_KIND` | ... and that is a `sync`, `write` or `name` |
-//! | `RECORDER_TOLD` | a file that is told the path of the operation that went wrong |
+//! | `RECORDER_TOLD` | a file that is told the kind and the path of the operation that went wrong |
 //!
 //! There is one counter for all threads. What changes a file is done and logged under one lock, so the log has the
 //! kernel's order; a sync is logged as its begin and its end and done between the two without the lock, so that

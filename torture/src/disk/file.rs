@@ -23,6 +23,15 @@ pub(super) struct File {
     doubtful: BTreeMap<usize, Vec<Sector>>,
 }
 
+/// What a cut leaves of a file.
+pub(super) struct Piece {
+    pub(super) bytes: Vec<u8>,
+    /// Sectors that no sync had made stay, and that did.
+    pub(super) kept: usize,
+    /// And that didn't.
+    pub(super) lost: usize,
+}
+
 impl File {
     /// One that is on disk as it is.
     pub(super) fn kept(bytes: Vec<u8>) -> Self {
@@ -108,8 +117,8 @@ impl File {
     }
 
     /// What may be on disk, if a cut keeps what isn't synced so many times in a thousand.
-    pub(super) fn cut(&self, in_thousand: u32, choices: &mut Choices) -> Vec<u8> {
-        let mut bytes = self.kept.clone();
+    pub(super) fn cut(&self, in_thousand: u32, choices: &mut Choices) -> Piece {
+        let (mut bytes, mut kept) = (self.kept.clone(), 0);
         let mut length = bytes.len();
         if let Some((_, newest)) = self.lengths.last()
             && choices.in_thousand(in_thousand)
@@ -127,9 +136,10 @@ impl File {
                 let newest = states.len() - 1;
                 let chosen = if choices.in_thousand(800) { newest } else { choices.below(states.len()) };
                 Self::put(&mut bytes, *number, &states[chosen].1);
+                kept += 1;
             }
         }
         bytes.resize(length, 0);
-        bytes
+        Piece { bytes, kept, lost: self.dirty.len() - kept }
     }
 }
