@@ -18,6 +18,9 @@ struct Arguments {
     /// What the choices follow from
     #[arg(long, global = true, default_value_t = 1)]
     seed: u64,
+    /// Takes the programs that lie beside this one, and builds none
+    #[arg(long, global = true)]
+    built: bool,
     #[command(subcommand)]
     what: What,
 }
@@ -65,7 +68,7 @@ enum What {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     quiet_guards();
-    let tools = match Tools::build() {
+    let tools = match if arguments.built { Tools::built() } else { Tools::build() } {
         Ok(tools) => tools,
         Err(problem) => {
             eprintln!("switchbox-torture: {problem}");

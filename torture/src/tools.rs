@@ -28,11 +28,29 @@ impl Tools {
         cargo(target, profile, &["-p", "switchbox", "--bin", "switchbox"])?;
         cargo(target, profile, &["-p", "switchbox-recorder"])?;
         cargo(target, profile, &["-p", "switchbox-torture", "--bin", "switchbox-on-the-rack"])?;
-        Ok(Self {
-            product: beside.join("switchbox"),
-            rack: beside.join("switchbox-on-the-rack"),
-            recorder: beside.join("libswitchbox_recorder.so"),
-        })
+        Ok(Self::in_dir(beside))
+    }
+
+    /// Takes those beside this program as they are: a run of hours isn't to change when somebody builds meanwhile.
+    ///
+    /// # Errors
+    /// When one isn't there.
+    pub fn built() -> Result<Self, String> {
+        let own = std::env::current_exe().map_err(|error| error.to_string())?;
+        let tools = Self::in_dir(own.parent().ok_or("this program lies nowhere")?);
+        let programs = [&tools.product, &tools.rack, &tools.recorder];
+        if let Some(missing) = programs.into_iter().find(|path| !path.is_file()) {
+            return Err(format!("`{}` isn't there: run without --built", missing.display()));
+        }
+        Ok(tools)
+    }
+
+    fn in_dir(dir: &Path) -> Self {
+        Self {
+            product: dir.join("switchbox"),
+            rack: dir.join("switchbox-on-the-rack"),
+            recorder: dir.join("libswitchbox_recorder.so"),
+        }
     }
 }
 
