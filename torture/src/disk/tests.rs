@@ -99,12 +99,13 @@ fn a_segment_that_was_another_one_is_known_when_it_is_torn() {
     let torn = |records: &[Record]| {
         let (disk, scratch) = (disk(records), Scratch::new(On::Memory));
         let cut = |seed: u64| disk.cut(&mut Choices::new(seed), &scratch.join(&seed.to_string()));
-        (0..50).filter(|seed| cut(*seed).expect("written").torn_reused).count()
+        (0..100).filter(|seed| cut(*seed).expect("written").torn_reused).count()
     };
     records.push(written(9, 0, 1, 1024));
     assert_eq!(torn(&records), 0, "it was never another one");
     records.push(renamed("1.segment", "1.segment.unfinished"));
     records.push(renamed("1.segment.unfinished", "2.segment"));
+    records.extend(synced(2, 1));
     assert!(torn(&records) > 5);
     records.extend(synced(1, 9));
     assert_eq!(torn(&records), 0, "it is whole");
