@@ -2,7 +2,8 @@
 //! restore.
 //!
 //! It grows under another name (`TARGET.unfinished`), in a directory that every start refuses, and gets its own when
-//! all of it is on disk. So whatever interrupts it, what bears the name is whole.
+//! all of it is on disk. So whatever interrupts it, what bears the name is whole, and what doesn't is replaced by the
+//! next one (`datadir/growing.rs`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -157,19 +158,14 @@ impl Place {
         let growing = Growing::begin(&self.unfinished)?;
         let filled = copy_store(&growing.path().join(datadir::STORE)).and_then(|copied| {
             growing.take_secrets(data_dir)?;
-            growing.finish()?;
+            growing.seal()?;
+            growing.take_name(&self.target)?;
             Ok(copied)
         });
-        let named = filled.and_then(|copied| {
-            // In place of an empty directory, too.
-            fs::rename(&self.unfinished, &self.target).map_err(failed("name the backup", &self.target))?;
-            Ok(copied)
-        });
-        if named.is_err() {
-            // If it can't be removed either, it is still no backup.
-            let _ = fs::remove_dir_all(&self.unfinished);
+        if filled.is_err() {
+            growing.discard();
         }
-        named.and_then(|copied| sync(&self.parent).map(|()| copied))
+        filled.and_then(|copied| sync(&self.parent).map(|()| copied))
     }
 }
 
