@@ -5,6 +5,7 @@
 //! all of it is on disk. So whatever interrupts it, what bears the name is whole, and what doesn't is replaced by the
 //! next one (`datadir/growing.rs`).
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -117,6 +118,7 @@ struct Place {
     target: PathBuf,
     unfinished: PathBuf,
     parent: PathBuf,
+    name: OsString,
 }
 
 impl Place {
@@ -145,7 +147,7 @@ impl Place {
         }
         let mut unfinished = name.to_owned();
         unfinished.push(".unfinished");
-        Ok(Self { unfinished: parent.join(unfinished), target, parent })
+        Ok(Self { unfinished: parent.join(unfinished), target, name: name.to_owned(), parent })
     }
 
     /// Makes the backup of the box at `data_dir`, whose store `copy_store` copies to where it is told, and gives it its
@@ -159,13 +161,13 @@ impl Place {
         let filled = copy_store(&growing.path().join(datadir::STORE)).and_then(|copied| {
             growing.take_secrets(data_dir)?;
             growing.seal()?;
-            growing.take_name(&self.target)?;
+            growing.take_name(&self.parent, &self.name)?;
             Ok(copied)
         });
         if filled.is_err() {
             growing.discard();
         }
-        filled.and_then(|copied| sync(&self.parent).map(|()| copied))
+        filled
     }
 }
 

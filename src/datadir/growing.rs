@@ -5,6 +5,8 @@
 //! removed. So what an interruption leaves, at whatever instant, is a backup with its name, or something that the next
 //! one knows and replaces.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::path::Path;
 
 use super::files::{Lock, Privacy, PrivateDir};
@@ -54,11 +56,15 @@ impl Growing {
         self.dir.rename(UNFINISHED_BACKUP, WHOLE_BACKUP)
     }
 
-    /// Gives it its name, in place of an empty directory too.
-    pub fn take_name(&self, target: &Path) -> Result<(), DataDirError> {
-        std::fs::rename(self.path(), target).map_err(|source| DataDirError::Io {
+    /// Gives it its name in that directory, durably; in place of an empty directory too.
+    pub fn take_name(&self, parent: &Path, name: &OsStr) -> Result<(), DataDirError> {
+        let target = parent.join(name);
+        let named = std::fs::rename(self.path(), &target);
+        // Its mark stays until no power cut can take the name back.
+        let named = named.and_then(|()| File::open(parent)?.sync_all());
+        named.map_err(|source| DataDirError::Io {
             action: "name the backup",
-            path: target.to_owned(),
+            path: target,
             source,
             remedy: "name another target",
         })?;
@@ -172,7 +178,7 @@ mod tests {
         fs::remove_file(path.join(UNFINISHED_BACKUP)).expect("removed");
         let growing = filled(&path);
         growing.seal().expect("sealed");
-        growing.take_name(&target).expect("named");
+        growing.take_name(&dir.0, OsStr::new("copy")).expect("named");
         assert!(target.join("store/format").exists() && !target.join(WHOLE_BACKUP).exists());
         assert!(!path.exists());
     }
