@@ -3,9 +3,9 @@
 //! Two layers: what is being checkpointed, and what came since. Readers look here first, then at the state.
 //!
 //! Putting rows into a layer takes longer than writing them to the journal, so nobody who waits for a commit waits for
-//! it: a group's rows are first only [`HandedIn`], in order, where readers look before anywhere else. They are sorted into
-//! the layers later, by whoever has time. They leave the queue under the lock of the layers: a reader that doesn't find
-//! them there any more finds them in the layers. In a burst hundreds of thousands of rows wait there, so each has a
+//! it: a group's rows are first only [`HandedIn`], in order, where readers look before anywhere else. They are sorted
+//! into the layers later, by whoever has time. They leave the queue under the lock of the layers: a reader that doesn't
+//! find them there any more finds them in the layers. In a burst hundreds of thousands of rows wait there, so each has a
 //! short *print* of its key, and a reader runs through the prints.
 
 use std::collections::btree_map::Entry;
