@@ -78,7 +78,7 @@ fn a_torn_group_over_old_frames_is_told_from_the_groups_before_it() {
                 let what = format!("group {last} at {range:?}, only {kept:?} was written");
                 let again = start_from(torn.path(), base).unwrap_or_else(|error| panic!("{what}: {error}"));
                 check(&again, (base, expected), &what);
-                if cut / SECTOR % 3 == 0 {
+                if (cut / SECTOR).is_multiple_of(3) {
                     let next = append(&again.tail);
                     drop(again);
                     let again = start_from(torn.path(), base).expect("goes on");
