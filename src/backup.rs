@@ -2,8 +2,10 @@
 //! restore.
 //!
 //! It grows under another name (`TARGET.unfinished`), in a directory that every start refuses, and gets its own when
-//! all of it is on disk. So whatever interrupts it, what bears the name is whole.
+//! all of it is on disk. So whatever interrupts it, what bears the name is whole, and what doesn't is replaced by the
+//! next one (`datadir/growing.rs`).
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -116,6 +118,7 @@ struct Place {
     target: PathBuf,
     unfinished: PathBuf,
     parent: PathBuf,
+    name: OsString,
 }
 
 impl Place {
@@ -144,7 +147,7 @@ impl Place {
         }
         let mut unfinished = name.to_owned();
         unfinished.push(".unfinished");
-        Ok(Self { unfinished: parent.join(unfinished), target, parent })
+        Ok(Self { unfinished: parent.join(unfinished), target, name: name.to_owned(), parent })
     }
 
     /// Makes the backup of the box at `data_dir`, whose store `copy_store` copies to where it is told, and gives it its
@@ -157,19 +160,14 @@ impl Place {
         let growing = Growing::begin(&self.unfinished)?;
         let filled = copy_store(&growing.path().join(datadir::STORE)).and_then(|copied| {
             growing.take_secrets(data_dir)?;
-            growing.finish()?;
+            growing.seal()?;
+            growing.take_name(&self.parent, &self.name)?;
             Ok(copied)
         });
-        let named = filled.and_then(|copied| {
-            // In place of an empty directory, too.
-            fs::rename(&self.unfinished, &self.target).map_err(failed("name the backup", &self.target))?;
-            Ok(copied)
-        });
-        if named.is_err() {
-            // If it can't be removed either, it is still no backup.
-            let _ = fs::remove_dir_all(&self.unfinished);
+        if filled.is_err() {
+            growing.discard();
         }
-        named.and_then(|copied| sync(&self.parent).map(|()| copied))
+        filled
     }
 }
 

@@ -6,6 +6,7 @@
 //! the directory, or leaves a half-written file under its final name.
 
 mod files;
+mod growing;
 mod sums;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use files::{Lock, Privacy, PrivateDir};
+pub use growing::Growing;
 use sums::{SUMS, Sums};
 use zeroize::Zeroizing;
 
@@ -31,6 +33,8 @@ const LISTEN_ADDR: &str = "listen.addr";
 const ADMIN_ADDR: &str = "admin.addr";
 /// In a backup that isn't whole yet.
 const UNFINISHED_BACKUP: &str = "backup.unfinished";
+/// In one that is whole, until it has its name.
+const WHOLE_BACKUP: &str = "backup.whole";
 /// What a backup takes along beside the store.
 const SECRETS: [&str; 3] = [API_KEY, KEY_PEPPER, BOOT_SECRET];
 
@@ -108,6 +112,8 @@ impl DataDir {
         let dir = PrivateDir::create(path, LOCK)?;
         let lock = dir.lock(LOCK)?;
         check_whole(&dir)?;
+        // It is a box now, and no backup's to replace.
+        dir.remove(WHOLE_BACKUP)?;
         // Addresses of a process that was killed lead nowhere.
         dir.remove(LISTEN_ADDR)?;
         dir.remove(ADMIN_ADDR)?;
@@ -255,71 +261,6 @@ impl Quiet {
     pub fn open_secrets(&self) -> Vec<PathBuf> {
         let open = SECRETS.into_iter().filter(|name| self.dir.is_open_to_others(name));
         open.map(|name| self.dir.path().join(name)).collect()
-    }
-}
-
-/// A directory that becomes a backup. A start refuses it until it is [`Growing::finish`]ed.
-#[derive(Debug)]
-pub struct Growing {
-    dir: PrivateDir,
-    _lock: Lock,
-}
-
-impl Growing {
-    /// Makes the directory. One of that name is replaced if it is a backup that was interrupted.
-    ///
-    /// # Errors
-    /// When something else is there, or another process makes that backup.
-    pub fn begin(path: &Path) -> Result<Self, DataDirError> {
-        if let Ok(left) = PrivateDir::existing(path) {
-            let unfit = |problem: String, remedy: &str| DataDirError::Unfit {
-                path: path.to_owned(),
-                problem,
-                remedy: remedy.into(),
-            };
-            // Whoever makes it right now holds this lock.
-            let lock = match left.lock_as_it_is(UNFINISHED_BACKUP) {
-                Err(DataDirError::InUse { pid, .. }) => {
-                    return Err(unfit(format!("is being made by process {pid}"), "wait for it"));
-                }
-                lock => lock?,
-            };
-            if lock.is_none() && !left.is_empty()? {
-                let problem = "is there, and isn't a backup that was interrupted".to_owned();
-                return Err(unfit(problem, "remove it, or name another target"));
-            }
-            std::fs::remove_dir_all(path).map_err(|source| DataDirError::Io {
-                action: "remove the interrupted backup",
-                path: path.to_owned(),
-                source,
-                remedy: "remove it by hand, or name another target",
-            })?;
-        }
-        let dir = PrivateDir::create(path, UNFINISHED_BACKUP)?;
-        let lock = dir.lock(UNFINISHED_BACKUP)?;
-        Ok(Self { dir, _lock: lock })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// Copies the secrets of the box at `from`, and makes this a directory that a start knows for one of its own.
-    pub fn take_secrets(&self, from: &Path) -> Result<(), DataDirError> {
-        let from = PrivateDir::existing(from)?;
-        for name in SECRETS.into_iter().chain([SUMS]) {
-            if let Some(bytes) = from.read(name, Privacy::Required)? {
-                self.dir.write(name, &bytes)?;
-            }
-        }
-        self.dir.write(LOCK, b"")
-    }
-
-    /// It is whole, and so are all files in it, durably.
-    pub fn finish(self) -> Result<(), DataDirError> {
-        self.dir.remove(UNFINISHED_BACKUP)?;
-        self.dir.sync()
     }
 }
 

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 use switchbox_storage::Room as StoreRoom;
 use tokio::sync::oneshot;
 
-use crate::archive::{Archive, Found, StoreState, StoredJob, Wanted};
+use crate::archive::{Archive, Found, Piece, StoreState, StoredJob, Wanted};
+use crate::budget::Full;
 use crate::coordinator::command::{Command, Operation};
 use crate::coordinator::effect::{Answer, Finished, Refusal, RefusalKind};
 use crate::coordinator::event::{
@@ -54,8 +55,10 @@ pub enum ClientMessage {
     Answer(Box<Answer>),
     /// A job that ended before: what was asked about, or what the same request became. Nothing else will come.
     Stored(Box<StoredJob>),
-    /// What is stored can't be read: the log says why. Nothing else will come.
-    Unreadable,
+    /// That piece of what is stored of the job can't be read: the log says why. Nothing else will come.
+    Unreadable(JobId, Piece),
+    /// As much of what the asker's namespace looked up is still in memory as may be. Nothing else will come.
+    ShareFull,
 }
 
 /// An attempt that began.
@@ -166,8 +169,8 @@ impl Door {
             departure_room: Some(departure_room),
             known: Known::No,
             wanted: Wanted::Answer,
+            tenant: None,
             looking: None,
-            closed: None,
         })
     }
 
@@ -191,14 +194,19 @@ impl Door {
         self.shared.closed()
     }
 
+    /// What is wrong with making snapshots, if something is. Cheap enough for whoever polls.
+    pub fn store_trouble(&self) -> Option<String> {
+        self.shared.archive.trouble()
+    }
+
     /// How the store is; `None` for one in memory.
     pub fn store_state(&self) -> Option<StoreState> {
         self.shared.archive.state()
     }
 
-    /// Waits for a job's end, unless `waiters_max` do so for some job already. Look at the job after this call.
-    pub fn wait_for(&self, job: JobId, waiters_max: u64) -> Option<Waiter> {
-        self.shared.driver.endings.wait_for(job, waiters_max)
+    /// Waits for a job's end. Look at the job after this call.
+    pub fn wait_for(&self, job: JobId) -> Waiter {
+        self.shared.driver.endings.wait_for(job)
     }
 }
 
@@ -235,6 +243,11 @@ const STORE_RETRY_AFTER: Span = Span::from_secs(5);
 /// What a client is told that finds no room of the door's.
 const NO_ROOM: Refusal = Refusal { kind: RefusalKind::RingFull, retry_after: Some(Span::from_secs(1)) };
 
+/// Whether a refusal is about the way to the disk, which only the door looks at.
+fn is_the_doors(kind: RefusalKind) -> bool {
+    matches!(kind, RefusalKind::DiskReserve | RefusalKind::StoreBehind)
+}
+
 /// Whether the core has heard of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
@@ -251,10 +264,10 @@ pub struct ClientSession {
     known: Known,
     /// What is read of a job that has ended.
     wanted: Wanted,
+    /// Who asks; `None` is the operator.
+    tenant: Option<Tenant>,
     /// A look-up in the store that is under way.
     looking: Option<(JobId, oneshot::Receiver<Found>)>,
-    /// Why what was submitted may only join a job that is there.
-    closed: Option<Refusal>,
 }
 
 impl ClientSession {
@@ -269,10 +282,9 @@ impl ClientSession {
             if submission.spec.key.is_none() {
                 return Err(self.shared.refuse(refusal));
             }
-            // The core looks at the key first, and takes on no job without time to live: what `told` makes of that.
-            submission.spec.ttl = Span::default();
-            self.closed = Some(refusal);
+            submission.closed = Some(refusal);
         }
+        self.tenant = Some(submission.tenant());
         self.push(Event::Submit(self.id, Box::new(submission)))
     }
 
@@ -286,6 +298,9 @@ impl ClientSession {
     /// # Errors
     /// When the event queue has no room for it.
     pub fn ask(&mut self, question: Question) -> Result<(), Refusal> {
+        if let Question::Job(_, tenant) = &question {
+            self.tenant.clone_from(tenant);
+        }
         self.push(Event::Ask(Ask { client: self.id, question }))
     }
 
@@ -326,14 +341,15 @@ impl ClientSession {
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<ClientMessage> {
         loop {
             if let Some((_, found)) = &mut self.looking {
-                let found = ready!(Pin::new(found).poll(cx)).unwrap_or(Found::Unreadable);
+                let found = ready!(Pin::new(found).poll(cx)).unwrap_or(Found::Unreadable(Piece::Row));
                 let Some((job, _)) = self.looking.take() else { continue };
                 return Poll::Ready(self.told_of(job, found));
             }
             match ready!(self.outbox.poll_next(cx, &self.shared.commits)) {
                 ClientMail::Message(message) => return Poll::Ready(self.told(message)),
                 ClientMail::Lookup(job) => {
-                    self.looking = Some((job, self.shared.archive.look_up(job, self.wanted)));
+                    self.looking =
+                        Some((job, self.shared.archive.look_up(job, self.wanted, self.tenant.clone())));
                 }
             }
         }
@@ -370,13 +386,13 @@ impl ClientSession {
         Ok(())
     }
 
-    /// What the core said, in the terms of what was submitted.
-    fn told(&mut self, message: ClientMessage) -> ClientMessage {
-        match (message, self.closed.take()) {
-            (ClientMessage::Refused(Refusal { kind: RefusalKind::TtlInvalid, .. }), Some(closed)) => {
-                ClientMessage::Refused(self.shared.refuse(closed))
+    /// What the core said. It doesn't count refusals that began here.
+    fn told(&self, message: ClientMessage) -> ClientMessage {
+        match message {
+            ClientMessage::Refused(refusal) if is_the_doors(refusal.kind) => {
+                ClientMessage::Refused(self.shared.refuse(refusal))
             }
-            (message, _) => message,
+            message => message,
         }
     }
 
@@ -388,8 +404,12 @@ impl ClientSession {
                 let refused = Answer::Refused(RefusalKind::JobUnknown, Question::Trace(job));
                 ClientMessage::Answer(Box::new(refused))
             }
-            Found::Unreadable => ClientMessage::Unreadable,
-            Found::NoRoom => ClientMessage::Refused(self.shared.refuse(NO_ROOM)),
+            Found::Unreadable(piece) => ClientMessage::Unreadable(job, piece),
+            Found::NoRoom(Full::Whole) => ClientMessage::Refused(self.shared.refuse(NO_ROOM)),
+            Found::NoRoom(Full::Holder) => {
+                self.shared.refused.fetch_add(1, Ordering::Relaxed);
+                ClientMessage::ShareFull
+            }
         }
     }
 

@@ -30,13 +30,12 @@ pub struct Waiter {
 }
 
 impl Endings {
-    /// Waits for a job's end, unless `waiters_max` do so already.
-    pub fn wait_for(self: &Arc<Self>, job: JobId, waiters_max: u64) -> Option<Waiter> {
-        let fits = |count: u64| (count < waiters_max).then_some(count + 1);
-        self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok()?;
+    /// Waits for a job's end. How many may is for others to say.
+    pub fn wait_for(self: &Arc<Self>, job: JobId) -> Waiter {
+        self.count.fetch_add(1, Ordering::AcqRel);
         let (tell, told) = oneshot::channel();
         lock(&self.waiting).entry(job).or_default().push(tell);
-        Some(Waiter { endings: Arc::clone(self), job, told })
+        Waiter { endings: Arc::clone(self), job, told }
     }
 
     /// A job has ended. Never waits for more than a moment.
@@ -95,10 +94,9 @@ mod tests {
     #[test]
     fn who_waits_is_told_once_and_only_of_its_job() {
         let endings = Arc::new(Endings::default());
-        let wait = |counter| endings.wait_for(job(counter), 3);
-        let (mut first, mut second) = (wait(1).expect("room"), wait(1).expect("room"));
-        let mut other = wait(2).expect("room");
-        assert!(wait(2).is_none(), "three wait");
+        let wait = |counter| endings.wait_for(job(counter));
+        let (mut first, mut second, mut other) = (wait(1), wait(1), wait(2));
+        assert_eq!(endings.count(), 3);
         endings.ended(job(1));
         endings.ended(job(7));
         assert_eq!((is_told(&mut first), is_told(&mut second), is_told(&mut other)), (true, true, false));
@@ -107,8 +105,7 @@ mod tests {
         assert_eq!(endings.count(), 1);
         drop(other);
         assert_eq!((endings.count(), lock(&endings.waiting).len()), (0, 0));
-        let again = wait(1).expect("room again");
-        drop(again);
+        drop(wait(1));
         assert!(lock(&endings.waiting).is_empty(), "who left is forgotten without an end");
     }
 }

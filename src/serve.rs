@@ -204,6 +204,7 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
     drain.raise();
     let drained = async {
         drain_core(&door, deadline).await;
+        drain.leave();
         drop(stop);
         let goodbyes = async { tokio::join!(inference, admin) };
         if tokio::time::timeout(GOODBYE, goodbyes).await.is_err() {

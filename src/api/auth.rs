@@ -18,6 +18,7 @@ use subtle::ConstantTimeEq;
 
 use super::error::ApiError;
 use super::server::Peer;
+use crate::budget::Holder;
 use crate::coordinator::event::{Environment, Tenant};
 use crate::ids::Namespace;
 use crate::secrets::{ApiKey, Pepper};
@@ -77,6 +78,11 @@ impl Principal {
     /// As the core knows who asks.
     pub(super) fn tenant(&self) -> Tenant {
         Tenant { namespace: self.namespace.clone(), environment: self.environment }
+    }
+
+    /// Whose part of what namespaces share it takes.
+    pub(super) fn holder(&self) -> Holder {
+        Some(self.namespace.clone())
     }
 
     /// Counts one more request with a job, until the count is dropped.

@@ -2,6 +2,8 @@
 //!
 //! Says what was wrong, where, and what to do. Never carries a secret or more of a client's text than a name.
 
+mod kept;
+
 use hyper::StatusCode;
 
 use crate::coordinator::effect::{CancelCause, End, Refusal, RefusalKind};
@@ -201,16 +203,9 @@ impl ApiError {
             .retry(retry_after_secs(RETRY_AFTER_MIN_S))
     }
 
-    /// Something that is kept can't be read.
-    pub(super) fn unreadable() -> Self {
-        Self::internal("What is stored of this job can't be read: the server's log says why.")
-    }
-
-    /// As many requests wait for a job's end as may.
-    pub(super) fn waiters_full() -> Self {
-        let message =
-            "As many requests wait for the end of a job as may: ask without `wait`, or try again shortly.";
-        Self::overloaded(message).retry(retry_after_secs(RETRY_AFTER_MIN_S))
+    /// The core said what nobody asked it.
+    pub(super) fn unexpected() -> Self {
+        Self::internal("The core answered another question: please report it.")
     }
 
     /// The server stops soon and takes nothing new.

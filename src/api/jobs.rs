@@ -20,7 +20,7 @@ use super::error::ApiError;
 use super::idempotency;
 use super::openai::{self, Ready};
 use super::response::{self, Body};
-use crate::archive::StoredJob;
+use crate::archive::{Piece, StoredJob};
 use crate::budget::Share;
 use crate::coordinator::effect::{Answer, CancelState, End, JobView, RefusalKind, Runnable};
 use crate::coordinator::event::{Endpoint, JobSpec, Keyed, Mode, Question, Submission};
@@ -71,9 +71,11 @@ pub(super) async fn submit(
                 return Seen::Ended(stored).show(context, StatusCode::ACCEPTED);
             }
             ClientMessage::Refused(refusal) => return Err(ApiError::refused(&refusal, &model)),
-            ClientMessage::Finished(_) | ClientMessage::Unreadable | ClientMessage::Answer(_) => {
-                return Err(ApiError::unreadable());
-            }
+            ClientMessage::Unreadable(job, piece) => return Err(ApiError::unreadable(job, piece)),
+            ClientMessage::ShareFull => return Err(ApiError::share_full()),
+            // It was forgotten between the look at its key and the look into the store.
+            ClientMessage::Answer(_) => return Err(ApiError::just_forgotten()),
+            ClientMessage::Finished(_) => return Err(ApiError::unexpected()),
             ClientMessage::Opened(_) => {}
         }
     }
@@ -95,7 +97,7 @@ fn send(
     };
     let refused = |refusal| ApiError::refused(&refusal, &prepared.model);
     let mut session = context.door.open().map_err(refused)?;
-    session.submit(Submission { spec, body }).map_err(refused)?;
+    session.submit(Submission::new(spec, body)).map_err(refused)?;
     // The core counts the body's bytes from here on.
     drop(room);
     Ok((session, prepared.model))
@@ -129,16 +131,16 @@ pub(super) async fn read(
     let (job, wait) = (parsed(id)?, wait_of(query)?);
     let mut waiter = None;
     if !wait.is_zero() {
-        let place = context.door.wait_for(job, context.limits.job_waiters_max);
-        waiter = Some(place.ok_or_else(ApiError::waiters_full)?);
+        let place = context.waiting.take(&principal.holder(), 1).map_err(ApiError::waiters_full)?;
+        waiter = Some((context.door.wait_for(job), place));
     }
     let mut seen = look(context, principal, job).await?;
-    if let (Seen::Live(_), Some(waiter)) = (&seen, &mut waiter) {
-        // Time that is up is no error, nor is a box that stops: then it is shown where the job stands.
+    if let (Seen::Live(_), Some((waiter, _place))) = (&seen, &mut waiter) {
+        // Time that is up is no error, nor is a box that leaves: then it is shown where the job stands.
         tokio::select! {
             () = waiter.ended() => {}
             () = tokio::time::sleep(wait) => {}
-            () = context.drain.raised() => {}
+            () = context.drain.left() => {}
         }
         seen = look(context, principal, job).await?;
     }
@@ -163,7 +165,7 @@ pub(super) async fn cancel(
             Answer::Cancelled { state: CancelState::Cancelling, .. } => "cancelling",
             _ => return read(context, principal, id, None).await,
         },
-        _ => return Err(ApiError::unreadable()),
+        _ => return Err(ApiError::unexpected()),
     };
     Ok(shown(StatusCode::OK, &json!({"id": job.to_string(), "object": "job", "state": state})))
 }
@@ -194,25 +196,18 @@ async fn look(context: &Context, principal: &Principal, job: JobId) -> Result<Se
     let message = session.next().await;
     session.served();
     match message {
-        ClientMessage::Stored(stored) if is_of(&stored.row, principal) => Ok(Seen::Ended(stored)),
-        ClientMessage::Stored(_) => Err(ApiError::job_unknown()),
+        // Whose it is has been looked at, by the core or by who read it.
+        ClientMessage::Stored(stored) => Ok(Seen::Ended(stored)),
         ClientMessage::Answer(answer) => match *answer {
-            // The core has looked whose it is.
             Answer::Job(view) => Ok(Seen::Live(view)),
             Answer::Refused(RefusalKind::JobUnknown, _) => Err(ApiError::job_unknown()),
-            _ => Err(ApiError::unreadable()),
+            _ => Err(ApiError::unexpected()),
         },
         ClientMessage::Refused(refusal) => Err(refused(refusal)),
-        _ => Err(ApiError::unreadable()),
+        ClientMessage::Unreadable(job, piece) => Err(ApiError::unreadable(job, piece)),
+        ClientMessage::ShareFull => Err(ApiError::share_full()),
+        _ => Err(ApiError::unexpected()),
     }
-}
-
-/// Whether a job is the asking namespace's; what isn't is no job to it.
-fn is_of(row: &JobRow, principal: &Principal) -> bool {
-    let spec = &row.spec;
-    spec.namespace == principal.namespace
-        && spec.environment == principal.environment
-        && !row.origin.is_system()
 }
 
 fn parsed(id: &str) -> Result<JobId, ApiError> {
@@ -275,7 +270,7 @@ fn ended(context: &Context, stored: &StoredJob) -> Result<Vec<u8>, ApiError> {
             value["result_unavailable"] = NOT_KEPT.into();
         }
         // An answer that isn't there must not read as an empty one.
-        (Some(End::Succeeded(_)), None) => return Err(ApiError::unreadable()),
+        (Some(End::Succeeded(_)), None) => return Err(ApiError::unreadable(row.id, Piece::Answer)),
         (Some(end), _) => {
             if let Some(error) = ApiError::ended(end) {
                 value["error"] = parsed_error(&error)?;

@@ -34,7 +34,7 @@ pub struct Limits {
     pub ttl_default_ms: u64,
     /// Jobs of one namespace that may wait: the core's bound, shown in `x-ratelimit-*`.
     pub namespace_queue_jobs_max: u64,
-    /// Requests that may wait for the end of a job (`?wait=`) at once.
+    /// Requests that may wait for the end of a job (`?wait=`) at once; half of them of one namespace.
     pub job_waiters_max: u64,
 }
 

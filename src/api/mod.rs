@@ -48,7 +48,7 @@ use response::{Body, RequestId};
 use route::{JobVerb, Keyed, Public, Route};
 use tally::Tally;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Commons};
 use crate::coordinator::event::Durability;
 use crate::door::Door;
 use crate::runtime::Catalog;
@@ -81,6 +81,8 @@ pub struct Context {
     durability: Durability,
     drain: DrainFlag,
     bodies: Arc<Budget>,
+    /// Places for requests that wait for a job's end.
+    waiting: Arc<Commons>,
     parsers: Parsers,
     tally: Arc<Tally>,
     /// `system_fingerprint` of every answer.
@@ -100,6 +102,7 @@ impl Context {
             durability,
             drain,
             bodies: Arc::new(Budget::new(limits.bodies_in_flight_bytes_max)),
+            waiting: Arc::new(Commons::new(limits.job_waiters_max)),
             parsers: Parsers::new(),
             tally: Arc::default(),
             limits,

@@ -12,7 +12,7 @@ use hyper::{Response, StatusCode};
 use super::error::{ApiError, Retry};
 use super::sse::EventStream;
 use super::unread::UnreadAnswer;
-use crate::budget::Share;
+use crate::budget::Part;
 
 /// Headers of a job's answer.
 const HEADERS_USUAL: usize = 16;
@@ -76,20 +76,20 @@ pub(super) fn whole(
     response
 }
 
-/// An answer of that status and type that keeps its share of a budget until the connection has taken it.
+/// An answer of that status and type that keeps its part of a budget until the connection has taken it.
 pub(super) fn held(
     status: StatusCode,
     content_type: &'static str,
     body: Vec<u8>,
-    room: Share,
+    room: Part,
 ) -> Response<Body> {
     whole(status, content_type, Bytes::from_owner(HeldBytes { body, _room: room }))
 }
 
-/// Bytes that go with their share.
+/// Bytes that go with their part.
 struct HeldBytes {
     body: Vec<u8>,
-    _room: Share,
+    _room: Part,
 }
 
 impl AsRef<[u8]> for HeldBytes {

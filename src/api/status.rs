@@ -10,34 +10,40 @@ use super::error::ApiError;
 use super::response::{self, Body};
 use crate::door::Door;
 
-/// Says to everyone who holds a copy that the server drains. Set once, never unset.
+/// Says to everyone who holds a copy that the server drains, and at last that it leaves. Set once, never unset.
 #[derive(Debug, Clone, Default)]
 pub struct DrainFlag(Arc<Raised>);
 
 #[derive(Debug, Default)]
 struct Raised {
-    is: AtomicBool,
-    news: Notify,
+    draining: AtomicBool,
+    leaving: AtomicBool,
+    leaves: Notify,
 }
 
 impl DrainFlag {
-    /// From now on the server drains.
+    /// From now on the server drains: it takes nothing new, and finishes what it has.
     pub fn raise(&self) {
-        self.0.is.store(true, Ordering::Release);
-        self.0.news.notify_waiters();
+        self.0.draining.store(true, Ordering::Release);
     }
 
     /// Whether it does.
     pub fn is_draining(&self) -> bool {
-        self.0.is.load(Ordering::Acquire)
+        self.0.draining.load(Ordering::Acquire)
     }
 
-    /// Ready once it does.
-    pub(super) async fn raised(&self) {
-        // Made before the look: what is raised behind the look is heard.
-        let news = self.0.news.notified();
-        if !self.is_draining() {
-            news.await;
+    /// From now on nothing is finished any more: whoever still waits is told so, and where to ask later.
+    pub fn leave(&self) {
+        self.0.leaving.store(true, Ordering::Release);
+        self.0.leaves.notify_waiters();
+    }
+
+    /// Ready once nothing is finished any more.
+    pub(super) async fn left(&self) {
+        // Made before the look: what is said behind the look is heard.
+        let leaves = self.0.leaves.notified();
+        if !self.0.leaving.load(Ordering::Acquire) {
+            leaves.await;
         }
     }
 }
@@ -56,10 +62,8 @@ pub(super) fn ready(drain: &DrainFlag, door: &Door) -> Response<Body> {
     if let Some(refusal) = door.closed() {
         return response::error(&ApiError::refused(&refusal, ""));
     }
-    match door.store_state() {
-        Some(state) if state.trouble.is_some() => {
-            response::json("{\"status\":\"ready\",\"storage\":\"snapshots_failing\"}")
-        }
-        _ => response::json("{\"status\":\"ready\",\"storage\":\"ok\"}"),
+    match door.store_trouble() {
+        Some(_) => response::json("{\"status\":\"ready\",\"storage\":\"snapshots_failing\"}"),
+        None => response::json("{\"status\":\"ready\",\"storage\":\"ok\"}"),
     }
 }

@@ -98,9 +98,9 @@ limits! {
     connections_per_loopback_max: 3_584, 1 => 1_000_000;
     /// Silence on a stream after which a comment is sent.
     keepalive_delay_ms: 10 * SECOND, 10 => HOUR;
-    /// Bytes of stored answers that were looked up and that clients haven't taken yet.
+    /// Bytes of stored answers that were looked up and that clients haven't taken yet; half of them of one namespace.
     stored_bytes_max: STORED_BYTES_MAX, MIB => 1_024 * GIB;
-    /// Requests that may wait for the end of a job at once.
+    /// Requests that may wait for the end of a job at once; half of them of one namespace.
     job_waiters_max: 1_024, 1 => 1_000_000;
     /// From the wish to stop until what still waits on a connection is ended; other jobs are left for the next start.
     drain_deadline_ms: 30 * SECOND, 1 => 24 * HOUR;

@@ -179,7 +179,7 @@ impl Coordinator {
     ) -> Key {
         let now = self.now;
         let id = self.next_job_id();
-        let Submission { mut spec, body } = submission;
+        let Submission { mut spec, body, closed: _ } = submission;
         // Names are kept once, not once for each request that spells them.
         spec.namespace = self.namespaces.name(admitted.namespace).clone();
         spec.model = self.models[admitted.model].clone();

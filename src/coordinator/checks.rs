@@ -184,7 +184,7 @@ impl Coordinator {
             Determinism::Exact => Sampling::Deterministic,
             Determinism::Sampled => Sampling::Random,
         };
-        if let Ok(job) = self.accept(Submission { spec, body }, Origin::Validation { of: id }, None) {
+        if let Ok(job) = self.accept(Submission::new(spec, body), Origin::Validation { of: id }, None) {
             self.counts.validations += 1;
             let validation = self.jobs[job].row.id;
             self.validating.insert(validation, Validating { first: node, facts: *facts, sampling });

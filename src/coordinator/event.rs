@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::command::Operation;
+use super::effect::Refusal;
 use super::integrity::OutputDigest;
 use super::job::JobRow;
 use super::standing::Trust;
@@ -110,6 +111,20 @@ pub struct Submission {
     pub spec: JobSpec,
     /// The client's raw body, byte for byte.
     pub body: Arc<[u8]>,
+    /// Why no new work is let in, if none is: then it may only be the repeat, by its key, of a job that is there.
+    pub closed: Option<Refusal>,
+}
+
+impl Submission {
+    /// One that may become a job.
+    pub fn new(spec: JobSpec, body: Arc<[u8]>) -> Self {
+        Self { spec, body, closed: None }
+    }
+
+    /// Who asks.
+    pub fn tenant(&self) -> Tenant {
+        Tenant { namespace: self.spec.namespace.clone(), environment: self.spec.environment }
+    }
 }
 
 /// A request's client left its outbox. Pushed exactly once for every request that was submitted.

@@ -7,7 +7,7 @@ use super::admit::Admitted;
 use super::backlog::{Place, Seat, Stamp};
 use super::effect::{CancelCause, End, Usage};
 use super::eligibility::Need;
-use super::event::{JobError, JobSpec, Origin};
+use super::event::{JobError, JobSpec, Origin, Tenant};
 use super::integrity::ResultFacts;
 use super::ledger::Owner;
 use super::names::{NamespaceKey, NodeKey};
@@ -343,6 +343,15 @@ impl JobRow {
     /// Bytes of its body.
     pub(super) fn body_bytes(&self) -> u64 {
         self.body.as_ref().map_or(0, |body| body.len() as u64)
+    }
+
+    /// Whether it belongs to whom asks; `None` asks as the operator.
+    pub fn is_of(&self, tenant: Option<&Tenant>) -> bool {
+        tenant.is_none_or(|tenant| {
+            self.spec.namespace == tenant.namespace
+                && self.spec.environment == tenant.environment
+                && !self.origin.is_system()
+        })
     }
 
     /// Who pays for it.

@@ -12,6 +12,7 @@ mod checks;
 mod clients;
 pub mod command;
 mod counts;
+mod deserted;
 pub mod effect;
 mod eligibility;
 pub mod event;
@@ -71,6 +72,7 @@ use backlog::Backlog;
 use checks::Validating;
 use clients::Clients;
 use command::Scope;
+use deserted::Deserted;
 use effect::{Effect, Reply, Row, When};
 use event::{Durability, Event, StoreRoom};
 use fleet::Fleet;
@@ -80,7 +82,7 @@ use job::{Job, RowState};
 use keys::Keys;
 use ledger::{Account, CreditLine, Ledger, Owner, PriceTable};
 use limits::Limits;
-use names::{LaneKey, ModelKey, Names, NodeKey};
+use names::{ModelKey, Names, NodeKey};
 use namespaces::Namespaces;
 use place::Placing;
 use retention::Kept;
@@ -155,7 +157,7 @@ pub struct Coordinator {
     placing: Placing,
     affinity: Affinity,
     /// Lanes whose jobs may have to fall back, each with how many of them were looked at.
-    deserted: BTreeMap<LaneKey, usize>,
+    deserted: Deserted,
     /// Nodes with room on which a test job waited for some.
     tests_due: BTreeSet<NodeKey>,
     /// Whether a node joined or left lanes since they were looked through for that.
@@ -231,7 +233,7 @@ impl Coordinator {
             fleet: Fleet::new(limits.names_max),
             placing: Placing::default(),
             affinity: Affinity::default(),
-            deserted: BTreeMap::new(),
+            deserted: Deserted::default(),
             nodes_moved: false,
             tests_due: BTreeSet::new(),
             kept_for_keys: BTreeSet::new(),

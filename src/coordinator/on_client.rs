@@ -27,6 +27,10 @@ impl Coordinator {
         {
             return;
         }
+        if let Some(refusal) = &submission.closed {
+            self.reply_now(client, Reply::Refused(refusal.clone()));
+            return;
+        }
         let spec = submission.spec.clone();
         match self.accept(submission, Origin::Client, Some(client)) {
             Ok(key) => {
@@ -268,7 +272,7 @@ impl Coordinator {
         spec.key = Rare::default();
         spec.not_before = Rare::default();
         let origin = Origin::Requeued { from: row.id };
-        match self.accept(Submission { spec, body }, origin, None) {
+        match self.accept(Submission::new(spec, body), origin, None) {
             Ok(key) => {
                 let job = self.jobs[key].row.id;
                 self.dead_letters.insert(row.id, Some(job));
@@ -283,17 +287,8 @@ impl Coordinator {
         }
     }
 
-    /// Whether a job belongs to whom asks; `None` asks as the operator.
-    fn is_of(row: &JobRow, tenant: Option<&Tenant>) -> bool {
-        tenant.is_none_or(|tenant| {
-            row.spec.namespace == tenant.namespace
-                && row.spec.environment == tenant.environment
-                && !row.origin.is_system()
-        })
-    }
-
     /// A live job by name, if it belongs to whom asks.
     pub(super) fn live_job(&self, job: JobId, tenant: Option<&Tenant>) -> Option<Key> {
-        self.job_keys.find(job).filter(|key| Self::is_of(&self.jobs[*key].row, tenant))
+        self.job_keys.find(job).filter(|key| self.jobs[*key].row.is_of(tenant))
     }
 }

@@ -67,24 +67,19 @@ impl Coordinator {
             let lanes = self.fleet.lanes.iter().filter(|(_, nodes)| falls_back(nodes));
             let waiting = lanes.filter(|(lane, _)| !self.backlog.is_empty(*lane));
             let lanes: Vec<LaneKey> = waiting.map(|(lane, _)| lane).collect();
-            for lane in lanes {
-                self.deserted.entry(lane).or_insert(0);
-            }
+            lanes.into_iter().for_each(|lane| self.deserted.look_at(lane));
         }
-        let Some((lane, from)) = self.deserted.pop_first() else { return };
-        let jobs = self.backlog.jobs_in(lane, from + FALLBACK_SWEEP_MAX);
-        let goes_on = jobs.len() == from + FALLBACK_SWEEP_MAX;
-        let mut stayed = from;
-        for key in jobs.into_iter().skip(from) {
-            stayed += usize::from(!self.moves_to_fallback(key));
+        let Some((lane, after)) = self.deserted.next() else { return };
+        let jobs = self.backlog.jobs_in(lane, after, FALLBACK_SWEEP_MAX);
+        let goes_on = jobs.last().filter(|_| jobs.len() == FALLBACK_SWEEP_MAX).map(|(position, _)| *position);
+        for (_, key) in jobs {
+            self.move_to_fallback(key);
         }
-        if goes_on {
-            self.deserted.insert(lane, stayed);
-        }
+        self.deserted.looked(lane, goes_on);
     }
 
-    /// Lets another model stand in for a waiting job's, if that is the way to get it served. Says whether it did.
-    fn moves_to_fallback(&mut self, key: Key) -> bool {
+    /// Lets another model stand in for a waiting job's, if that is the way to get it served.
+    fn move_to_fallback(&mut self, key: Key) {
         let row = &self.jobs[key].row;
         assert!(row.state == JobState::Queued, "job {} waits in a lane", row.id);
         let (index, last) = (row.model_index, row.spec.fallbacks.models.len() as u32);
@@ -96,7 +91,6 @@ impl Coordinator {
             self.file(key);
             self.touch(key);
         }
-        moves
     }
 
     fn expire_keys(&mut self) {

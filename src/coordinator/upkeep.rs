@@ -335,7 +335,7 @@ pub(super) fn submission_of(template: &Template, environment: Environment) -> Su
         output_tokens_max: template.output_tokens_max,
         ..JobSpec::plain(Namespace::named(SYSTEM_NAMESPACE), template.endpoint, template.model.clone())
     };
-    Submission { spec, body: template.body.clone() }
+    Submission::new(spec, template.body.clone())
 }
 
 /// The namespace of the system's own jobs: it stands in fairness beside the others; the integrity account pays.
@@ -354,5 +354,5 @@ fn built_in_test(model: &ModelName, environment: Environment) -> Submission {
         output_tokens_max: TEST_OUTPUT_TOKENS,
         ..JobSpec::plain(Namespace::named(SYSTEM_NAMESPACE), Endpoint::ChatCompletions, model.clone())
     };
-    Submission { spec, body: body.into_bytes().into() }
+    Submission::new(spec, body.into_bytes().into())
 }

@@ -54,7 +54,7 @@ impl Coordinator {
         job.waits = Waits::ForNode(place.seat());
         // Nobody can serve it yet, on this model or another: whoever comes may serve the other.
         if job.need.shape.falls_back == FallsBack::Yes && self.fleet.lanes.of(lane).eligible.is_empty() {
-            self.deserted.insert(lane, 0);
+            self.deserted.look_at(lane);
         }
         self.placing.arrivals.push_back(row.id);
     }
@@ -129,7 +129,7 @@ impl Coordinator {
         if let Some(evicted) = evicted {
             self.fleet.drop_lane(evicted);
             self.placing.lane_ended(evicted);
-            self.deserted.remove(&evicted);
+            self.deserted.forget(evicted);
         }
         let name = self.models[need.model].clone();
         self.fleet.lanes.begin(lane, need, picky);

@@ -261,6 +261,12 @@ impl PrivateDir {
         fs::fsync(&self.dir).map_err(failed)
     }
 
+    /// Gives a file another name, durably.
+    pub(super) fn rename(&self, name: &str, to: &str) -> Result<(), DataDirError> {
+        fs::renameat(&self.dir, name, &self.dir, to).map_err(|errno| self.io("rename", name, errno))?;
+        self.sync()
+    }
+
     /// Makes the names in it durable.
     pub(super) fn sync(&self) -> Result<(), DataDirError> {
         fs::fsync(&self.dir).map_err(|errno| self.io("sync", "", errno))

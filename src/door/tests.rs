@@ -109,7 +109,7 @@ fn job() -> Submission {
         output_tokens_max: 10,
         ..JobSpec::plain(Namespace::default_namespace(), Endpoint::ChatCompletions, "m".into())
     };
-    Submission { spec, body: Arc::from(&b"{}"[..]) }
+    Submission::new(spec, Arc::from(&b"{}"[..]))
 }
 
 /// Runs a story on an io thread with the drain and release tasks beside it.

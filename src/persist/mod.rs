@@ -42,7 +42,7 @@ use crate::rows::{RowKey, RowValue};
 pub use self::load::{Loaded, Loader};
 pub use self::read::{
     DecodeError, LoadError, answer_len, audit, body_len, check, decode, read_answer, read_job,
-    read_job_without_body,
+    read_job_without_body, row_len,
 };
 
 /// The version of all values that are written now.

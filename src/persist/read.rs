@@ -246,6 +246,15 @@ pub fn read_answer(store: &Store, job: JobId) -> Result<Option<Arc<str>>, LoadEr
     Ok(Some(text_of(&key, &value)?.into()))
 }
 
+/// How many bytes a job's row has in the store, its body and its answer not counted; 0 without one.
+///
+/// # Errors
+/// As [`read_job`].
+pub fn row_len(store: &Store, job: JobId) -> Result<u64, LoadError> {
+    let parts = [Table::Jobs, Table::Extras, Table::Traces];
+    parts.into_iter().try_fold(0, |bytes, table| Ok(bytes + len_of(store, table, job)?))
+}
+
 /// About how many bytes a job's stored answer takes in memory; 0 without one.
 ///
 /// # Errors

@@ -3,7 +3,8 @@
 //! `cargo run --release -p switchbox-storage --example commit_floor -- commits DIR [SECONDS]`: commits at 1, 8, 64 and
 //! 256 waiters, beside a bare loop that appends the same bytes to a preallocated file and `fdatasync`s them, in turns.
 //! Two floors: *bare* has no second thread; *handed* hands the bytes to a committing thread as the store does, so its
-//! groups are what the store's are. *quiet* is a store that makes no checkpoints.
+//! groups are what the store's are. *store* has its ordinary options: a turn is a burst, and it may settle after each.
+//! *busy* is a store that lets no burst pass: it checkpoints all the time.
 //! `... -- sustained DIR [SECONDS]`: 64 waiters for long, with everything running and admission closing when it must.
 //! `... -- turnover DIR [ROWS] [TIMES]`: a queue whose rows are all replaced, again and again.
 //! `... -- restart DIR [ROWS]`: a start on so many rows.
@@ -220,6 +221,14 @@ impl Running {
         run
     }
 
+    /// What a burst left is put away before the next measurement.
+    fn settle(&self) {
+        while self.store.gauges().dirty_bytes > 8 << 20 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.store.settle().expect("settles");
+    }
+
     /// Appends a step once there is room, with a bounded number under way.
     fn append_with_room(&mut self, changes: Vec<Change<u64, ()>>) {
         while self.committer.backlog_bytes() > 4 << 20 || self.store.room() != Room::Open {
@@ -233,33 +242,37 @@ impl Running {
 fn commits(dir: &Path, time: Duration) {
     let mut floor = FloorFile::new(dir);
     // Before any thread is a real-time one.
-    let quiet = StoreOptions {
-        checkpoint_bytes: usize::MAX,
-        checkpoint_every: Duration::from_secs(3600),
-        dirty_bytes_max: usize::MAX,
-        ..StoreOptions::default()
-    };
-    let (quiet_dir, dir) = (dir.join("quiet"), dir.join("store"));
+    let busy = StoreOptions { burst_bytes: 0, ..StoreOptions::default() };
+    let (busy_dir, dir) = (dir.join("busy"), dir.join("store"));
     let store = Store::open(&dir, StoreOptions::default()).expect("opens");
-    let quiet = Store::open(&quiet_dir, quiet).expect("opens");
-    let (mut store, mut quiet) = (Running::on(store), Running::on(quiet));
+    let busy = Store::open(&busy_dir, busy).expect("opens");
+    let (mut store, mut busy) = (Running::on(store), Running::on(busy));
     // So that rows are overwritten, and old segments are there to be used again.
-    store.drive(64, time);
-    println!("waiters  what     p50 us   p99 us  commits/s    p50 x bare  x handed   rate x bare  x handed");
+    for running in [&mut store, &mut busy] {
+        (0..3).for_each(|_| drop((running.drive(64, time), running.settle())));
+    }
+    println!(
+        "waiters  what     p50 us   p99 us  commits/s    p50 x bare  x handed   rate x bare  x handed  checkpoints"
+    );
     for waiters in [1, 8, 64, 256] {
-        let mut runs = [const { Run::new() }; 4];
+        let (mut runs, mut checkpoints) = ([const { Run::new() }; 4], [0; 4]);
         for _ in 0..3 {
             runs[0].add(bare(&mut floor, waiters, time / 3));
             runs[1].add(handed(&mut floor, waiters, time / 3));
-            runs[2].add(quiet.drive(waiters, time / 3));
-            runs[3].add(store.drive(waiters, time / 3));
+            for (at, running) in [(2, &mut store), (3, &mut busy)] {
+                let before = running.store.gauges().checkpoints;
+                runs[at].add(running.drive(waiters, time / 3));
+                checkpoints[at] += running.store.gauges().checkpoints - before;
+                running.settle();
+            }
         }
         let [(bare_p50, bare_rate), (handed_p50, handed_rate)] =
             [0, 1].map(|i| (runs[i].at(0.5), runs[i].per_second()));
-        for (what, mut run) in ["bare", "handed", "quiet", "store"].into_iter().zip(runs) {
+        let names = ["bare", "handed", "store", "busy"];
+        for ((what, mut run), checkpoints) in names.into_iter().zip(runs).zip(checkpoints) {
             let (p50, p99, rate) = (run.at(0.5), run.at(0.99), run.per_second());
             println!(
-                "{waiters:>7}  {what:<7} {p50:>7.0}  {p99:>7.0}  {rate:>9.0}    {:>10.2}  {:>8.2}   {:>11.2}  {:>8.2}",
+                "{waiters:>7}  {what:<7} {p50:>7.0}  {p99:>7.0}  {rate:>9.0}    {:>10.2}  {:>8.2}   {:>11.2}  {:>8.2}  {checkpoints:>11}",
                 p50 / bare_p50,
                 p50 / handed_p50,
                 rate / bare_rate,

@@ -7,7 +7,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::checkpoint::Applied;
@@ -62,7 +61,7 @@ impl Cut {
         between();
         let snapshot_group = snapshot::list(&shared.layout.snapshots())?.last().copied().unwrap_or(0);
         between();
-        let writer = shared.writer();
+        let writer = shared.tail.writer();
         Ok(Self { applied, snapshot_group, durable: writer.durable(), end: writer.end() })
     }
 }
@@ -114,21 +113,18 @@ impl Shared {
 
     fn copy_snapshot(&self, to: &Layout, group: u64) -> Result<u64> {
         let from = snapshot::path_of(&self.layout.snapshots(), group);
-        let bytes = fs::read(&from).map_err(Error::io("read", &from))?;
+        let bytes = fs::metadata(&from).map_err(Error::io("look at", &from))?.len();
         let copy = snapshot::path_of(&to.snapshots(), group);
-        disk::write_whole(&copy, &bytes)?;
+        disk::copy(&from, &copy, bytes, bytes)?;
         file::verify(&copy, self.journal.id, group, self.rows.audit)?;
-        Ok(bytes.len() as u64)
+        Ok(bytes)
     }
 
     /// Copies a segment; the one that is written, up to the end as it was, and zeros behind.
     fn copy_segment(&self, to: &Layout, segment: &Segment, end: Place) -> Result<u64> {
         let path = segment::path_of(&self.journal.dir, segment.number);
-        let file = fs::File::open(&path).map_err(Error::io("open", &path))?;
-        let mut bytes = vec![0; segment.bytes as usize];
-        let filled = if segment.number == end.segment { end.offset as usize } else { bytes.len() };
-        file.read_exact_at(&mut bytes[..filled], 0).map_err(Error::io("read", &path))?;
-        disk::write_whole(&segment::path_of(&to.journal(), segment.number), &bytes)?;
+        let filled = if segment.number == end.segment { end.offset } else { segment.bytes };
+        disk::copy(&path, &segment::path_of(&to.journal(), segment.number), filled, segment.bytes)?;
         Ok(segment.bytes)
     }
 }

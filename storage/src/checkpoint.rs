@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::dirty::{self, Dirty, Handed, HandedIn, Layer};
+use crate::dirty::{self, Dirty, HandedIn, Layer, Pieces};
 use crate::error::{Error, Result};
 use crate::journal::writer::Durable;
 use crate::row::{Key, RowChange, Stored};
@@ -18,11 +18,8 @@ use crate::state::mark::{Audit, Mark};
 /// Rows that are looked at together at least, so that a few deleted ones don't cost a round each.
 const RANGE_ROWS_MIN: usize = 64;
 
-/// Rows that are sorted in while readers wait.
-const SORTED_AT_ONCE: usize = 64;
-
-/// With more rows handed in whoever commits sorts them in itself: readers look through all of them.
-const HANDED_IN_ROWS_MAX: usize = 16_384;
+/// So many rows are sorted in by whoever commits, while it has nothing to commit: more would make the next commit wait.
+const IDLE_ROWS_MAX: usize = 8;
 
 /// How much there was before rows were handed in, and is now.
 pub(crate) struct Absorbed {
@@ -97,6 +94,8 @@ pub(crate) struct Rowspace {
     /// Bytes in the layers, without those that were handed in.
     newer_bytes: AtomicUsize,
     frozen_bytes: AtomicUsize,
+    /// Bytes that came since the last checkpoint began, those of rows that were changed again too.
+    came_bytes: AtomicUsize,
     /// Bytes of the dirty rows and the last step in them, for those who mustn't wait for a lock.
     dirty_bytes: AtomicUsize,
     lsn: AtomicU64,
@@ -118,6 +117,7 @@ impl Rowspace {
             sorting: Mutex::default(),
             newer_bytes: AtomicUsize::new(0),
             frozen_bytes: AtomicUsize::new(0),
+            came_bytes: AtomicUsize::new(0),
             dirty_bytes: AtomicUsize::new(0),
             lsn: AtomicU64::new(lsn),
         }
@@ -140,19 +140,19 @@ impl Rowspace {
         self.applied_mut().clone()
     }
 
-    /// Takes the rows of a durable group, all at once. Waits for no one who sorts rows in, unless too many are left.
+    /// Takes the rows of a durable group, all at once. Waits for no one who sorts rows in: how many may be left
+    /// is bounded by the bytes at which admission closes.
     pub(crate) fn absorb(&self, changes: Vec<RowChange>, upto: Durable) -> Absorbed {
-        let (rows, bytes) = (changes.len(), dirty::bytes_of_all(&changes));
+        let pieces = Pieces::of(changes);
+        let (rows, bytes) = (pieces.rows, pieces.bytes);
         let mut queue = self.handed_in();
-        queue.push(changes, bytes, upto);
+        queue.push(pieces, upto);
         let (handed_in_rows, handed_in_bytes) = (queue.rows(), queue.bytes());
         drop(queue);
         self.lsn.store(upto.lsn, Ordering::Release);
+        self.came_bytes.fetch_add(bytes, Ordering::Relaxed);
         let newer_bytes = handed_in_bytes + self.newer_bytes.load(Ordering::Acquire);
         self.dirty_bytes.store(newer_bytes + self.frozen_bytes.load(Ordering::Acquire), Ordering::Release);
-        if handed_in_rows > HANDED_IN_ROWS_MAX {
-            self.sort_all_in();
-        }
         Absorbed {
             newer_bytes: Grown { from: newer_bytes - bytes, to: newer_bytes },
             handed_in_rows: Grown { from: handed_in_rows - rows, to: handed_in_rows },
@@ -162,34 +162,30 @@ impl Rowspace {
     /// Sorts in what was handed in before this call.
     pub(crate) fn sort_all_in(&self) {
         let sorting = self.sorting();
-        let upto = self.handed_in().upto().group;
-        while self.oldest(upto).is_some_and(|oldest| self.sort_in(&sorting, oldest)) {}
+        // Whole groups: they are handed in whole.
+        let pieces = self.handed_in().len();
+        for _ in 0..pieces {
+            self.sort_piece_in(&sorting);
+        }
     }
 
     /// Sorts in one short group that was handed in, unless somebody is at it. Says whether there was one.
     pub(crate) fn sort_one_in(&self) -> bool {
         let Ok(sorting) = self.sorting.try_lock() else { return false };
-        let short = self.oldest(u64::MAX).filter(|(changes, _)| changes.len() <= SORTED_AT_ONCE);
-        short.is_some_and(|oldest| self.sort_in(&sorting, oldest))
-    }
-
-    fn oldest(&self, upto: u64) -> Option<Handed> {
-        self.handed_in().oldest().filter(|(_, durable)| durable.group <= upto)
-    }
-
-    fn sort_in(&self, _sorting: &MutexGuard<'_, ()>, (changes, upto): Handed) -> bool {
-        // Readers don't wait for all of a long group; they find it in the queue meanwhile.
-        for some in changes.chunks(SORTED_AT_ONCE) {
-            self.dirty_mut().sort_in(some);
+        let short = self.handed_in().oldest_whole().is_some_and(|rows| rows <= IDLE_ROWS_MAX);
+        if short {
+            self.sort_piece_in(&sorting);
         }
-        let newer_bytes = {
-            let mut dirty = self.dirty_mut();
-            dirty.reached(upto);
-            dirty.newer_bytes()
-        };
-        self.newer_bytes.store(newer_bytes, Ordering::Release);
-        self.handed_in().pop();
-        true
+        short
+    }
+
+    /// Sorts the oldest piece in.
+    fn sort_piece_in(&self, _sorting: &MutexGuard<'_, ()>) {
+        let mut dirty = self.dirty_mut();
+        // Under the lock of the layers: whoever doesn't find it in the queue any more waits for it here.
+        let oldest = self.handed_in().pop();
+        oldest.into_iter().for_each(|oldest| dirty.sort_in(oldest));
+        self.newer_bytes.store(dirty.newer_bytes(), Ordering::Release);
     }
 
     fn sorting(&self) -> MutexGuard<'_, ()> {
@@ -210,6 +206,11 @@ impl Rowspace {
         self.newer_bytes.load(Ordering::Acquire) + self.handed_in().bytes()
     }
 
+    /// Bytes that came since then, those of rows that were changed again too.
+    pub(crate) fn came_bytes(&self) -> usize {
+        self.came_bytes.load(Ordering::Relaxed)
+    }
+
     /// Bytes of the dirty rows. Waits for nobody.
     pub(crate) fn dirty_bytes(&self) -> usize {
         self.dirty_bytes.load(Ordering::Acquire)
@@ -220,11 +221,17 @@ impl Rowspace {
         self.lsn.load(Ordering::Acquire)
     }
 
+    /// Looks at the state and what it holds, while no checkpoint changes it.
+    pub(crate) fn with_state<T>(&self, look: impl FnOnce(&Mark, &dyn StateStore) -> T) -> T {
+        let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        look(&self.applied().mark, &*self.state)
+    }
+
     /// What a row holds now.
     pub(crate) fn read(&self, key: &[u8]) -> Result<Option<Stored>> {
-        // A row leaves the queue only when the layers have it, and those only when the state has it, so this order can't
+        // A row leaves the queue while the layers are locked, and those only when the state has it, so this order can't
         // miss it.
-        let handed_in = self.handed_in().groups();
+        let handed_in = self.handed_in().pieces();
         let changed = dirty::last_of(&handed_in, key).cloned().or_else(|| self.dirty().read(key));
         match changed {
             Some(stored) => Ok(stored),
@@ -238,7 +245,7 @@ impl Rowspace {
         let mut from: Key = from.into();
         while rows.len() < limit {
             let wanted = (limit - rows.len()).max(RANGE_ROWS_MIN);
-            let handed_in = self.handed_in().groups();
+            let handed_in = self.handed_in().pieces();
             let changes = self.dirty().range(&handed_in, (&from, to), wanted);
             let found = self.state.range(&from, to, wanted)?;
             // What either didn't give any more may lie behind its last key.
@@ -302,6 +309,7 @@ impl Rowspace {
             let mut dirty = self.dirty_mut();
             let frozen = dirty.freeze();
             self.newer_bytes.store(0, Ordering::Release);
+            self.came_bytes.store(0, Ordering::Relaxed);
             self.frozen_bytes.store(dirty.bytes(), Ordering::Release);
             frozen
         };

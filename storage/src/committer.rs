@@ -142,7 +142,10 @@ impl<K: Send + 'static, V: Send + 'static> Committer<K, V> {
             move |group: &Group<K, V>| group.changes.iter().map(|change| codec.bytes(change)).sum()
         };
         let rows = store.clone();
-        let commit = move |groups: Vec<Group<K, V>>| commit_to(&store, &*codec, &groups);
+        let mut memory = Vec::new();
+        let commit = move |groups: Vec<Group<K, V>>| {
+            memory = commit_to(&store, &*codec, &groups, std::mem::take(&mut memory));
+        };
         let when_idle = move || rows.shared.rows.sort_one_in();
         let committer = Self::spawn(options, (bounds, weigh), Work { commit, when_idle }, on_durable)?;
         committer.shared.lock().last = last;
@@ -152,7 +155,7 @@ impl<K: Send + 'static, V: Send + 'static> Committer<K, V> {
     fn spawn(
         options: CommitterOptions,
         (bounds, weigh): (Bounds, impl Fn(&Group<K, V>) -> usize + Send + Sync + 'static),
-        work: Work<impl Fn(Vec<Group<K, V>>) + Send + 'static, impl Fn() -> bool + Send + 'static>,
+        mut work: Work<impl FnMut(Vec<Group<K, V>>) + Send + 'static, impl Fn() -> bool + Send + 'static>,
         on_durable: impl Fn(u64) + Send + 'static,
     ) -> std::io::Result<Self> {
         let waiting = Waiting {
@@ -166,7 +169,7 @@ impl<K: Send + 'static, V: Send + 'static> Committer<K, V> {
         let shared = Arc::new(Shared { waiting: Mutex::new(waiting), changed: Condvar::new() });
         let thread = {
             let shared = Arc::clone(&shared);
-            let run = move || shared.run(&options, bounds, &work, &on_durable);
+            let run = move || shared.run(&options, bounds, &mut work, &on_durable);
             std::thread::Builder::new().name("committer".into()).spawn(|| abort_on_panic(run))?
         };
         Ok(Self { shared, weigh: Box::new(weigh), thread: Some(thread) })
@@ -274,7 +277,7 @@ impl<K, V> Shared<K, V> {
         &self,
         options: &CommitterOptions,
         bounds: Bounds,
-        work: &Work<impl Fn(Vec<Group<K, V>>), impl Fn() -> bool>,
+        work: &mut Work<impl FnMut(Vec<Group<K, V>>), impl Fn() -> bool>,
         on_durable: &dyn Fn(u64),
     ) {
         while let Some(groups) = self.next_groups(options.lazy_delay, bounds) {
@@ -320,15 +323,26 @@ struct Work<C, I> {
     when_idle: I,
 }
 
-fn commit_to<K, V>(store: &Store, codec: &impl Codec<K, V>, groups: &[Group<K, V>]) {
-    let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return };
+/// Memory for a frame that is kept: that of one huge step isn't worth it.
+const FRAME_BYTES_KEPT: usize = 8 << 20;
+
+/// Commits steps. Takes and gives memory for a frame.
+fn commit_to<K, V>(
+    store: &Store,
+    codec: &impl Codec<K, V>,
+    groups: &[Group<K, V>],
+    memory: Vec<u8>,
+) -> Vec<u8> {
+    let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return memory };
     let at = groups.iter().map(|group| group.at).max().unwrap_or(0);
     let steps = Steps { first_lsn: first.lsn, last_lsn: last.lsn, count: groups.len() as u32, at };
-    let mut rows = Rows::default();
+    let mut rows = Rows::in_memory_of(memory);
     for change in groups.iter().flat_map(|group| &group.changes) {
         codec.encode(change, &mut rows);
     }
-    store.shared.commit(Some(steps), rows);
+    let mut memory = store.shared.commit(Some(steps), rows);
+    memory.shrink_to(FRAME_BYTES_KEPT);
+    memory
 }
 
 /// Runs the committer; a panic in it ends the process, for nothing could be acknowledged any more.

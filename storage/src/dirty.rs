@@ -2,9 +2,11 @@
 //!
 //! Two layers: what is being checkpointed, and what came since. Readers look here first, then at the state.
 //!
-//! Putting rows into a layer takes about as long as writing them to the journal, so nobody who waits for a commit waits
-//! for it: a group's rows are first only [`HandedIn`], in order, where readers look before anywhere else. They are sorted
-//! into the layers later, by whoever has time, and leave the queue only when the layers have them.
+//! Putting rows into a layer takes longer than writing them to the journal, so nobody who waits for a commit waits for
+//! it: a group's rows are first only [`HandedIn`], in order, where readers look before anywhere else. They are sorted
+//! into the layers later, by whoever has time. They leave the queue under the lock of the layers: a reader that doesn't
+//! find them there any more finds them in the layers. In a burst hundreds of thousands of rows wait there, so each has a
+//! short *print* of its key, and a reader runs through the prints.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -20,12 +22,37 @@ const ENTRY_BYTES: usize = 96;
 /// The last change of each key.
 pub(crate) type Layer = BTreeMap<Key, Option<Stored>>;
 
-/// The rows of a group, in order, and the group.
-pub(crate) type Handed = (Arc<Vec<RowChange>>, Durable);
+/// Rows that are sorted in while readers wait.
+const PIECE_ROWS: usize = 128;
+
+/// Rows of a group, in order.
+pub(crate) struct Piece {
+    changes: Vec<RowChange>,
+    prints: Vec<u32>,
+}
+
+impl Piece {
+    fn new(changes: Vec<RowChange>) -> Arc<Self> {
+        let prints = changes.iter().map(|(key, _)| print(key)).collect();
+        Arc::new(Self { changes, prints })
+    }
+}
+
+/// A number that most other keys don't have.
+fn print(key: &[u8]) -> u32 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let add = |sum: u64, word: u64| (sum.rotate_left(29) ^ word).wrapping_mul(FACTOR);
+    let (words, rest) = key.as_chunks::<8>();
+    let sum = words.iter().fold(key.len() as u64, |sum, word| add(sum, u64::from_le_bytes(*word)));
+    (rest.iter().fold(sum, |sum, byte| add(sum, u64::from(*byte))) >> 32) as u32
+}
+
+/// A piece that waits, and the group if it is the last one of it.
+pub(crate) type Handed = (Arc<Piece>, Option<Durable>);
 
 /// Groups that are durable and not yet in the layers, the oldest first.
 pub(crate) struct HandedIn {
-    groups: VecDeque<Handed>,
+    pieces: VecDeque<Handed>,
     rows: usize,
     bytes: usize,
     /// The last group that was ever handed in.
@@ -35,32 +62,41 @@ pub(crate) struct HandedIn {
 impl HandedIn {
     /// Starts behind `upto`.
     pub(crate) fn new(upto: Durable) -> Self {
-        Self { groups: VecDeque::new(), rows: 0, bytes: 0, upto }
+        Self { pieces: VecDeque::new(), rows: 0, bytes: 0, upto }
     }
 
-    pub(crate) fn push(&mut self, changes: Vec<RowChange>, bytes: usize, upto: Durable) {
-        self.rows += changes.len();
-        self.bytes += bytes;
+    pub(crate) fn push(&mut self, pieces: Pieces, upto: Durable) {
+        self.rows += pieces.rows;
+        self.bytes += pieces.bytes;
         self.upto = upto;
-        self.groups.push_back((Arc::new(changes), upto));
+        let last = pieces.pieces.len().saturating_sub(1);
+        let ends = |n: usize| (n == last).then_some(upto);
+        self.pieces.extend(pieces.pieces.into_iter().enumerate().map(|(n, piece)| (piece, ends(n))));
     }
 
     /// All of them, for a reader.
-    pub(crate) fn groups(&self) -> Vec<Arc<Vec<RowChange>>> {
-        self.groups.iter().map(|(changes, _)| Arc::clone(changes)).collect()
+    pub(crate) fn pieces(&self) -> Vec<Arc<Piece>> {
+        self.pieces.iter().map(|(piece, _)| Arc::clone(piece)).collect()
     }
 
-    /// The oldest, which stays until it is [`HandedIn::pop`]ped.
-    pub(crate) fn oldest(&self) -> Option<Handed> {
-        self.groups.front().cloned()
+    /// Rows of the oldest piece, if it is a whole group. Called when no group is halfway in.
+    pub(crate) fn oldest_whole(&self) -> Option<usize> {
+        self.pieces.front().filter(|(_, upto)| upto.is_some()).map(|(piece, _)| piece.changes.len())
     }
 
-    /// The layers have all of the oldest.
-    pub(crate) fn pop(&mut self) {
-        if let Some((changes, _)) = self.groups.pop_front() {
-            self.rows -= changes.len();
-            self.bytes -= bytes_of_all(&changes);
+    /// Takes the oldest out, for [`Dirty::sort_in`] under the same lock of the layers.
+    pub(crate) fn pop(&mut self) -> Option<Handed> {
+        let popped = self.pieces.pop_front();
+        if let Some((piece, _)) = &popped {
+            self.rows -= piece.changes.len();
+            self.bytes -= bytes_of_all(&piece.changes);
         }
+        popped
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.pieces.len()
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -76,10 +112,37 @@ impl HandedIn {
     }
 }
 
-/// The last change of a row in groups that were handed in.
-pub(crate) fn last_of<'a>(groups: &'a [Arc<Vec<RowChange>>], key: &[u8]) -> Option<&'a Option<Stored>> {
-    let newest_first = groups.iter().rev().flat_map(|changes| changes.iter().rev());
-    newest_first.filter(|(changed, _)| **changed == *key).map(|(_, stored)| stored).next()
+/// A group's rows, cut up before anybody waits for a lock.
+pub(crate) struct Pieces {
+    pieces: Vec<Arc<Piece>>,
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Pieces {
+    /// At least one: the group counts even without rows.
+    pub(crate) fn of(changes: Vec<RowChange>) -> Self {
+        let (rows, bytes) = (changes.len(), bytes_of_all(&changes));
+        let mut pieces = Vec::with_capacity(rows.div_ceil(PIECE_ROWS).max(1));
+        if rows <= PIECE_ROWS {
+            pieces.push(Piece::new(changes));
+        } else {
+            let mut changes = changes.into_iter();
+            while changes.len() > 0 {
+                pieces.push(Piece::new(changes.by_ref().take(PIECE_ROWS).collect()));
+            }
+        }
+        Self { pieces, rows, bytes }
+    }
+}
+
+/// The last change of a row in pieces that were handed in.
+pub(crate) fn last_of<'a>(pieces: &'a [Arc<Piece>], key: &[u8]) -> Option<&'a Option<Stored>> {
+    let wanted = print(key);
+    pieces.iter().rev().filter(|piece| piece.prints.contains(&wanted)).find_map(|piece| {
+        let newest = piece.changes.iter().rev().find(|(changed, _)| **changed == *key);
+        newest.map(|(_, stored)| stored)
+    })
 }
 
 /// The two layers.
@@ -108,17 +171,18 @@ impl Dirty {
         Self { upto, ..Self::default() }
     }
 
-    /// Takes rows of the group behind the last one.
-    pub(crate) fn sort_in(&mut self, changes: &[RowChange]) {
+    /// Takes the piece behind the last one.
+    pub(crate) fn sort_in(&mut self, (piece, upto): Handed) {
+        // A reader that looked into the queue before may still have it.
+        let changes =
+            Arc::try_unwrap(piece).map_or_else(|piece| piece.changes.clone(), |piece| piece.changes);
         for (key, stored) in changes {
-            self.newer_bytes += bytes_of(key, stored.as_ref());
-            self.insert(key.clone(), stored.clone());
+            self.newer_bytes += bytes_of(&key, stored.as_ref());
+            self.insert(key, stored);
         }
-    }
-
-    /// All rows up to this group are in.
-    pub(crate) fn reached(&mut self, upto: Durable) {
-        self.upto = upto;
+        if let Some(upto) = upto {
+            self.upto = upto;
+        }
     }
 
     fn insert(&mut self, key: Key, stored: Option<Stored>) {
@@ -140,7 +204,7 @@ impl Dirty {
     /// The first `limit` last changes from `from` on, below `to` where given, with those that were handed in.
     pub(crate) fn range(
         &self,
-        handed_in: &[Arc<Vec<RowChange>>],
+        handed_in: &[Arc<Piece>],
         (from, to): (&[u8], Option<&[u8]>),
         limit: usize,
     ) -> Layer {
@@ -153,7 +217,7 @@ impl Dirty {
         let mut merged: Layer =
             older.chain(newer).map(|(key, stored)| (key.clone(), stored.clone())).collect();
         let within = |key: &[u8]| from <= key && to.is_none_or(|to| key < to);
-        let handed_in = handed_in.iter().flat_map(|changes| changes.iter());
+        let handed_in = handed_in.iter().flat_map(|piece| piece.changes.iter());
         merged.extend(handed_in.filter(|(key, _)| within(key)).cloned());
         // Behind the first `limit`, one layer may hide changes of the other.
         while merged.len() > limit {
@@ -206,57 +270,48 @@ mod tests {
         for seed in 1..40 {
             let (mut dirty, mut queue) = (Dirty::default(), HandedIn::new(Durable::default()));
             let (mut model, mut choices) = (Layer::new(), Choices(seed * 7919));
-            let mut half_in = 0;
             for turn in 0..60 {
                 match choices.below(8) {
                     0 => {
-                        // A part of the oldest, which readers still find in the queue.
-                        if let Some((changes, upto)) = queue.oldest() {
-                            let until = (half_in + choices.below(4)).min(changes.len());
-                            dirty.sort_in(&changes[half_in..until]);
-                            half_in = until;
-                            if until == changes.len() {
-                                dirty.reached(upto);
-                                queue.pop();
-                                half_in = 0;
-                            }
-                        }
+                        // Half of the time a reader still has it.
+                        let readers = (choices.below(2) == 0).then(|| queue.pieces());
+                        queue.pop().into_iter().for_each(|oldest| dirty.sort_in(oldest));
+                        drop(readers);
                     }
-                    1 if dirty.frozen.is_none() && half_in == 0 => drop(dirty.freeze()),
+                    1 if dirty.frozen.is_none() && queue.oldest_whole().is_some() => drop(dirty.freeze()),
                     2 => {
                         // What was frozen is the state's from now on.
                         if let Some(gone) = dirty.thaw() {
-                            let newer = dirty.range(&queue.groups(), (&[], None), 1000);
+                            let newer = dirty.range(&queue.pieces(), (&[], None), 1000);
                             model.retain(|key, _| !gone.contains_key(key) || newer.contains_key(key));
                         }
                     }
                     _ => {
-                        let changes: Vec<RowChange> = (0..choices.below(6))
+                        let changes: Vec<RowChange> = (0..[choices.below(6), 300]
+                            [usize::from(choices.below(9) == 0)])
                             .map(|_| {
                                 let value = Stored::Value(Box::new([choices.below(256) as u8]));
                                 (key(choices.below(12)), (choices.below(4) > 0).then_some(value))
                             })
                             .collect();
                         model.extend(changes.iter().cloned());
-                        queue.push(changes.clone(), bytes_of_all(&changes), Durable::default());
+                        queue.push(Pieces::of(changes), Durable::default());
                     }
                 }
-                let groups = queue.groups();
+                let pieces = queue.pieces();
                 for n in 0..12 {
-                    let found = last_of(&groups, &key(n)).cloned().or_else(|| dirty.read(&key(n)));
+                    let found = last_of(&pieces, &key(n)).cloned().or_else(|| dirty.read(&key(n)));
                     assert_eq!(found, model.get(&key(n)).cloned(), "seed {seed}, turn {turn}");
                 }
                 let (from, to, limit) = (choices.below(6), 6 + choices.below(6), 1 + choices.below(9));
                 let expected = model.range(key(from)..key(to)).take(limit);
                 let expected: Layer = expected.map(|(key, stored)| (key.clone(), stored.clone())).collect();
-                let found = dirty.range(&groups, (&key(from), Some(&key(to))), limit);
+                let found = dirty.range(&pieces, (&key(from), Some(&key(to))), limit);
                 assert_eq!(found, expected, "seed {seed}, turn {turn}");
             }
             let bytes = dirty.newer.iter().map(|(key, stored)| bytes_of(key, stored.as_ref())).sum::<usize>();
             assert_eq!(dirty.newer_bytes(), bytes);
-            while queue.oldest().is_some() {
-                queue.pop();
-            }
+            while queue.pop().is_some() {}
             assert_eq!((queue.rows(), queue.bytes()), (0, 0));
         }
     }

@@ -106,6 +106,28 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     unfinished.finish().map(drop)
 }
 
+/// Bytes that are copied at once: files may be larger than the memory.
+const COPY_BYTES: usize = 1 << 20;
+
+/// Copies the first `filled` bytes of a file into a new one of `len` bytes, whole or not at all; zeros follow.
+pub(crate) fn copy(from: &Path, to: &Path, filled: u64, len: u64) -> Result<()> {
+    let source = File::open(from).map_err(Error::io("open", from))?;
+    let unfinished = Unfinished::create(to)?;
+    let mut piece = vec![0; COPY_BYTES];
+    let mut at = 0;
+    while at < len {
+        let end = if at < filled { filled } else { len };
+        let piece = &mut piece[..(COPY_BYTES as u64).min(end - at) as usize];
+        match at < filled {
+            true => source.read_exact_at(piece, at).map_err(Error::io("read", from))?,
+            false => piece.fill(0),
+        }
+        unfinished.file.write_all_at(piece, at).map_err(Error::io("write", to))?;
+        at += piece.len() as u64;
+    }
+    unfinished.finish().map(drop)
+}
+
 /// The file names in a directory, in order; none if it isn't there.
 pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {

@@ -10,9 +10,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::checkpoint::Moved;
+use crate::checkpoint::{Moved, successor};
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::row::Key;
 use crate::snapshot::merge::{self, MergeBytes};
 use crate::snapshot::{self, file};
 use crate::store::Shared;
@@ -26,6 +27,16 @@ const CHECKPOINT_FREE_BYTES_MIN: u64 = 64 << 20;
 
 /// So many rows handed in wake the thread that sorts them in: fewer are left to whoever commits.
 pub(crate) const SORT_ROWS_MIN: usize = 512;
+
+/// Rows come fast when more than [`FAST_BYTES`] of them come in this time.
+const LULL: Duration = Duration::from_millis(10);
+const FAST_BYTES: usize = 128 << 10;
+
+/// Rows that are read together when a snapshot is made of the state.
+const STATE_ROWS: usize = 4096;
+
+/// How far the threads step back: they get about a tenth of a CPU that a commit wants too.
+const NICENESS: i32 = 10;
 
 /// Wakes the keeper's threads.
 #[derive(Debug, Default)]
@@ -84,6 +95,7 @@ impl Keeper {
     fn spawn(&mut self, name: &'static str, run: fn(&Shared)) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let spawned = std::thread::Builder::new().name(name.into()).spawn(move || {
+            step_back();
             if std::panic::catch_unwind(AssertUnwindSafe(|| run(&shared))).is_err() {
                 disk::fatal(&format!("the {name} thread panicked (a bug)"));
             }
@@ -91,6 +103,12 @@ impl Keeper {
         self.threads.push(spawned.map_err(Error::io("start a thread for", &self.shared.layout.dir))?);
         Ok(())
     }
+}
+
+/// Lets whoever commits go first, where there is less CPU than work: what isn't kept up with closes admission in time.
+fn step_back() {
+    // Of this thread alone, on Linux. Where it isn't allowed nothing is lost but speed.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
 impl Drop for Keeper {
@@ -106,8 +124,15 @@ impl Drop for Keeper {
 
 fn run_checkpoints(shared: &Shared) {
     let due = || shared.rows.newer_bytes() >= shared.options.checkpoint_bytes;
+    let mut patience = Patience::Left;
     loop {
-        let wish = shared.signal.wait(shared.options.checkpoint_every, due);
+        let mut wish = shared.signal.wait(shared.options.checkpoint_every, due);
+        if !due() {
+            patience = Patience::Left;
+        }
+        if wish == Wish::Keep && patience == Patience::Left {
+            (wish, patience) = wait_for_a_lull(shared);
+        }
         disk::or_die("the disk can't be looked at", shared.look_at_disk());
         // On a full disk rows stay dirty, and admission closed, rather than sled in an unknown state.
         let free = shared.counters.disk_free_bytes.load(Ordering::Relaxed);
@@ -123,6 +148,29 @@ fn run_checkpoints(shared: &Shared) {
         }
         if wish == Wish::Stop {
             return;
+        }
+    }
+}
+
+/// Whether a burst is let pass. One that exceeded its bound isn't one: then there are many small checkpoints, rather
+/// than few that keep admission closed for long, until a bound isn't reached in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Left,
+    Gone,
+}
+
+/// Lets a burst pass, within its bound: a checkpoint would take CPU and disk from its commits, and is the cheaper the
+/// more rows it has.
+fn wait_for_a_lull(shared: &Shared) -> (Wish, Patience) {
+    loop {
+        let before = shared.rows.came_bytes();
+        if before >= shared.options.burst_bytes {
+            return (Wish::Keep, Patience::Gone);
+        }
+        let wish = shared.signal.wait(LULL, || false);
+        if wish == Wish::Stop || shared.rows.came_bytes().saturating_sub(before) < FAST_BYTES {
+            return (wish, Patience::Left);
         }
     }
 }
@@ -160,7 +208,7 @@ impl Shared {
     }
 
     /// Whatever fails doesn't keep the rest from being done.
-    fn keep(&self) {
+    pub(crate) fn keep(&self) {
         if self.snapshot_is_due()
             && let Err(error) = self.snapshot()
         {
@@ -183,7 +231,10 @@ impl Shared {
     /// Makes snapshots up to what is durable now. One that fails stays due, and is tried again after a while.
     pub(crate) fn snapshot(&self) -> Result<()> {
         let _snapping = self.snapping.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = self.snapshots_up_to_now();
+        let mut made = self.snapshots_up_to_now();
+        if matches!(made, Err(Error::Damaged { .. })) && self.snapshot_of_state().is_ok() {
+            made = self.snapshots_up_to_now();
+        }
         if made.is_err() {
             // What was written of it takes the room that the next try needs.
             disk::remove_unfinished(&self.layout.snapshots())?;
@@ -238,6 +289,32 @@ impl Shared {
         merge::write_next(dir, id, self.rows.audit, base, changes).map(drop)
     }
 
+    /// A snapshot of the state store's rows, where a group is damaged that snapshots need and the state has already.
+    /// Without it none could ever be made again, and the journal would grow for good. The state was counted when it was
+    /// opened and at each checkpoint, and the rows must still sum to that.
+    fn snapshot_of_state(&self) -> Result<()> {
+        // So that the state has all that is damaged.
+        self.checkpoint();
+        let (dir, audit) = (self.layout.snapshots(), self.rows.audit);
+        self.rows.with_state(|mark, state| {
+            let mut writer = file::SnapshotWriter::create(&dir, mark.clone(), audit)?;
+            let mut from: Key = Box::default();
+            loop {
+                let rows = state.range(&from, None, STATE_ROWS)?;
+                rows.iter().try_for_each(|(key, stored)| writer.push(key, stored))?;
+                match rows.last().filter(|_| rows.len() == STATE_ROWS) {
+                    Some((last, _)) => from = successor(last),
+                    None => break,
+                }
+            }
+            if writer.totals() != &mark.totals {
+                let problem = "its rows don't sum to what its mark says";
+                return Err(Error::damaged(&self.layout.state(), 0, problem));
+            }
+            writer.finish().map(drop)
+        })
+    }
+
     /// Up to where neither state nor snapshots need the journal.
     pub(crate) fn trim_group(&self) -> Result<u64> {
         let snapshots = snapshot::list(&self.layout.snapshots())?;
@@ -253,6 +330,7 @@ impl Shared {
         for segment in self.journal.up_to(trim_group) {
             if !live.contains_key(&segment.number) {
                 disk::or_die("an old segment can't be removed", self.journal.remove(&segment));
+                self.forget_emptied(segment.number);
                 self.counters.segments_removed.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -3,21 +3,24 @@
 //! Reads see exactly what is durable. Writes come from the [`crate::Committer`], group by group: frame and
 //! `fdatasync`, then the dirty rows, then whoever waits. Nothing here blocks a committer but the disk.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::{Absorbed, Grown, Rowspace};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::identity::{Layout, Lock};
+use crate::journal::frame::frame_bytes;
 use crate::journal::rows::Rows;
-use crate::journal::writer::{Durable, Steps, Writer};
+use crate::journal::tail::Tail;
+use crate::journal::writer::{Durable, Steps, Writer, Written};
 use crate::journal::{Journal, JournalOptions};
 use crate::keeper::{Keeper, SORT_ROWS_MIN, Signal};
 use crate::mutant::{self, Mutant};
+use crate::reclaim::Emptied;
 use crate::row::{Key, PayloadRef, Stored};
 use crate::state::StateKind;
 use crate::state::mark::{Audit, Totals};
@@ -37,11 +40,13 @@ pub struct StoreOptions {
     pub checkpoint_bytes: usize,
     /// or when this long has passed.
     pub checkpoint_every: Duration,
+    /// A checkpoint would slow a burst of rows, so it lets one pass that has fewer bytes than this.
+    pub burst_bytes: usize,
     /// Bytes of dirty rows at which admission is to close ([`Store::room`]).
     pub dirty_bytes_max: usize,
     /// A snapshot is made after these many bytes of journal.
     pub snapshot_journal_bytes: u64,
-    /// How long after a snapshot that failed it is tried again.
+    /// How long after it failed making a snapshot, or moving payloads out of an old segment, is tried again.
     pub snapshot_retry: Duration,
     /// Bytes of rows that one snapshot merges at most: what its memory is bounded by.
     pub snapshot_merge_bytes: usize,
@@ -64,6 +69,7 @@ impl Default for StoreOptions {
             journal: JournalOptions::default(),
             checkpoint_bytes: 8 << 20,
             checkpoint_every: Duration::from_secs(1),
+            burst_bytes: 192 << 20,
             dirty_bytes_max: 256 << 20,
             snapshot_journal_bytes: 256 << 20,
             snapshot_retry: Duration::from_secs(30),
@@ -130,8 +136,8 @@ pub(crate) struct Counters {
     /// When a snapshot that failed is tried again; none after one that didn't.
     pub(crate) snapshot_again_at: Mutex<Option<Instant>>,
     pub(crate) troubles: Troubles,
-    /// Segments whose payloads were moved, or couldn't be, because a part of them is damaged.
-    pub(crate) emptied: Mutex<BTreeSet<u32>>,
+    /// What became of segments whose payloads were to be moved.
+    pub(crate) emptied: Mutex<BTreeMap<u32, Emptied>>,
 }
 
 /// A handle to the store; clones share it. When the last one goes, what is dirty is checkpointed.
@@ -151,8 +157,8 @@ pub(crate) struct Shared {
     pub(crate) signal: Signal,
     /// Wakes the thread that sorts rows in.
     pub(crate) sorting: Signal,
-    writer: Mutex<Writer>,
-    /// Held while segments or snapshots are removed, and while they are copied.
+    pub(crate) tail: Tail,
+    /// Held while segments or snapshots are removed, while they are copied, and while payloads are moved out of one.
     pub(crate) retention: Mutex<()>,
     /// Held while snapshots are made: two would write the same file.
     pub(crate) snapping: Mutex<()>,
@@ -315,31 +321,26 @@ impl Store {
 impl Shared {
     pub(crate) fn new(
         (layout, lock, options): (Layout, Lock, StoreOptions),
-        (journal, writer): (Arc<Journal>, Writer),
+        (journal, tail): (Arc<Journal>, Tail),
         rows: Rowspace,
     ) -> Self {
-        let (counters, writer) = (Counters::default(), Mutex::new(writer));
+        let counters = Counters::default();
         let (signal, sorting) = (Signal::default(), Signal::default());
         let (retention, snapping) = (Mutex::default(), Mutex::default());
         let _lock = lock;
-        Self { layout, options, journal, rows, counters, signal, sorting, writer, retention, snapping, _lock }
+        Self { layout, options, journal, rows, counters, signal, sorting, tail, retention, snapping, _lock }
     }
 
-    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
-        // A panic while a frame is written has ended the process.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes a group durable and readable.
-    pub(crate) fn commit(&self, steps: Option<Steps>, rows: Rows) {
-        let mut writer = self.writer();
-        self.append(&mut writer, steps, rows);
+    /// Makes a group durable and readable. Gives back the frame's memory ([`Rows::in_memory_of`]).
+    pub(crate) fn commit(&self, steps: Option<Steps>, rows: Rows) -> Vec<u8> {
+        let mut writer = self.tail.with_room(frame_bytes(&rows));
+        self.append(&mut writer, steps, rows)
     }
 
     /// As [`Shared::commit`], for who holds the writer: frames and dirty rows keep the same order.
-    pub(crate) fn append(&self, writer: &mut Writer, steps: Option<Steps>, rows: Rows) {
-        let bytes = crate::journal::frame::frame_bytes(&rows) as u64;
-        let changes = writer.write(steps, rows);
+    pub(crate) fn append(&self, writer: &mut Writer, steps: Option<Steps>, rows: Rows) -> Vec<u8> {
+        let bytes = frame_bytes(&rows) as u64;
+        let Written { changes, memory } = writer.write(steps, rows);
         if mutant::planted(Mutant::StateBeforeSync) {
             self.rows.absorb(changes.clone(), writer.durable());
             self.checkpoint();
@@ -356,6 +357,7 @@ impl Shared {
         if handed_in_rows.passes(SORT_ROWS_MIN) {
             self.sorting.notify();
         }
+        memory
     }
 
     /// The last group that is durable and readable. Doesn't wait for the one being written.
@@ -363,10 +365,14 @@ impl Shared {
         self.rows.upto()
     }
 
-    /// Looks how much disk is free, and how much is to be kept.
+    /// Looks how much disk is free, and how much is to be kept. Admission doesn't close for old segments that are only
+    /// kept to be used again.
     pub(crate) fn look_at_disk(&self) -> Result<()> {
-        let free = disk::free_bytes(&self.layout.dir)?;
+        let mut free = disk::free_bytes(&self.layout.dir)?;
         let reserve = self.options.disk_reserve_bytes.max(2 * self.rows.state.disk_bytes());
+        if free < reserve && self.journal.give_back()? {
+            free = disk::free_bytes(&self.layout.dir)?;
+        }
         self.counters.disk_free_bytes.store(free, Ordering::Relaxed);
         self.counters.disk_reserve_bytes.store(reserve, Ordering::Relaxed);
         Ok(())

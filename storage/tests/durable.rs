@@ -172,6 +172,7 @@ fn turnover_keeps_the_disk_flat_and_the_rows_right() {
         snapshot_journal_bytes: 2 << 20,
         checkpoint_bytes: 64 << 10,
         checkpoint_every: Duration::from_millis(5),
+        burst_bytes: 0,
         ..options()
     };
     let (store, _) = Store::open(&dir.0, options.clone()).expect("opens");

@@ -147,6 +147,29 @@ fn what_was_interrupted_is_no_backup_and_the_next_one_replaces_it() {
 }
 
 #[test]
+fn one_that_was_whole_and_got_no_name_is_in_nobodys_way() {
+    let dir = TempDir::new();
+    let mut server = keyed().start_in(&dir.join("data"));
+    end(&mut server);
+    // As far as one came that was killed between its last file and its name.
+    let half = dir.join("copy.unfinished");
+    backup(&server.data, &half).check(0, &[]);
+    fs::write(half.join("backup.whole"), "1\n").expect("written");
+    backup(&server.data, &dir.join("copy")).check(0, &[]);
+    assert!(!half.exists() && !dir.join("copy/backup.whole").exists());
+    // One that had got it already is whole; a start makes it a box of its own, which no backup takes for a leftover.
+    fs::rename(dir.join("copy"), &half).expect("moved");
+    fs::write(half.join("backup.whole"), "1\n").expect("written");
+    let mut started = keyed().start_in(&half);
+    assert_eq!(started.key, server.key);
+    end(&mut started);
+    assert!(!half.join("backup.whole").exists());
+    backup(&server.data, &dir.join("copy"))
+        .check(1, &["copy.unfinished", "remove it, or name another target"]);
+    assert!(half.join("store").exists());
+}
+
+#[test]
 fn a_clone_with_a_new_identity_runs_beside_the_original() {
     let dir = TempDir::new();
     let original = keyed().start_in(&dir.join("data"));

@@ -3,8 +3,8 @@
 use std::process::{Command, Output};
 
 use crate::harness::chat;
-use crate::harness::http::{Request, Response};
-use crate::harness::server::{Server, Setup, read_trimmed};
+use crate::harness::http::Response;
+use crate::harness::server::{Server, Setup};
 use crate::harness::wait_for;
 use serde_json::{Value, json};
 
@@ -19,14 +19,6 @@ fn said(server: &Server, args: &[&str]) -> String {
     let output = cli(server, args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
-}
-
-fn send(server: &Server, path: &str, body: &Value) -> Response {
-    let token = read_trimmed(&server.data.join("admin.token"));
-    Request::new(server.admin_addr(), "POST", path)
-        .header("authorization", &format!("Bearer {token}"))
-        .json(&body.to_string())
-        .send()
 }
 
 fn refused(answer: &Response, status: u16, code: &str) {
@@ -96,8 +88,8 @@ fn a_paused_node_gets_no_work() {
     held_back(&server, &next_job(&first), see, || {
         said(&server, &["nodes", "resume", "node_local"]);
     });
-    refused(&send(&server, "/admin/nodes/node_local/ban", &json!({})), 409, "node_is_the_box");
-    refused(&send(&server, "/admin/nodes/node_nobody/freeze", &json!({})), 404, "node_not_found");
+    refused(&server.command("/admin/nodes/node_local/ban", &json!({})), 409, "node_is_the_box");
+    refused(&server.command("/admin/nodes/node_nobody/freeze", &json!({})), 404, "node_not_found");
     let unknown = cli(&server, &["nodes", "thaw", "node_nobody"]);
     assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
     server.assert_nothing_left();
@@ -114,7 +106,7 @@ fn a_waiting_job_can_be_cancelled_by_the_operator() {
         assert_eq!(said(&server, &["jobs", "cancel", &job]), "cancelled\n");
         refused(&asked.join().expect("no panic"), 503, "job_cancelled");
     });
-    refused(&send(&server, &format!("/admin/jobs/{job}/cancel"), &json!({})), 404, "job_not_found");
+    refused(&server.command(&format!("/admin/jobs/{job}/cancel"), &json!({})), 404, "job_not_found");
     server.assert_nothing_left();
 }
 
@@ -143,13 +135,13 @@ fn a_dead_letter_is_listed_and_tried_again_once() {
     assert_ne!(again, job);
     let view = state(&server, &again);
     assert_eq!(view["origin"]["requeued"], job.as_str(), "{view}");
-    refused(&send(&server, &format!("/admin/jobs/{job}/requeue"), &json!({})), 409, "requeued_already");
+    refused(&server.command(&format!("/admin/jobs/{job}/requeue"), &json!({})), 409, "requeued_already");
     wait_for("the new job to fail too", || (state(&server, &again)["state"] == "failed").then_some(()));
     let letters = server.admin("GET", "/admin/dead-letters").value();
     let expected = json!([{"job": again, "requeued_as": null}, {"job": job, "requeued_as": again}]);
     assert_eq!(letters["dead_letters"], expected);
     let never = "/admin/jobs/job_00000001ffffffffff/requeue";
-    refused(&send(&server, never, &json!({})), 404, "job_not_found");
+    refused(&server.command(never, &json!({})), 404, "job_not_found");
     server.assert_nothing_left();
 }
 
@@ -173,7 +165,7 @@ fn deposits_count_once_and_prices_hold_from_their_date() {
     }
     assert_eq!(balance(&server, "issuance"), "-12.500000");
     let other = json!({"operation": "c0ffee", "namespace": "default", "credits": "13"});
-    refused(&send(&server, "/admin/deposits", &other), 409, "ledger_refused");
+    refused(&server.command("/admin/deposits", &other), 409, "ledger_refused");
     let later = "4000000000";
     said(&server, &["price", "--model", "echo", "1000000", "2000000"]);
     said(&server, &["price", "--model", "echo", "7", "7", "--from", later]);
@@ -201,17 +193,17 @@ fn commands_that_make_no_sense_are_refused_by_name() {
         ("/admin/prices", json!({"input": "1", "output": "1", "environment": "prod"}), "environment"),
         ("/admin/jobs/job_zz/requeue", json!({}), "id"),
     ] {
-        let answer = send(&server, path, &body);
+        let answer = server.command(path, &body);
         refused(&answer, 400, "invalid_value");
         assert_eq!(answer.error()["param"], param, "{path} {body}");
     }
     refused(
-        &send(&server, "/admin/deposits", &json!({"operation": "1", "namespace": "a", "credits": "0"})),
+        &server.command("/admin/deposits", &json!({"operation": "1", "namespace": "a", "credits": "0"})),
         409,
         "ledger_refused",
     );
     let huge = json!({"model": "x".repeat(100 << 10)});
-    refused(&send(&server, "/admin/pause", &huge), 413, "body_too_large");
+    refused(&server.command("/admin/pause", &huge), 413, "body_too_large");
     refused(&server.call("POST", "/admin/pause", r#"{"model":"echo"}"#), 404, "unknown_url");
     let usage = cli(&server, &["pause", "planet", "mars"]);
     assert_eq!(usage.status.code(), Some(2), "{usage:?}");

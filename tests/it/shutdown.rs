@@ -1,11 +1,11 @@
 //! How a box ends: what runs is finished, what is new is sent elsewhere, and whoever insists gets it at once.
 
 use crate::harness::chat::{self, Event, Events};
-use crate::harness::http::Request;
+use crate::harness::http::{Connection, Request};
 use crate::harness::server::{Server, Setup, TempDir};
 use crate::harness::wait_for;
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 
@@ -91,21 +91,96 @@ fn the_deadline_ends_what_does_not() {
     assert!(!server.stderr().contains("panicked"), "{}", server.stderr());
 }
 
+/// What a client is told that waits with a key for a job which outlives the box; gives the job's name.
+fn assert_goes_on(error: &Value) -> String {
+    assert_eq!(error["code"], "job_goes_on", "{error}");
+    let message = error["message"].as_str().expect("a sentence");
+    let id =
+        message.split(['/', ' ', ':', '.']).find(|word| word.starts_with("job_")).expect("it names its job");
+    for way in ["`Idempotency-Key`", &format!("GET /v1/jobs/{id}")] {
+        assert!(message.contains(way), "{way} in {message}");
+    }
+    id.to_owned()
+}
+
 #[test]
-fn who_waits_for_a_job_is_shown_where_it_stands() {
-    let mut server = slow(60_000).arg("--drain-deadline").arg("1s").start();
-    let body: serde_json::Value =
-        serde_json::from_str(&chat::body("slow", "one two", json!({}))).expect("made as JSON");
+fn who_waits_with_a_key_at_the_deadline_is_told_that_the_job_goes_on() {
+    let dir = TempDir::new();
+    let boot = |ms| {
+        let setup = slow(ms).arg("--drain-deadline").arg("1s").config("[limits]\nkeepalive_delay_ms = 50");
+        setup.start_in(&dir.join("data"))
+    };
+    let ask = |server: &Server, key: &str, more: Value| {
+        let body = chat::body("slow", "one two", more);
+        server.request("POST", "/v1/chat/completions").header("idempotency-key", key).json(&body)
+    };
+    let mut server = boot(60_000);
+    let whole = ask(&server, "whole", json!({})).open();
+    let mut stream = Events::of(ask(&server, "stream", json!({"stream": true})).open());
+    assert_eq!(stream.next(), Event::Comment, "its head has left");
+    wait_for("both to run", || (server.metrics().jobs("running") == 2).then_some(()));
+    server.signal(Signal::TERM);
+    let whole = whole.finish();
+    assert_eq!(whole.status, 503, "{}", whole.text());
+    assert!(whole.header("retry-after").is_some());
+    let first = assert_goes_on(&whole.error());
+    assert_eq!(whole.header("x-switchbox-job-id"), Some(first.as_str()));
+    let (text, end) = stream.rest();
+    let Event::Data(error) = end else { panic!("{end:?} after {text:?}") };
+    let second = assert_goes_on(&error["error"]);
+    assert_eq!(server.wait_exit().code(), Some(0), "{}", server.stderr());
+    // Both ways that they were told of lead to the answer.
+    let server = boot(0);
+    for id in [&first, &second] {
+        let done = server.call("GET", &format!("/v1/jobs/{id}?wait=60s"), "").value();
+        assert_eq!(done["state"], "succeeded", "{done}");
+    }
+    let again = ask(&server, "whole", json!({})).send();
+    assert_eq!((again.status, again.header("x-switchbox-job-id")), (200, Some(first.as_str())));
+    let mut again = Events::of(ask(&server, "stream", json!({"stream": true})).open());
+    assert_eq!(again.rest(), ("one two".to_owned(), Event::Done));
+    server.assert_nothing_left();
+}
+
+/// A job by name that runs, and doesn't end by itself.
+fn running_job(server: &Server) -> String {
+    let body: Value = serde_json::from_str(&chat::body("slow", "one two", json!({}))).expect("made as JSON");
     let job = json!({"endpoint": "/v1/chat/completions", "body": body}).to_string();
     let id = server.call("POST", "/v1/jobs", &job).value()["id"].as_str().expect("an id").to_owned();
     wait_for("the job to run", || (server.metrics().jobs("running") == 1).then_some(()));
+    id
+}
+
+/// A request for a job's end, once it is seen to wait.
+fn waiting_for(server: &Server, id: &str) -> Connection {
     let waiting = server.request("GET", &format!("/v1/jobs/{id}?wait=60s")).open();
     let waits = || server.admin("GET", "/metrics").text().contains("\nswitchbox_job_waiters 1\n");
     wait_for("it to wait", || waits().then_some(()));
+    waiting
+}
+
+#[test]
+fn who_waits_for_a_job_is_shown_where_it_stands_when_the_box_leaves() {
+    let mut server = slow(60_000).arg("--drain-deadline").arg("1s").start();
+    let id = running_job(&server);
+    let waiting = waiting_for(&server, &id);
     server.signal(Signal::TERM);
     let seen = waiting.finish();
-    assert_eq!((seen.status, &seen.value()["state"]), (200, &json!("running")), "{}", seen.text());
+    assert_eq!((seen.status, &seen.value()["state"]), (200, &json!("queued")), "{}", seen.text());
     assert_eq!(server.wait_exit().code(), Some(0), "{}", server.stderr());
+}
+
+#[test]
+fn who_waits_for_a_job_waits_on_while_the_box_drains() {
+    let server = slow(60_000).start();
+    let id = running_job(&server);
+    assert_eq!(server.admin("POST", "/admin/drain").status, 200);
+    wait_draining(&server);
+    let waiting = waiting_for(&server, &id);
+    assert_eq!(server.call("DELETE", &format!("/v1/jobs/{id}"), "").status, 200);
+    let seen = waiting.finish();
+    assert_eq!((seen.status, &seen.value()["state"]), (200, &json!("cancelled")), "{}", seen.text());
+    server.assert_nothing_left();
 }
 
 #[test]

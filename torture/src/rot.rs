@@ -29,6 +29,8 @@ use layout::{BLOCK, Frame, Harm, Layout, May};
 const ONE_IN: usize = 20;
 /// One corruption in so many is of a file beside the store, which only a real box looks at.
 const BESIDE_ONE_IN: usize = 20;
+/// One corruption in so many is meant for the journal's last group.
+const LAST_ONE_IN: usize = 20;
 /// Corruptions of one directory, before a new one is made.
 const OF_ONE_DIRECTORY: u64 = 1_000;
 /// Directories whose last group may turn out to be one that the rest can't be opened without.
@@ -80,8 +82,16 @@ fn corrupt(tools: &Tools, closed: &Closed, choices: &mut Choices, report: &mut R
     copy_all(&closed.dir.join("data"), &copy).expect("the rig's directory can be written");
     let (in_store, beside) = &closed.files;
     let is_beside = choices.below(BESIDE_ONE_IN) == 0;
-    let file = choices.one_of(if is_beside { beside } else { in_store }).clone();
-    let (harm, how) = harm(&copy.join(&file), closed.layout.frames(&file), choices);
+    let mut file = choices.one_of(if is_beside { beside } else { in_store }).as_path();
+    let mut frames = closed.layout.frames(file);
+    // One group of thousands: chance alone would hardly ever hit it.
+    if let Some((segment, last)) =
+        closed.layout.last().filter(|_| !is_beside && choices.below(LAST_ONE_IN) == 0)
+    {
+        (file, frames) = (segment, std::slice::from_ref(last));
+    }
+    let file = file.to_owned();
+    let (harm, how) = harm(&copy.join(&file), frames, choices);
     let may = closed.layout.may(&file, &harm);
     report.count(word_of(&may), 1);
     let trial = Trial { closed, scratch, file, may };

@@ -3,6 +3,7 @@
 //! `switchbox-scale` prints everything; `switchbox-scale central` only the sizes that the goals speak of.
 
 use std::io::Write;
+use std::process::Command;
 
 use switchbox_scale::cost::{Costs, measure};
 use switchbox_scale::stats::{Times, clock_cost, hiccups};
@@ -17,13 +18,11 @@ fn main() -> Result<()> {
     match which.as_slice() {
         [] => {
             table(&mut out, &axes())?;
-            worst_turns(&mut out, LARGEST, "expire")?;
-            worst_turns(&mut out, LARGEST, "age")?;
-            let fewer = Size { jobs: 100_000, ..LARGEST };
-            ["pause", "avoid", "need", "lane"]
-                .iter()
-                .try_for_each(|group| worst_turns(&mut out, fewer, group))
+            let worst = [("1000000", "expire"), ("1000000", "age"), ("100000", "pause")];
+            let fewer = ["avoid", "need", "lane"].map(|group| ("100000", group));
+            worst.into_iter().chain(fewer).try_for_each(|(jobs, group)| keep_memory(&["worst", jobs, group]))
         }
+        ["worst", ..] if std::env::var_os(PURGE_DELAY).is_none() => keep_memory(&which),
         ["full"] => table(&mut out, &all_sizes()),
         ["central"] => [HUNDREDTH, LARGEST].into_iter().try_for_each(|size| detail(&mut out, size)),
         ["worst", jobs] => worst_turns(&mut out, Size { jobs: jobs.parse()?, ..LARGEST }, ""),
@@ -42,6 +41,16 @@ fn main() -> Result<()> {
                 .into(),
         ),
     }
+}
+
+/// What tells the allocator after how many milliseconds to give memory back; -1 for never.
+const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
+
+/// Runs with these arguments in a process that gives no memory back: that is decided before a process begins.
+fn keep_memory(arguments: &[&str]) -> Result<()> {
+    let mut kept = Command::new(std::env::current_exe()?);
+    let status = kept.args(arguments).env(PURGE_DELAY, "-1").status()?;
+    status.success().then_some(()).ok_or_else(|| format!("measuring {arguments:?} failed: {status}").into())
 }
 
 /// A hundredth of its nodes and jobs.

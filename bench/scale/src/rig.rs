@@ -209,7 +209,7 @@ impl Rig {
             output_tokens_max: 16 + self.chance(200) as u32,
             ..plain
         };
-        Submission { spec, body: self.body.iter().copied().collect() }
+        Submission::new(spec, self.body.iter().copied().collect())
     }
 
     /// A client submits.

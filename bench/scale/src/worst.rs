@@ -51,7 +51,9 @@ pub const GROUPS: [(&str, Group); 6] = [
 ];
 
 /// The cases of a group at that size. The world is the same each time, and so is the work of its every turn: of
-/// several times the shortest counts, which leaves most of the machine's hiccups out.
+/// several times the shortest counts, which leaves most of the machine's hiccups out. One of them is that of memory
+/// that is touched for the first time: on a virtual machine it may take milliseconds to get. So the later times
+/// should run in memory that the first one leaves (`keep_memory`).
 pub fn measure(group: fn(Size) -> Vec<Case>, size: Size) -> Vec<Case> {
     let mut best = group(size);
     for _ in 1..REPEATS {

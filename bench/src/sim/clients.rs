@@ -86,7 +86,7 @@ impl World<'_> {
             Reader::Slow(pace) => self.schedule(pace, Happening::Read(client)),
             Reader::Prompt => {}
         }
-        let submission = Submission { spec: plan.spec.clone(), body: body(plan.body) };
+        let submission = Submission::new(plan.spec.clone(), body(plan.body));
         self.step(Event::Submit(client, Box::new(submission)));
     }
 

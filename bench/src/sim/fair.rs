@@ -369,7 +369,7 @@ impl Fair {
             spec.constraints.region = Some(name::<Region>("rare"));
         }
         let client = self.client();
-        self.step(Event::Submit(client, Box::new(Submission { spec, body: body(2) })));
+        self.step(Event::Submit(client, Box::new(Submission::new(spec, body(2)))));
     }
 
     fn check_shares(&mut self) {

@@ -60,10 +60,8 @@ impl Fuzz {
             let pair = |_: &mut Self| ("k".repeat(200), "v".repeat(200));
             spec.metadata = self.list(pair).into();
         }
-        Submission {
-            spec,
-            body: if self.rng.chance(97) { body(self.rng.below(9)) } else { Arc::from(&b""[..]) },
-        }
+        let body = if self.rng.chance(97) { body(self.rng.below(9)) } else { Arc::from(&b""[..]) };
+        Submission::new(spec, body)
     }
 
     fn constraints(&mut self) -> Constraints {

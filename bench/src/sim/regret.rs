@@ -350,7 +350,7 @@ impl Regret {
             *spec.prefix = Some(self.rng.below(PREFIXES) * self.rng.below(PREFIXES) / PREFIXES);
         }
         let client = self.client();
-        self.step(Event::Submit(client, Box::new(Submission { spec, body: body(2) })));
+        self.step(Event::Submit(client, Box::new(Submission::new(spec, body(2)))));
     }
 
     fn step(&mut self, event: Event) {

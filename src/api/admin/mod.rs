@@ -201,7 +201,8 @@ async fn converse(
             match session.next().await {
                 ClientMessage::Answer(answer) => return Ok(*answer),
                 ClientMessage::Refused(refusal) => return Err(refused(refusal)),
-                ClientMessage::Unreadable => return Err(ApiError::unreadable()),
+                ClientMessage::Unreadable(job, piece) => return Err(ApiError::unreadable(job, piece)),
+                ClientMessage::ShareFull => return Err(ApiError::share_full()),
                 ClientMessage::Stored(stored) => return Ok(Answer::Trace(stored.row)),
                 ClientMessage::Accepted { .. } | ClientMessage::Opened(_) | ClientMessage::Finished(_) => {}
             }
@@ -221,7 +222,7 @@ async fn job(context: &AdminContext, job: JobId) -> Result<Response<Body>, ApiEr
     let view = match ask(context, Question::Job(job, None)).await? {
         Answer::Job(view) => views::live_job(&view),
         Answer::Trace(row) => views::ended_job(&row),
-        _ => return Err(unexpected()),
+        _ => return Err(ApiError::unexpected()),
     };
     Ok(response::json(view.to_string()))
 }
@@ -233,14 +234,14 @@ async fn requeue(context: &AdminContext, job: JobId) -> Result<Answer, ApiError>
         session.ask(Question::Trace(job))
     };
     let Answer::Trace(row) = converse(context, ask).await? else {
-        return Err(unexpected());
+        return Err(ApiError::unexpected());
     };
     converse(context, |session| session.requeue(row)).await
 }
 
 async fn metrics_text(context: &AdminContext) -> Result<Response<Body>, ApiError> {
     let Answer::Counts(counts) = ask(context, Question::Counts).await? else {
-        return Err(unexpected());
+        return Err(ApiError::unexpected());
     };
     let inference = &context.inference;
     let edges = metrics::Edges {
@@ -270,13 +271,9 @@ fn shown(context: &AdminContext, answer: &Answer) -> Result<Response<Body>, ApiE
             context.inference.drain.raise();
             views::draining(*left)
         }
-        _ => return Err(unexpected()),
+        _ => return Err(ApiError::unexpected()),
     };
     Ok(response::json(view.to_string()))
-}
-
-fn unexpected() -> ApiError {
-    ApiError::internal("The core answered another question: please report it.")
 }
 
 #[cfg(test)]

@@ -2,14 +2,17 @@
 //!
 //! Dropping a [`Follow`] before [`Follow::served`] means that the client went away, which cancels the job.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use crate::api::error::ApiError;
 use crate::api::json;
-use crate::archive::StoredJob;
-use crate::budget::Share;
-use crate::coordinator::effect::{Answer, End, Finished, Refusal};
+use crate::api::status::DrainFlag;
+use crate::archive::{Piece, StoredJob};
+use crate::budget::Part;
+use crate::coordinator::effect::{Answer, CancelCause, End, Finished, Refusal};
 use crate::coordinator::event::Durability;
 use crate::door::{ClientMessage, ClientSession, Opened};
 use crate::ids::{JobId, Lsn};
@@ -22,8 +25,17 @@ pub(in crate::api) enum Outcome {
     Refused(Refusal),
     /// It ended.
     Finished(Box<Finished>),
-    /// What is stored of it can't be read.
-    Unreadable,
+    /// There is no more to hear, for this reason.
+    Broken(Box<ApiError>),
+}
+
+/// What becomes of a job whose server leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Afterwards {
+    /// It ends: nobody could have its answer.
+    Ends,
+    /// It goes on, and its key leads to it.
+    GoesOn,
 }
 
 /// What a stream does next.
@@ -53,7 +65,10 @@ pub(in crate::api) struct Follow {
     /// The text of an answer that was given before, while it isn't taken.
     stored: Option<Arc<str>>,
     /// The memory of that text, and then of what was made of it.
-    stored_room: Option<Share>,
+    stored_room: Option<Part>,
+    afterwards: Afterwards,
+    /// Ready once the server leaves.
+    left: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// What is known of the job's acceptance.
@@ -68,8 +83,13 @@ enum Acceptance {
 }
 
 impl Follow {
-    /// Follows what was just submitted through `session`.
-    pub(super) fn new(session: ClientSession, durability: Durability) -> Self {
+    /// Follows what was just submitted through `session`, at most until `drain` says that the server leaves.
+    pub(super) fn new(
+        session: ClientSession,
+        durability: Durability,
+        afterwards: Afterwards,
+        drain: DrainFlag,
+    ) -> Self {
         Self {
             session,
             job: None,
@@ -79,6 +99,8 @@ impl Follow {
             outcome: None,
             stored: None,
             stored_room: None,
+            afterwards,
+            left: Box::pin(async move { drain.left().await }),
         }
     }
 
@@ -209,8 +231,19 @@ impl Follow {
         self.opened.as_mut().filter(|opened| opened.attempt == attempt)
     }
 
-    /// Takes in every message that is there.
+    /// Takes in every message that is there; once the server leaves, that is the last.
     fn poll_messages(&mut self, cx: &mut Context<'_>) {
+        self.take_messages(cx);
+        if self.outcome.is_none() && self.left.as_mut().poll(cx).is_ready() {
+            let error = match self.afterwards {
+                Afterwards::GoesOn => Some(ApiError::goes_on(self.job)),
+                Afterwards::Ends => ApiError::ended(&End::Cancelled(CancelCause::Shutdown)),
+            };
+            self.outcome = error.map(broken);
+        }
+    }
+
+    fn take_messages(&mut self, cx: &mut Context<'_>) {
         while self.outcome.is_none()
             && let Poll::Ready(message) = self.session.poll_next(cx)
         {
@@ -227,7 +260,7 @@ impl Follow {
                 ClientMessage::Finished(finished) => self.outcome = Some(Outcome::Finished(finished)),
                 // An answer that isn't kept must not read as an empty one.
                 ClientMessage::Stored(stored) if stored.answer.is_none() => {
-                    self.outcome = Some(Outcome::Unreadable);
+                    self.outcome = Some(broken(ApiError::unreadable(stored.row.id, Piece::Answer)));
                 }
                 ClientMessage::Stored(stored) => {
                     let finished = finished_of(&stored);
@@ -237,16 +270,23 @@ impl Follow {
                     (self.stored, self.stored_room) = (answer, Some(room));
                     self.outcome = Some(Outcome::Finished(Box::new(finished)));
                 }
-                ClientMessage::Unreadable => self.outcome = Some(Outcome::Unreadable),
+                ClientMessage::Unreadable(job, piece) => {
+                    self.outcome = Some(broken(ApiError::unreadable(job, piece)));
+                }
+                ClientMessage::ShareFull => self.outcome = Some(broken(ApiError::share_full())),
                 // Its answer was forgotten between the look at its key and the look into the store.
                 ClientMessage::Answer(answer) if matches!(*answer, Answer::Refused(..)) => {
-                    self.outcome = Some(Outcome::Unreadable);
+                    self.outcome = Some(broken(ApiError::just_forgotten()));
                 }
                 // Nothing else was asked here.
                 ClientMessage::Answer(_) => {}
             }
         }
     }
+}
+
+fn broken(error: ApiError) -> Outcome {
+    Outcome::Broken(Box::new(error))
 }
 
 /// The last word on a job that ended before, as it was then. Its output is gone; its answer's text is kept apart.

@@ -49,6 +49,11 @@ pub(super) fn write_finished(headers: &mut HeaderMap, finished: &Finished) {
 pub(super) fn write_stream(headers: &mut HeaderMap, job: Option<JobId>) {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    write_job(headers, job);
+}
+
+/// Writes which job it is, if there is one.
+pub(super) fn write_job(headers: &mut HeaderMap, job: Option<JobId>) {
     if let Some(job) = job {
         headers.insert(JOB_ID, displayed(job));
     }

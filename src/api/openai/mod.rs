@@ -25,12 +25,13 @@ use super::sse::EventStream;
 use super::unread::{SLICE_BYTES_MAX, UnreadAnswer};
 use super::{Context, body, idempotency, json};
 use crate::budget::Share;
-use crate::coordinator::effect::End;
+use crate::coordinator::effect::{End, Finished};
 use crate::coordinator::event::{Endpoint, FinishReason, JobSpec, Mode, Submission, Tier};
 use crate::coordinator::job::JobRow;
-use crate::ids::ModelName;
+use crate::ids::{JobId, ModelName};
 use crate::output::Chunk;
 use crate::request::{self, StreamMode};
+use follow::Afterwards;
 pub(super) use follow::{Follow, Outcome, Step};
 use render::Shown;
 
@@ -46,14 +47,15 @@ pub(super) async fn infer(
     let prepare = move |context: &Context, read| prepare(context, endpoint, read);
     let Ready { prepared, body, room } = body::parse(context, read, prepare).await?;
     let refused = |refusal| ApiError::refused(&refusal, &prepared.model);
+    let afterwards = if key.is_some() { Afterwards::GoesOn } else { Afterwards::Ends };
     let spec = JobSpec { key: key.into(), ..prepared.spec(context, principal, endpoint, &head.headers) };
     let mut session = context.door.open().map_err(refused)?;
     let in_flight = principal.enter();
-    session.submit(Submission { spec, body }).map_err(refused)?;
+    session.submit(Submission::new(spec, body)).map_err(refused)?;
     // The core counts the body's bytes from here on.
     drop(room);
     let exchange = Exchange {
-        follow: Follow::new(session, context.durability),
+        follow: Follow::new(session, context.durability, afterwards, context.drain.clone()),
         shown: Shown {
             endpoint,
             created: unix_now(),
@@ -169,24 +171,36 @@ struct Exchange {
 
 /// An error together with what is known of the job that it is about.
 struct JobFailure {
-    error: ApiError,
-    outcome: Option<Outcome>,
+    error: Box<ApiError>,
+    job: Option<JobId>,
+    finished: Option<Box<Finished>>,
 }
 
 impl JobFailure {
-    fn of_outcome(outcome: Outcome, model: &str) -> Self {
-        let error = match &outcome {
-            Outcome::Refused(refusal) => ApiError::refused(refusal, model),
-            Outcome::Unreadable => ApiError::unreadable(),
-            Outcome::Finished(finished) => ApiError::ended(&finished.end).unwrap_or_else(output_lost),
+    /// Of an exchange that came to that outcome, which is no answer.
+    fn of_outcome(outcome: Outcome, exchange: Exchange) -> Self {
+        let job = exchange.follow.job();
+        exchange.follow.served();
+        let (error, finished) = match outcome {
+            Outcome::Refused(refusal) => (ApiError::refused(&refusal, &exchange.shown.model).into(), None),
+            Outcome::Broken(error) => (error, None),
+            Outcome::Finished(finished) => {
+                let error = ApiError::ended(&finished.end).unwrap_or_else(output_lost);
+                (error.into(), Some(finished))
+            }
         };
-        Self { error, outcome: Some(outcome) }
+        Self { error, job, finished }
+    }
+
+    fn output_lost(job: Option<JobId>, finished: Option<Box<Finished>>) -> Self {
+        Self { error: output_lost().into(), job, finished }
     }
 
     fn into_response(self) -> Response<Body> {
         let mut response = response::error(&self.error);
-        if let Some(Outcome::Finished(finished)) = &self.outcome {
-            headers::write_finished(response.headers_mut(), finished);
+        match &self.finished {
+            Some(finished) => headers::write_finished(response.headers_mut(), finished),
+            None => headers::write_job(response.headers_mut(), self.job),
         }
         response
     }
@@ -203,19 +217,13 @@ async fn whole(mut exchange: Exchange) -> Result<Response<Body>, JobFailure> {
     let (finished, reason) = match outcome {
         Outcome::Finished(finished) => match success(&finished.end) {
             Some(reason) => (finished, reason),
-            None => {
-                exchange.follow.served();
-                return Err(JobFailure::of_outcome(Outcome::Finished(finished), &exchange.shown.model));
-            }
+            None => return Err(JobFailure::of_outcome(Outcome::Finished(finished), exchange)),
         },
-        other @ (Outcome::Refused(_) | Outcome::Unreadable) => {
-            exchange.follow.served();
-            return Err(JobFailure::of_outcome(other, &exchange.shown.model));
-        }
+        other => return Err(JobFailure::of_outcome(other, exchange)),
     };
     let mut text = exchange.shown.begin_whole(finished.job);
     if exchange.follow.take_text(&finished, &mut text).await.is_err() {
-        return Err(JobFailure { error: output_lost(), outcome: Some(Outcome::Finished(finished)) });
+        return Err(JobFailure::output_lost(Some(finished.job), Some(finished)));
     }
     exchange.shown.end_whole(&mut text, reason, finished.usage);
     let mut response = handed_over(text, exchange.follow);
@@ -252,16 +260,13 @@ async fn events(
         match success_of(&outcome) {
             // An answer of no text at all.
             Some(_) => exchange.follow.put_back(outcome),
-            None => {
-                exchange.follow.served();
-                return Err(JobFailure::of_outcome(outcome, &exchange.shown.model));
-            }
+            None => return Err(JobFailure::of_outcome(outcome, exchange)),
         }
         return Ok(stream(exchange, usage, context, None));
     }
     let first = match first {
         Some(Step::Chunk(chunk)) => Some(chunk),
-        Some(Step::Lost) => return Err(JobFailure { error: output_lost(), outcome: None }),
+        Some(Step::Lost) => return Err(JobFailure::output_lost(exchange.follow.job(), None)),
         _ => None,
     };
     Ok(stream(exchange, usage, context, first))
@@ -303,7 +308,7 @@ fn success(end: &End) -> Option<FinishReason> {
 fn success_of(outcome: &Outcome) -> Option<FinishReason> {
     match outcome {
         Outcome::Finished(finished) => success(&finished.end),
-        Outcome::Refused(_) | Outcome::Unreadable => None,
+        Outcome::Refused(_) | Outcome::Broken(_) => None,
     }
 }
 

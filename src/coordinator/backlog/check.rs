@@ -8,7 +8,7 @@ use super::super::names::{LaneKey, ModelKey, NamespaceKey};
 use super::clock::{Listing, Member};
 use super::flow::Offer;
 use super::lane::Lane;
-use super::order::{LaneSet, Offers};
+use super::order::{Found, LaneSet, Offers};
 use super::{Backlog, Flow, FlowKey, clock_index};
 
 /// The lanes of members, as they say.
@@ -22,6 +22,14 @@ impl Offers for Lanes<'_> {
     fn first(&self, _: NamespaceKey) -> Option<(u64, FlowKey)> {
         None
     }
+
+    fn is_passed(&self, _: &Found) -> bool {
+        false
+    }
+
+    fn after(&self, _: FlowKey) -> Option<(u64, FlowKey)> {
+        None
+    }
 }
 
 type Heads = BTreeSet<(u64, LaneKey, FlowKey)>;
@@ -30,6 +38,7 @@ type Heads = BTreeSet<(u64, LaneKey, FlowKey)>;
 #[derive(Default)]
 struct Recount {
     jobs: u64,
+    flows_of: BTreeMap<LaneKey, BTreeSet<FlowKey>>,
     by_lane: BTreeMap<(LaneKey, Tier), u64>,
     held: BTreeMap<(LaneKey, Tier), u64>,
     by_namespace: BTreeMap<NamespaceKey, u64>,
@@ -75,6 +84,7 @@ impl Backlog {
             *recount.open.entry((clock, namespace)).or_default() += jobs;
         }
         recount.flows.entry((clock, namespace)).or_default().insert(lane, key);
+        recount.flows_of.entry(lane).or_default().insert(key);
         let head = flow.head();
         recount
             .heads
@@ -152,6 +162,8 @@ impl Backlog {
         let batch = recount.batch.get(&key).unwrap_or(const { &BTreeSet::new() });
         let stray = lane.ages.starts.keys().filter(|sequence| !batch.contains(sequence));
         faults.extend(stray.map(|sequence| format!("{key:?} keeps the start of {sequence}, which is gone")));
+        let flows = recount.flows_of.get(&key).unwrap_or(const { &BTreeSet::new() });
+        faults.extend(differs(format_args!("flows of {key:?}"), &lane.flows, flows));
         let stock = &self.stocks[lane.home.index()];
         let entry = lane.shape.map_or(stock.picky, |shape| stock.shapes.get(&shape).copied());
         faults.extend(differs("the lane of a shape", &entry, &Some(key)));

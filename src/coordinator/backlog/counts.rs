@@ -1,12 +1,14 @@
 //! How many jobs wait, for whom and where. Kept with every change; nothing here is counted by walking jobs.
 
+use std::ops::Bound;
+
 use super::super::event::{Environment, Tier};
 use super::super::names::LaneKey;
 #[cfg(test)]
 use super::super::names::NamespaceKey;
 use super::super::slab::Key;
 use super::clock::Listing;
-use super::flow::Offer;
+use super::flow::{Offer, Position};
 use super::lane::{Home, Lane};
 use super::{Backlog, ModelKey, Place};
 use crate::time::Time;
@@ -102,12 +104,19 @@ impl Backlog {
         self.lanes[lane.index()].tiers.iter().all(|tier| tier.waiting == 0)
     }
 
-    /// Jobs that wait in a lane, at most so many. Walks all flows: for what happens rarely.
-    pub(in crate::coordinator) fn jobs_in(&self, lane: LaneKey, most: usize) -> Vec<Key> {
-        let flows = self.flows.iter().map(|(_, flow)| flow).filter(|flow| flow.lane == lane);
-        let jobs = flows.flat_map(|flow| {
-            let returned = flow.returned.values().map(|(_, job)| job.key);
-            flow.queued.iter().map(|offer| offer.key).chain(returned)
+    /// Jobs that wait in a lane after that one, at most so many, each with where it is.
+    pub(in crate::coordinator) fn jobs_in(
+        &self,
+        lane: LaneKey,
+        after: Option<Position>,
+        most: usize,
+    ) -> Vec<(Position, Key)> {
+        let begin = after.map_or(Bound::Unbounded, |after| Bound::Included(after.flow));
+        let flows = self.lanes[lane.index()].flows.range((begin, Bound::Unbounded));
+        let jobs = flows.flat_map(|key| {
+            let after = after.filter(|after| after.flow == *key).map(|after| after.sequence);
+            let jobs = self.flows[*key].jobs_after(after, most).into_iter();
+            jobs.map(|(sequence, job)| (Position { flow: *key, sequence }, job))
         });
         jobs.take(most).collect()
     }
@@ -162,6 +171,7 @@ impl Backlog {
         if self.flows[place.flow].is_empty() {
             member.flows.remove(&place.lane);
             self.flows.remove(place.flow);
+            lane.flows.remove(&place.flow);
         }
     }
 }

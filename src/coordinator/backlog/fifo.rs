@@ -84,8 +84,14 @@ impl Fifo {
 
     /// The first job after that sequence.
     pub(super) fn after(&self, sequence: u64) -> Option<Offer> {
-        let begin = self.slots.partition_point(|slot| slot.sequence <= sequence);
-        self.slots.range(begin..).find_map(Slot::offer)
+        self.iter_after(Some(sequence)).next()
+    }
+
+    /// All jobs after that sequence.
+    pub(super) fn iter_after(&self, sequence: Option<u64>) -> impl Iterator<Item = Offer> {
+        let is_before = |slot: &Slot| sequence.is_some_and(|sequence| slot.sequence <= sequence);
+        let begin = self.slots.partition_point(is_before);
+        self.slots.range(begin..).filter_map(Slot::offer)
     }
 
     pub(super) fn len(&self) -> usize {

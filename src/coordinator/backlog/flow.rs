@@ -3,6 +3,7 @@
 //! It knows nothing of other flows. Its clock counts only the time in which its jobs could have been placed.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::super::event::Tier;
 use super::super::names::{LaneKey, NamespaceKey};
@@ -69,6 +70,13 @@ impl Seat {
     }
 }
 
+/// A job among those of a lane, in an order that stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::coordinator) struct Position {
+    pub(super) flow: FlowKey,
+    pub(super) sequence: u64,
+}
+
 /// The key of a flow.
 pub(super) type FlowKey = Key;
 
@@ -129,6 +137,18 @@ impl Flow {
             (*start, Offer { sequence: *sequence, key: job.key })
         };
         self.returned.iter().map(offer).collect()
+    }
+
+    /// At most so many of its jobs, in sequence, after that one.
+    pub(super) fn jobs_after(&self, after: Option<u64>, most: usize) -> Vec<(u64, Key)> {
+        let queued = self.queued.iter_after(after).take(most).map(|offer| (offer.sequence, offer.key));
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let returned = self.returned.range((begin, Bound::Unbounded)).take(most);
+        let returned = returned.map(|(sequence, (_, waiting))| (*sequence, waiting.key));
+        let mut jobs: Vec<_> = queued.chain(returned).collect();
+        jobs.sort_unstable();
+        jobs.truncate(most);
+        jobs
     }
 
     /// A job of it, by sequence.

@@ -48,6 +48,8 @@ pub(super) struct Lane {
     pub(super) shape: Option<ShapeKey>,
     pub(super) tiers: [LaneTier; Tier::ALL.len()],
     pub(super) ages: Ages,
+    /// Its flows, of all tiers.
+    pub(super) flows: BTreeSet<FlowKey>,
     /// When it was last asked for or left by a job.
     pub(super) used_at: Time,
 }
@@ -127,7 +129,14 @@ impl StockTier {
 
 impl Lane {
     fn new(home: Home, shape: Option<ShapeKey>, now: Time) -> Self {
-        Self { home, shape, tiers: Default::default(), ages: Ages::default(), used_at: now }
+        Self {
+            home,
+            shape,
+            tiers: Default::default(),
+            ages: Ages::default(),
+            flows: BTreeSet::new(),
+            used_at: now,
+        }
     }
 
     pub(super) fn is_picky(&self) -> bool {

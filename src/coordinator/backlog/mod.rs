@@ -29,10 +29,11 @@ use self::flow::{Flow, FlowKey, Offer};
 use self::lane::{AgedStart, Lane, Stock};
 
 pub(super) use self::counts::View;
-pub(super) use self::flow::{Arrival, Place, Seat, Stamp};
+pub(super) use self::flow::{Arrival, Place, Position, Seat, Stamp};
 #[cfg(test)]
 use self::lane::LANES_MAX;
 pub(super) use self::lane::{Home, LaneOf};
+use self::order::Progress;
 pub(super) use self::pause::Scope;
 #[cfg(test)]
 use self::select::SKIPS_MAX;
@@ -56,6 +57,8 @@ pub(super) struct Backlog {
     jobs: u64,
     /// Counts each time that a job comes to be offered, so that a walk knows what it has missed.
     changes: u64,
+    /// Room for the searches of an offer, by environment.
+    progress: [Progress; 2],
 }
 
 /// What holds for a namespace in all tiers.
@@ -87,6 +90,7 @@ impl Backlog {
             batch_age,
             jobs: 0,
             changes: 0,
+            progress: Default::default(),
         }
     }
 
@@ -194,6 +198,7 @@ impl Backlog {
         };
         let flow = self.flows.insert(flow);
         self.clocks[clock].members[namespace.index()].flows.insert(lane, flow);
+        self.lanes[lane.index()].flows.insert(flow);
         flow
     }
 

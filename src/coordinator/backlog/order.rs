@@ -5,6 +5,8 @@
 //! in, so that a search passes over what it has no use for. Which lanes these are may be overstated (a set is
 //! folded, and a removal doesn't narrow it), never understated; a search that was misled mends the block.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use super::super::names::{LaneKey, NamespaceKey};
@@ -93,6 +95,10 @@ pub(super) trait Offers {
     fn lanes(&self, namespace: NamespaceKey) -> &LaneSet;
     /// The oldest job that the search may have of it: its sequence, and the flow it is in.
     fn first(&self, namespace: NamespaceKey) -> Option<(u64, FlowKey)>;
+    /// Whether the search is beyond that one.
+    fn is_passed(&self, found: &Found) -> bool;
+    /// Once it is, the same as `first` of the namespace whose flow that is.
+    fn after(&self, flow: FlowKey) -> Option<(u64, FlowKey)>;
 }
 
 impl Order {
@@ -164,23 +170,49 @@ impl Order {
         }
     }
 
-    /// The smallest (start, sequence) that these lanes offer, among namespaces that start at `from` or later.
+    /// The smallest (start, sequence) that these lanes offer and that isn't passed, among namespaces that start at
+    /// `from` or later. A search that has begun goes on from where it is.
     ///
     /// A rank's sequence is that of the namespace's oldest job in *any* lane, so among equal starts the search
     /// goes on for as long as that could still be smaller than what was found.
-    pub(super) fn first(&mut self, reach: &LaneSet, from: u64, offers: &impl Offers) -> Option<Found> {
-        let mut best = None;
-        let begin = self.blocks.partition_point(|block| block.last.start < from);
-        for at in begin..self.blocks.len() {
-            let block = &self.blocks[at];
-            if is_past(&block.entries[0], best) {
+    pub(super) fn first(
+        &mut self,
+        reach: &LaneSet,
+        from: u64,
+        offers: &impl Offers,
+        progress: &mut Progress,
+    ) -> Option<Found> {
+        progress.leave_passed(offers);
+        let begin = || self.blocks.partition_point(|block| block.last.start < from);
+        let mut at = *progress.block.get_or_insert_with(begin);
+        while let Some(block) = self.blocks.get(at) {
+            let Some(entry) = block.entries.get(progress.entry) else {
+                if !progress.is_met {
+                    self.narrow(at, offers);
+                }
+                at += 1;
+                progress.enter(at);
+                continue;
+            };
+            if is_past(entry, progress.best()) {
                 break;
             }
-            if block.lanes.meets(reach) && block.search(reach, from, offers, &mut best) == Met::Nothing {
-                self.narrow(at, offers);
+            if progress.entry == 0 && !block.lanes.meets(reach) {
+                at += 1;
+                progress.enter(at);
+                continue;
+            }
+            progress.entry += 1;
+            let Rank { start, namespace, .. } = entry.rank;
+            if entry.lanes & reach.folded() == 0 || !offers.lanes(namespace).meets(reach) {
+                continue;
+            }
+            progress.is_met = true;
+            if start >= from {
+                progress.take(start, offers.first(namespace));
             }
         }
-        best
+        progress.best()
     }
 
     fn narrow(&mut self, at: usize, offers: &impl Offers) {
@@ -223,31 +255,46 @@ impl Order {
 /// What a search found: the virtual start, the job's sequence, and the flow it is in.
 pub(super) type Found = (u64, u64, FlowKey);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Met {
-    Something,
-    Nothing,
+/// How far a search has come: the namespaces it has met, by the first job that it may have of each.
+///
+/// Good while nothing of the order or of what its namespaces offer changes, but for what is passed.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The block it is in, once it has begun.
+    block: Option<usize>,
+    /// The next entry there.
+    entry: usize,
+    /// Whether an entry of that block waits in a lane that is asked for.
+    is_met: bool,
+    found: BinaryHeap<Reverse<Found>>,
 }
 
-impl Block {
-    fn search(&self, reach: &LaneSet, from: u64, offers: &impl Offers, best: &mut Option<Found>) -> Met {
-        let (folded, mut met) = (reach.folded(), Met::Nothing);
-        for entry in &self.entries {
-            if is_past(entry, *best) {
-                return Met::Something;
-            }
-            let Rank { start, namespace, .. } = entry.rank;
-            if entry.lanes & folded == 0 || !offers.lanes(namespace).meets(reach) {
-                continue;
-            }
-            met = Met::Something;
-            if start < from {
-                continue;
-            }
-            let found = offers.first(namespace).map(|(sequence, flow)| (start, sequence, flow));
-            *best = (*best).into_iter().chain(found).min();
+impl Progress {
+    /// Begins anew.
+    pub(super) fn reset(&mut self) {
+        self.enter(0);
+        self.block = None;
+        self.found.clear();
+    }
+
+    fn best(&self) -> Option<Found> {
+        self.found.peek().map(|Reverse(found)| *found)
+    }
+
+    fn enter(&mut self, block: usize) {
+        (self.block, self.entry, self.is_met) = (Some(block), 0, false);
+    }
+
+    fn take(&mut self, start: u64, first: Option<(u64, FlowKey)>) {
+        self.found.extend(first.map(|(sequence, flow)| Reverse((start, sequence, flow))));
+    }
+
+    /// Instead of each that was passed, the next of its namespace.
+    fn leave_passed(&mut self, offers: &impl Offers) {
+        while let Some((start, _, flow)) = self.best().filter(|found| offers.is_passed(found)) {
+            self.found.pop();
+            self.take(start, offers.after(flow));
         }
-        met
     }
 }
 

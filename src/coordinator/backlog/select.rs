@@ -12,7 +12,7 @@ use super::super::slab::{Key, Slab};
 use super::clock::{Member, TierClock};
 use super::flow::{FlowKey, Offer};
 use super::lane::{AgedStart, Lane};
-use super::order::{LANES_EXACT_MAX, LaneSet, Offers};
+use super::order::{Found, LANES_EXACT_MAX, LaneSet, Offers, Progress};
 use super::{Backlog, Flow, Stock, clock_index};
 use crate::time::Time;
 
@@ -95,6 +95,20 @@ impl Backlog {
         lanes: &[LaneKey],
         from: Option<Cursor>,
         now: Time,
+        suits: impl FnMut(Key, Tier) -> Suit,
+    ) -> Selection {
+        let mut progress = std::mem::take(&mut self.progress);
+        let selection = self.walk_with(&mut progress, lanes, from, now, suits);
+        self.progress = progress;
+        selection
+    }
+
+    fn walk_with(
+        &mut self,
+        progress: &mut [Progress; 2],
+        lanes: &[LaneKey],
+        from: Option<Cursor>,
+        now: Time,
         mut suits: impl FnMut(Key, Tier) -> Suit,
     ) -> Selection {
         // One that begins at the top has nothing to resume, and has missed nothing.
@@ -109,7 +123,8 @@ impl Backlog {
         while cursor.tier < Tier::ALL.len() {
             let tier = Tier::ALL[cursor.tier];
             let reach = self.reach(lanes, tier);
-            while let Some((candidate, aged)) = self.candidate(lanes, &reach, &cursor, now) {
+            progress.iter_mut().for_each(Progress::reset);
+            while let Some((candidate, aged)) = self.candidate(lanes, &reach, progress, &cursor, now) {
                 if looks == SKIPS_MAX {
                     return Selection::Later(cursor);
                 }
@@ -156,11 +171,12 @@ impl Backlog {
         &mut self,
         lanes: &[LaneKey],
         reach: &Reach,
+        progress: &mut [Progress; 2],
         cursor: &Cursor,
         now: Time,
     ) -> Option<(Candidate, Option<LaneKey>)> {
-        let mainnet = self.first_queued(lanes, reach, Environment::Mainnet, cursor);
-        let testnet = self.first_queued(lanes, reach, Environment::Testnet, cursor);
+        let mainnet = self.first_queued(lanes, reach, progress, Environment::Mainnet, cursor);
+        let testnet = self.first_queued(lanes, reach, progress, Environment::Testnet, cursor);
         let returned = self.first_returned(lanes, cursor);
         let own = mainnet.into_iter().chain(testnet).chain(returned).min().map(|own| (own, None));
         if Tier::ALL[cursor.tier] != Tier::Standard {
@@ -174,6 +190,7 @@ impl Backlog {
         &mut self,
         asked: &[LaneKey],
         reach: &Reach,
+        progress: &mut [Progress; 2],
         environment: Environment,
         cursor: &Cursor,
     ) -> Option<Candidate> {
@@ -186,7 +203,8 @@ impl Backlog {
         let TierClock { members, order, .. } = &mut clocks[clock];
         let search = Search { members, asked, reach, cursor, lanes, stocks, flows };
         let from = cursor.after.map_or(0, |(start, _)| start);
-        let (start, sequence, flow) = order.first(reach, from, &search)?;
+        let progress = &mut progress[environment as usize];
+        let (start, sequence, flow) = order.first(reach, from, &search, progress)?;
         let key = flows[flow].queued.get(sequence).expect("a head waits in its flow").key;
         Some(Candidate { start, offer: Offer { sequence, key } })
     }
@@ -318,5 +336,15 @@ impl Offers for Search<'_> {
             }
         }
         best
+    }
+    fn is_passed(&self, (start, sequence, _): &Found) -> bool {
+        self.cursor.after.is_some_and(|(after, refused)| (*start, *sequence) <= (after, refused.sequence))
+    }
+
+    fn after(&self, flow: FlowKey) -> Option<(u64, FlowKey)> {
+        let namespace = self.flows[flow].namespace;
+        let start = self.members[namespace.index()].start;
+        // What began before is passed for good.
+        self.cursor.after.filter(|(after, _)| *after == start).and_then(|_| self.first(namespace))
     }
 }

@@ -1,6 +1,6 @@
 //! Idempotency keys (SPEC sections 9 and 10).
 
-use super::super::effect::{CancelCause, End, Lookup, RefusalKind};
+use super::super::effect::{CancelCause, End, Lookup, Refusal, RefusalKind};
 use super::super::event::*;
 use super::super::job::JobState;
 use super::super::limits::{KEY_LIFE, Limits};
@@ -60,6 +60,24 @@ fn after_success_the_stored_answer_and_another_body_is_a_conflict() {
         assert_eq!((refused.kind, refused.retry_after), (RefusalKind::KeyConflict, None));
     }
     assert_eq!(w.counts().accepted, 1);
+}
+
+#[test]
+fn while_closed_a_repeat_is_answered_and_a_new_request_is_refused() {
+    let mut w = world();
+    let first = keyed(&mut w, 1, 1, Mode::Polling);
+    let closed = |w: &mut World, key: u8| {
+        w.submit(|s| {
+            *s.spec.key = Some(Keyed { key: IdempotencyKey([key; 32]), body: Digest([1; 32]) });
+            let retry_after = Some(Span::from_secs(5));
+            s.closed = Some(Refusal { kind: RefusalKind::DiskReserve, retry_after });
+        })
+    };
+    let (repeat, new) = (closed(&mut w, 1), closed(&mut w, 2));
+    assert_eq!(w.job(repeat), w.job(first));
+    let refused = w.clients[&new].refused.clone().expect("refused");
+    assert_eq!((refused.kind, refused.retry_after), (RefusalKind::DiskReserve, Some(Span::from_secs(5))));
+    assert_eq!((w.counts().accepted, w.clients[&new].job), (1, None));
 }
 
 #[test]

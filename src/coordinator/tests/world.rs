@@ -242,7 +242,7 @@ impl World {
             output_tokens_max: 100,
             ..JobSpec::plain(Namespace::default_namespace(), Endpoint::ChatCompletions, MODEL.into())
         };
-        let mut submission = Submission { spec, body: Arc::from(&b"{}"[..]) };
+        let mut submission = Submission::new(spec, Arc::from(&b"{}"[..]));
         change(&mut submission);
         let client = ClientId(self.clients.len() as u64 + 1);
         self.clients.insert(client, ClientView::default());

@@ -103,7 +103,7 @@ fn queue_jobs(dir: &Path, jobs: u64) {
             output_tokens_max: 100,
             ..JobSpec::plain(Namespace::default_namespace(), Endpoint::ChatCompletions, "echo".into())
         };
-        let submission = Submission { spec, body: vec![b'x'; 700].into() };
+        let submission = Submission::new(spec, vec![b'x'; 700].into());
         core.step(clock.now(), Event::Submit(ClientId(number), Box::new(submission)), &mut effects);
         let mut changes = Vec::new();
         for effect in effects.drain(..) {

@@ -31,9 +31,9 @@
 use crc32fast::Hasher;
 
 use crate::bytes::Reader;
-use crate::journal::rows::{Pending, Rows};
+use crate::journal::rows::Rows;
 use crate::journal::segment::Segment;
-use crate::row::{PayloadRef, RowChange, Stored, read_row, write_row};
+use crate::row::{RowChange, Stored, read_row, write_row};
 
 const MAGIC: [u8; 4] = *b"SWBF";
 /// Bytes in front of a frame's body, in segments that are made now.
@@ -171,37 +171,23 @@ pub(crate) fn frame_bytes(rows: &Rows) -> usize {
     HEAD_BYTES + rows.bytes()
 }
 
-/// Lays a group out at `offset` of `segment`. Reuses `bytes`' memory.
+/// Lays a group out at `offset` of `segment`.
 ///
 /// # Panics
 /// When the frame doesn't fit the segment.
-pub(crate) fn lay_out(
-    segment: &Segment,
-    offset: u32,
-    label: Label,
-    rows: Rows,
-    mut bytes: Vec<u8>,
-) -> LaidOut {
-    let word = |len: usize| u32::try_from(len).expect("a step's payloads have less than 4 GiB in all");
+pub(crate) fn lay_out(segment: &Segment, offset: u32, label: Label, rows: Rows) -> LaidOut {
+    let word = |len: usize| u32::try_from(len).expect("a group has less than 4 GiB of payloads and of rows");
     assert_eq!(segment.version, super::segment::VERSION, "frames go into segments of this version only");
     assert!(frame_bytes(&rows) + offset as usize <= segment.bytes as usize, "the writer looked for room");
-    bytes.clear();
-    bytes.resize(HEAD_BYTES, 0);
-    bytes.extend_from_slice(&rows.payloads);
-    let mut changes = Vec::with_capacity(rows.changes.len());
-    for (key, pending) in rows.changes {
-        let stored = match pending {
-            Pending::Deleted => None,
-            Pending::Value(value) => Some(Stored::Value(value)),
-            Pending::Payload { start, len, crc } => Some(Stored::Payload(PayloadRef {
-                segment: segment.number,
-                offset: offset + word(HEAD_BYTES + start),
-                len: word(len),
-                crc,
-            })),
-        };
-        write_row(&key, stored.as_ref(), &mut bytes);
-        changes.push((key, stored));
+    let payload_bytes = rows.payload_bytes();
+    let (mut changes, mut bytes) = rows.into_parts();
+    let payloads_at = offset + word(HEAD_BYTES);
+    for (key, stored) in &mut changes {
+        if let Some(Stored::Payload(at)) = stored {
+            at.segment = segment.number;
+            at.offset += payloads_at;
+        }
+        write_row(key, stored.as_ref(), &mut bytes);
     }
     let head = Head {
         segment: segment.number,
@@ -213,7 +199,7 @@ pub(crate) fn lay_out(
         first_lsn: label.first_lsn,
         last_lsn: label.last_lsn,
         written_at: label.written_at,
-        payload_bytes: word(rows.payloads.len()),
+        payload_bytes: word(payload_bytes),
         row_count: word(changes.len()),
         steps: label.steps,
         at: label.at,
@@ -270,7 +256,7 @@ mod tests {
         #[test]
         fn what_was_laid_out_is_read(changes in any_rows(), block in 1u32..8) {
             let (segment, offset) = (segment(), block * 4096);
-            let laid = lay_out(&segment, offset, label(), rows_of(&changes), Vec::new());
+            let laid = lay_out(&segment, offset, label(), rows_of(&changes));
             prop_assert_eq!(laid.bytes.len() % 4096, 0);
             let head = Head::read(&segment, offset as usize, &laid.bytes).expect("a frame");
             prop_assert_eq!(head, laid.head);
@@ -294,7 +280,7 @@ mod tests {
         #[test]
         fn a_flipped_bit_is_noticed(changes in any_rows(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
             let segment = segment();
-            let mut laid = lay_out(&segment, 4096, label(), rows_of(&changes), Vec::new());
+            let mut laid = lay_out(&segment, 4096, label(), rows_of(&changes));
             let at = at.index(laid.head.len as usize);
             laid.bytes[at] ^= 1 << bit;
             let intact = Head::read(&segment, 4096, &laid.bytes).and_then(|head| {
@@ -306,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_frame_elsewhere_or_of_another_salt_is_none() {
-        let laid = lay_out(&segment(), 4096, label(), Rows::default(), Vec::new());
+        let laid = lay_out(&segment(), 4096, label(), Rows::default());
         assert!(Head::read(&segment(), 4096, &laid.bytes).is_some());
         assert_eq!(Head::read(&segment(), 8192, &laid.bytes), None);
         assert_eq!(Head::read(&Segment { number: 8, ..segment() }, 4096, &laid.bytes), None);

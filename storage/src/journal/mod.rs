@@ -12,8 +12,11 @@ pub(crate) mod rows;
 pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod spares;
+pub(crate) mod tail;
 pub(crate) mod writer;
 
+#[cfg(test)]
+mod reuse_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -47,7 +50,7 @@ impl Default for JournalOptions {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
-            retired_bytes_max: 256 << 20,
+            retired_bytes_max: 512 << 20,
             group_bytes: 4 << 20,
             group_steps: 4096,
         }
@@ -67,8 +70,7 @@ impl JournalOptions {
     }
 }
 
-/// The segments that are there, and the payloads in them. Shared by all threads; only one holds the
-/// [`writer::Writer`].
+/// The segments that are there, and the payloads in them. Shared by all threads; the end is [`tail::Tail`]'s.
 pub(crate) struct Journal {
     pub(crate) dir: PathBuf,
     pub(crate) id: DirectoryId,
@@ -135,6 +137,11 @@ impl Journal {
         let mut last = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
         last.take_if(|(last, _)| *last == segment.number);
         Ok(())
+    }
+
+    /// Removes the old segments that are kept to be used again. Says whether there were any.
+    pub(crate) fn give_back(&self) -> Result<bool> {
+        self.retired.clear()
     }
 
     /// Bytes of all segments with groups in them, and of the old ones that are kept.

@@ -10,6 +10,7 @@ use crate::journal::retired::Retired;
 use crate::journal::scan::{Place, Survey};
 use crate::journal::segment::{self, DirectoryId, Segment};
 use crate::journal::spares::Spares;
+use crate::journal::tail::Tail;
 use crate::journal::writer::{Durable, Writer};
 use crate::journal::{Journal, JournalOptions};
 use crate::mutant::{self, Mutant};
@@ -60,7 +61,7 @@ fn of_number(segments: &[Segment], number: u32) -> &Segment {
     segments.iter().find(|segment| segment.number == number).expect("the survey looked at these segments")
 }
 
-/// Goes on behind the last group: the journal as readers see it, and its writer.
+/// Goes on behind the last group: the journal as readers see it, and its end.
 ///
 /// # Errors
 /// When a file can't be opened or a thread can't be started.
@@ -69,7 +70,7 @@ pub(crate) fn resume(
     id: DirectoryId,
     (segments, survey): (Vec<Segment>, &Survey),
     (options, wall_ms): (&JournalOptions, fn() -> u64),
-) -> Result<(Arc<Journal>, Writer)> {
+) -> Result<(Arc<Journal>, Tail)> {
     let next = segments.last().map_or(1, |last| last.number + 1);
     let after = |segment: &Segment| segment.number > survey.end.segment;
     let (spare, mut used): (Vec<_>, Vec<_>) = segments.into_iter().partition(after);
@@ -87,8 +88,8 @@ pub(crate) fn resume(
     let durable = survey.last.map_or(Durable::default(), |head| Durable::of(&head));
     let journal = Arc::new(Journal::new(dir, id, used, retired));
     let end = (current, survey.end.offset);
-    let writer = Writer::new(Arc::clone(&journal), spares, end, (durable, wall_ms))?;
-    Ok((journal, writer))
+    let writer = Writer::new(Arc::clone(&journal), end, (durable, wall_ms))?;
+    Ok((journal, Tail::new(writer, spares)))
 }
 
 /// Removes the spares that were made with another size or by an older program, and gives the others. They hold no

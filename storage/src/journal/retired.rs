@@ -61,12 +61,14 @@ impl Retired {
         self.lock().pop()
     }
 
-    /// Removes them all: the disk is full.
-    pub(crate) fn clear(&self) -> Result<()> {
-        for path in self.lock().drain(..) {
+    /// Removes them all: others need the disk. Says whether there were any.
+    pub(crate) fn clear(&self) -> Result<bool> {
+        let mut paths = self.lock();
+        let any = !paths.is_empty();
+        for path in paths.drain(..) {
             fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Bytes of those that are kept.

@@ -255,13 +255,15 @@ pub(crate) fn read_segment(
 pub(crate) struct Walked {
     /// Frames that are whole.
     pub(crate) intact: u64,
+    /// The last one.
+    pub(crate) last: Option<Head>,
     /// The first place that isn't a whole frame, with a frame somewhere behind it.
     pub(crate) broken: Option<u64>,
 }
 
 /// Looks at every frame of a segment.
 pub(crate) fn walk(segment: &Segment, bytes: &[u8]) -> Walked {
-    let mut walked = Walked { intact: 0, broken: None };
+    let mut walked = Walked { intact: 0, last: None, broken: None };
     let (mut at, mut bad) = (BLOCK, None);
     while at < bytes.len() {
         let rest = &bytes[at..];
@@ -272,6 +274,7 @@ pub(crate) fn walk(segment: &Segment, bytes: &[u8]) -> Walked {
         match head.filter(|head| head.body(segment, rest).is_some()) {
             Some(head) => {
                 walked.intact += 1;
+                walked.last = Some(head);
                 at += crate::disk::blocks(head.len as usize);
             }
             None => {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::disk::{self, BLOCK};
 use crate::error::{Error, Result};
@@ -58,7 +58,16 @@ impl Spares {
 
     /// The next spare of at least so many bytes; waits if none is ready.
     pub(crate) fn take(&self, bytes: u64) -> Segment {
-        let mut segment = self.next();
+        self.take_by(bytes, None).expect("it waits for one")
+    }
+
+    /// As [`Spares::take`]; none if it takes longer than this.
+    pub(crate) fn take_within(&self, bytes: u64, patience: Duration) -> Option<Segment> {
+        self.take_by(bytes, Some(Instant::now() + patience))
+    }
+
+    fn take_by(&self, bytes: u64, until: Option<Instant>) -> Option<Segment> {
+        let mut segment = self.next(until)?;
         if segment.bytes < bytes {
             // Once: exactly one is made to measure, and all that come before it are passed over.
             self.wanted.store(bytes.next_multiple_of(BLOCK as u64), Ordering::Release);
@@ -66,14 +75,28 @@ impl Spares {
         while segment.bytes < bytes {
             let path = segment::path_of(&self.dir, segment.number);
             disk::or_die("a spare that is too small can't be removed", std::fs::remove_file(path));
-            segment = self.next();
+            segment = self.next(until)?;
         }
-        segment
+        Some(segment)
     }
 
-    fn next(&self) -> Segment {
+    fn next(&self, until: Option<Instant>) -> Option<Segment> {
         let ready = self.ready.as_ref().expect("taken away only on drop");
-        ready.recv().unwrap_or_else(|_| disk::fatal("the thread that makes segments is gone"))
+        let made = match until {
+            None => ready.recv().map_err(RecvTimeoutError::from),
+            Some(until) => ready.recv_timeout(until.saturating_duration_since(Instant::now())),
+        };
+        match made {
+            Ok(segment) => Some(segment),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => disk::fatal("the thread that makes segments is gone"),
+        }
+    }
+
+    /// Spares that the test makes.
+    #[cfg(test)]
+    pub(crate) fn of_test(dir: &Path, ready: Receiver<Segment>) -> Self {
+        Self { ready: Some(ready), dir: dir.to_owned(), wanted: Arc::default(), stop: None, thread: None }
     }
 }
 

@@ -9,7 +9,8 @@ use super::open::{mend_tail, resume};
 use super::rows::Rows;
 use super::scan::{Next, Survey, read_groups, scan};
 use super::segment::{self, Segment};
-use super::writer::{Steps, Writer};
+use super::tail::Tail;
+use super::writer::Steps;
 use super::*;
 use crate::row::Stored;
 use crate::scratch::{Choices, Scratch};
@@ -21,24 +22,29 @@ fn options() -> JournalOptions {
     JournalOptions { segment_bytes: SEGMENT_BYTES, ..JournalOptions::default() }
 }
 
-/// What a start finds: the groups above 0 with their payloads, and the writer.
-struct Started {
-    groups: BTreeMap<u64, Vec<u8>>,
-    survey: Survey,
-    journal: Arc<Journal>,
-    writer: Writer,
+/// What a start finds: the groups above its base with their payloads, and the journal's end.
+pub(super) struct Started {
+    pub(super) groups: BTreeMap<u64, Vec<u8>>,
+    pub(super) survey: Survey,
+    pub(super) journal: Arc<Journal>,
+    pub(super) tail: Tail,
 }
 
 use std::sync::Arc;
 
-fn start(dir: &Path) -> Result<Started> {
+pub(super) fn start(dir: &Path) -> Result<Started> {
+    start_from(dir, 0)
+}
+
+/// A start on a state that has the groups up to `base`.
+pub(super) fn start_from(dir: &Path, base: u64) -> Result<Started> {
     disk::remove_unfinished(dir)?;
     let mut segments = segment::list(dir, ID)?;
     if segments.is_empty() {
         segments.push(Segment::create(dir, ID, 1, SEGMENT_BYTES)?);
     }
     let mut groups = BTreeMap::new();
-    let survey = scan(dir, &segments, 0, &mut |frame| {
+    let survey = scan(dir, &segments, base, &mut |frame| {
         let changes = frame.changes()?;
         let (key, stored) = changes.first().expect("a row");
         let bytes = match stored.as_ref().expect("put") {
@@ -50,18 +56,18 @@ fn start(dir: &Path) -> Result<Started> {
         Ok(())
     })?;
     mend_tail(dir, &segments, &survey)?;
-    let (journal, writer) = resume(dir, ID, (segments, &survey), (&options(), disk::unix_ms))?;
-    Ok(Started { groups, survey, journal, writer })
+    let (journal, tail) = resume(dir, ID, (segments, &survey), (&options(), disk::unix_ms))?;
+    Ok(Started { groups, survey, journal, tail })
 }
 
 /// Bytes of a group, of a length that depends on it: short values and payloads of several blocks.
-fn value_of(group: u64) -> Vec<u8> {
+pub(super) fn value_of(group: u64) -> Vec<u8> {
     let len = [10, 3000, 5000, 13_000, 100, 9000][group as usize % 6];
     (0..len).map(|i| (group as usize * 7 + i) as u8 | 1).collect()
 }
 
-fn append(writer: &mut Writer) -> u64 {
-    let group = writer.durable().group + 1;
+pub(super) fn append(tail: &Tail) -> u64 {
+    let group = tail.writer().durable().group + 1;
     let mut rows = Rows::default();
     let key: Vec<u8> = [1].into_iter().chain(group.to_be_bytes()).collect();
     let value = value_of(group);
@@ -69,6 +75,7 @@ fn append(writer: &mut Writer) -> u64 {
         ..=4096 => rows.put(&key, &value),
         _ => rows.put_payload(&key, &value),
     }
+    let mut writer = tail.with_room(frame::frame_bytes(&rows));
     writer.write(Some(Steps { first_lsn: group * 10, last_lsn: group * 10 + 3, count: 2, at: group }), rows);
     writer.sync();
     group
@@ -76,9 +83,9 @@ fn append(writer: &mut Writer) -> u64 {
 
 fn written(groups: u64) -> Scratch {
     let dir = Scratch::new();
-    let mut started = start(dir.path()).expect("a new journal");
+    let started = start(dir.path()).expect("a new journal");
     for _ in 0..groups {
-        append(&mut started.writer);
+        append(&started.tail);
     }
     dir
 }
@@ -87,20 +94,20 @@ fn check_groups(started: &Started, expected: u64) {
     let groups: Vec<u64> = started.groups.keys().copied().collect();
     assert_eq!(groups, (1..=expected).collect::<Vec<_>>());
     assert!(started.groups.iter().all(|(group, bytes)| *bytes == value_of(*group)));
-    assert_eq!(started.writer.durable().group, expected);
+    assert_eq!(started.tail.writer().durable().group, expected);
 }
 
 #[test]
 fn groups_come_back_over_many_segments_and_go_on() {
     let dir = Scratch::new();
     for round in 0..4u64 {
-        let mut started = start(dir.path()).expect("starts");
+        let started = start(dir.path()).expect("starts");
         check_groups(&started, round * 20);
         assert_eq!(started.survey.debris, []);
         for _ in 0..20 {
-            append(&mut started.writer);
+            append(&started.tail);
         }
-        assert_eq!(started.writer.durable().lsn, (round + 1) * 200 + 3);
+        assert_eq!(started.tail.writer().durable().lsn, (round + 1) * 200 + 3);
     }
     let started = start(dir.path()).expect("starts");
     let segments = started.journal.segments();
@@ -118,9 +125,14 @@ fn groups_come_back_over_many_segments_and_go_on() {
 
 /// The frames of all segments, in order: file and bytes.
 fn frames(dir: &Path) -> Vec<(PathBuf, Range<usize>)> {
+    frames_from(dir, 0)
+}
+
+/// Those of groups above `base`.
+pub(super) fn frames_from(dir: &Path, base: u64) -> Vec<(PathBuf, Range<usize>)> {
     let segments = segment::list(dir, ID).expect("segments");
     let mut frames = Vec::new();
-    scan(dir, &segments, 0, &mut |frame| {
+    scan(dir, &segments, base, &mut |frame| {
         let start = frame.head.offset as usize;
         frames.push((
             segment::path_of(dir, frame.head.segment),
@@ -132,7 +144,7 @@ fn frames(dir: &Path) -> Vec<(PathBuf, Range<usize>)> {
     frames
 }
 
-fn edit(path: &Path, f: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn edit(path: &Path, f: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).expect("read");
     f(&mut bytes);
     fs::write(path, bytes).expect("write");
@@ -157,11 +169,11 @@ fn a_power_cut_leaves_any_sectors_of_the_last_group_and_all_before_it() {
                     }
                 }
             });
-            let mut started = start(cut.path()).expect("a torn tail is mended");
-            let last = started.writer.durable().group;
+            let started = start(cut.path()).expect("a torn tail is mended");
+            let last = started.tail.writer().durable().group;
             assert!(last == groups || (lost > 0 && last == groups - 1), "{last} of {groups}");
             check_groups(&started, last);
-            append(&mut started.writer);
+            append(&started.tail);
             drop(started);
             let again = start(cut.path()).expect("starts again");
             assert_eq!(again.survey.debris, []);
@@ -186,7 +198,7 @@ fn damage_before_the_last_group_is_refused_by_file_and_offset() {
             1 => bytes[range.clone()].fill(0),
             _ => bytes[range.start..range.start + 4096].fill(0),
         });
-        let refused = start(damaged.path()).map(|started| started.writer.durable().group);
+        let refused = start(damaged.path()).map(|started| started.tail.writer().durable().group);
         match refused {
             Err(Error::Damaged { path: named, offset, .. }) => {
                 assert_eq!(named, path);
@@ -213,8 +225,9 @@ fn every_flip_is_recovered_or_refused() {
         match start(damaged.path()) {
             // Zeros behind a frame may flip, and so may the last group, which is then as good as torn.
             Ok(started) if *path == last.0 && last.1.contains(&at) => {
-                assert!(started.writer.durable().group >= 8);
-                check_groups(&started, started.writer.durable().group);
+                let reached = started.tail.writer().durable().group;
+                assert!(reached >= 8);
+                check_groups(&started, reached);
             }
             Ok(started) => check_groups(&started, 9),
             Err(Error::Damaged { path: named, .. }) => assert_eq!(named, file),
@@ -232,7 +245,7 @@ fn every_truncation_is_refused() {
             let damaged = dir.copy();
             let file = damaged.path().join(&name);
             edit(&file, |bytes| bytes.truncate(len));
-            let refused = start(damaged.path()).map(|started| started.writer.durable().group);
+            let refused = start(damaged.path()).map(|started| started.tail.writer().durable().group);
             assert!(
                 matches!(&refused, Err(Error::Damaged { path, .. }) if *path == file),
                 "{len}: {refused:?}"
@@ -281,14 +294,14 @@ fn a_forged_frame_in_a_torn_payload_stays_a_payload() {
     let foreign = written(3);
     let foreign_frame = fs::read(segment::path_of(foreign.path(), 1)).expect("read")[4096..8192].to_vec();
     let dir = Scratch::new();
-    let mut started = start(dir.path()).expect("starts");
-    append(&mut started.writer);
-    let end = started.writer.end().offset as usize;
+    let started = start(dir.path()).expect("starts");
+    append(&started.tail);
+    let end = started.tail.writer().end().offset as usize;
     let payload = foreign_frame.repeat(4);
     let mut rows = Rows::default();
     let shifted: Vec<u8> = payload.iter().copied().cycle().skip(80).take(payload.len()).collect();
     rows.put_payload(&[1, 1], &shifted);
-    started.writer.write(None, rows);
+    started.tail.writer().write(None, rows);
     drop(started);
     edit(&segment::path_of(dir.path(), 1), |bytes| bytes[end..end + 512].fill(0));
     let started = start(dir.path()).expect("only torn");

@@ -83,10 +83,10 @@ fn a_journal_of_version_1_is_read_and_goes_on() {
         let expected = [(1, 0), (2, 0), (3, 0), (4, 70), (5, 71)];
         assert_eq!(groups, expected[..3 + start as usize]);
         mend_tail(dir, &segments, &survey).expect("mends");
-        let (_, mut writer) =
-            resume(dir, ID, (segments, &survey), (&options, disk::unix_ms)).expect("resumes");
+        let (_, tail) = resume(dir, ID, (segments, &survey), (&options, disk::unix_ms)).expect("resumes");
         let mut rows = Rows::default();
         rows.put_payload(&[1, 9], &PAYLOAD);
+        let mut writer = tail.with_room(super::frame::frame_bytes(&rows));
         writer.write(Some(Steps { first_lsn: 50, last_lsn: 50 + start, count: 1, at: 70 + start }), rows);
         writer.sync();
         let versions: Vec<u32> =

@@ -9,7 +9,6 @@ use crate::journal::frame::{self, LaidOut};
 use crate::journal::rows::Rows;
 use crate::journal::scan::Place;
 use crate::journal::segment::{Segment, VERSION};
-use crate::journal::spares::Spares;
 use crate::journal::{Journal, frame::Label};
 use crate::mutant::{self, Mutant};
 use crate::row::RowChange;
@@ -50,27 +49,30 @@ pub(crate) struct Steps {
 /// Appends frames.
 pub(crate) struct Writer {
     journal: Arc<Journal>,
-    spares: Spares,
     segment: Segment,
     file: File,
     offset: u64,
     durable: Durable,
     /// The wall clock.
     wall_ms: fn() -> u64,
-    /// Memory of the last frame, used again.
-    bytes: Vec<u8>,
+}
+
+/// A group that was written.
+pub(crate) struct Written {
+    pub(crate) changes: Vec<RowChange>,
+    /// The frame's memory, for the next one.
+    pub(crate) memory: Vec<u8>,
 }
 
 impl Writer {
     /// Goes on at `offset` of `segment`.
     pub(crate) fn new(
         journal: Arc<Journal>,
-        spares: Spares,
         (segment, offset): (Segment, u64),
         (durable, wall_ms): (Durable, fn() -> u64),
     ) -> crate::Result<Self> {
         let file = segment.open(&journal.dir)?;
-        Ok(Self { journal, spares, segment, file, offset, durable, wall_ms, bytes: Vec::new() })
+        Ok(Self { journal, segment, file, offset, durable, wall_ms })
     }
 
     pub(crate) fn durable(&self) -> Durable {
@@ -87,12 +89,22 @@ impl Writer {
         self.durable.epoch = epoch;
     }
 
-    /// Writes a group; [`Writer::sync`] must follow. Without `steps` it belongs to the step before it.
-    pub(crate) fn write(&mut self, steps: Option<Steps>, rows: Rows) -> Vec<RowChange> {
-        let needed = disk::blocks(frame::frame_bytes(&rows)) as u64;
-        if self.segment.version != VERSION || self.offset + needed > self.segment.bytes {
-            self.roll(needed);
-        }
+    /// Whether a frame of so many bytes fits the segment.
+    pub(crate) fn has_room(&self, frame_bytes: usize) -> bool {
+        self.segment.version == VERSION
+            && self.offset + disk::blocks(frame_bytes) as u64 <= self.segment.bytes
+    }
+
+    /// Goes on in the next segment.
+    pub(crate) fn roll(&mut self, segment: Segment) {
+        self.file = disk::or_die("a spare segment can't be opened", segment.open(&self.journal.dir));
+        self.segment = segment;
+        self.offset = BLOCK as u64;
+    }
+
+    /// Writes a group, for which there is room; [`Writer::sync`] must follow. Without `steps` it belongs to the step
+    /// before it.
+    pub(crate) fn write(&mut self, steps: Option<Steps>, rows: Rows) -> Written {
         let lsn = self.durable.lsn;
         let steps = steps.unwrap_or(Steps { first_lsn: lsn, last_lsn: lsn, count: 0, at: 0 });
         let label = Label {
@@ -105,19 +117,15 @@ impl Writer {
             at: steps.at.max(self.durable.at),
         };
         let offset = u32::try_from(self.offset).expect("a segment has less than 4 GiB");
-        let memory = std::mem::take(&mut self.bytes);
-        let LaidOut { head, bytes, changes } = frame::lay_out(&self.segment, offset, label, rows, memory);
+        let LaidOut { head, bytes, changes } = frame::lay_out(&self.segment, offset, label, rows);
         disk::or_die("the journal can't be written", self.file.write_all_at(&bytes, self.offset));
         if self.segment.first_group.is_none() {
             self.segment.first_group = Some(head.group);
             self.journal.started(self.segment.clone());
         }
-        self.offset += needed;
+        self.offset += bytes.len() as u64;
         self.durable = Durable::of(&head);
-        self.bytes = bytes;
-        // A frame of one huge step isn't worth keeping the memory for.
-        self.bytes.shrink_to(8 << 20);
-        changes
+        Written { changes, memory: bytes }
     }
 
     /// Syncs the group that was written; only then may its rows be applied, and anybody be told.
@@ -129,12 +137,5 @@ impl Writer {
         if !mutant::planted(Mutant::GoOnAfterFailedSync) {
             disk::or_die("the journal can't be synced", synced);
         }
-    }
-
-    fn roll(&mut self, needed: u64) {
-        let segment = self.spares.take(BLOCK as u64 + needed);
-        self.file = disk::or_die("a spare segment can't be opened", segment.open(&self.journal.dir));
-        self.segment = segment;
-        self.offset = BLOCK as u64;
     }
 }

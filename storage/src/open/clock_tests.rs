@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::tests::options;
 use super::*;
 use crate::journal::writer::Steps;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, bytes_of_all};
 use crate::state::StateKind;
 
 const MINUTE_MS: u64 = 60_000;
@@ -54,6 +54,33 @@ fn a_clock_that_was_accepted_stays_accepted() {
     drop(store);
     let (_, found) = Store::open(dir.path(), refusing(|| NOW_MS - 9 * MINUTE_MS)).expect("nearly right");
     assert_eq!(found.at, 71);
+}
+
+#[test]
+fn a_start_that_is_refused_for_its_clock_changes_nothing() {
+    let dir = Scratch::new();
+    let (store, _) = Store::open(dir.path(), refusing(years_ahead)).expect("a new directory");
+    commit(&store, 1);
+    store.settle().expect("settles");
+    commit(&store, 2);
+    let end = store.shared.tail.writer().end();
+    // Killed, with a torn group, a file that isn't finished and a state that isn't right.
+    let killed = dir.copy();
+    let journal = killed.path().join("journal");
+    let path = segment::path_of(&journal, end.segment);
+    let mut bytes = std::fs::read(&path).expect("reads");
+    bytes[end.offset as usize..][..100].fill(7);
+    std::fs::write(&path, bytes).expect("writes");
+    std::fs::write(journal.join("0000000099.segment.unfinished"), b"half").expect("writes");
+    std::fs::write(killed.path().join("state/db"), b"not a sled").expect("writes");
+    let before = bytes_of_all(killed.path());
+    let refused = Store::open(killed.path(), refusing(now)).err();
+    assert!(matches!(refused, Some(Error::ClockBehind { .. })), "{refused:?}");
+    let after = bytes_of_all(killed.path());
+    assert!(before.keys().eq(after.keys()), "{:?}", after.keys());
+    assert!(before == after, "a file changed");
+    let (_, found) = Store::open(killed.path(), at(now, None)).expect("accepted");
+    assert_eq!((found.at, found.torn_tail.map(|torn| torn.blocks)), (2, Some(1)));
 }
 
 #[test]

@@ -2,19 +2,20 @@
 //!
 //! 1. The lock, and the format: a newer version is refused by name. A directory is new only if journal, snapshots
 //!    and state are all absent; a part that is missing alone is damage.
-//! 2. The *base*: the state store if it is the one that belongs here ([`base`]), else the newest snapshot that is
+//! 2. The clock: a start that is refused for it has changed nothing (see below).
+//! 3. The *base*: the state store if it is the one that belongs here ([`base`]), else the newest snapshot that is
 //!    whole and from which the journal has every group, else the journal from its first group. A journal that ends
 //!    before the base is refused: acknowledged groups are missing.
-//! 3. The journal's tail is mended ([`crate::journal::open`]) before anything rests on it.
-//! 4. A state that isn't used is moved aside, and one is rebuilt from the base.
-//! 5. The journal's groups behind the state become dirty rows again.
-//! 6. A frame with the new boot epoch: ids made of (epoch, counter) never repeat.
+//! 4. The journal's tail is mended ([`crate::journal::open`]) before anything rests on it.
+//! 5. A state that isn't used is moved aside, and one is rebuilt from the base.
+//! 6. The journal's groups behind the state become dirty rows again.
+//! 7. A frame with the new boot epoch: ids made of (epoch, counter) never repeat.
 //!
 //! # Clocks
 //!
 //! Every frame carries two times. The *wall clock's* is what the machine said when it was written; it is only compared
-//! with the machine's at the next start, which is refused, before step 6, if the machine's is too far behind. Whoever
-//! accepts that (`StoreOptions::clock_behind_max`) does so for good: the frame of step 6 carries the clock as it is
+//! with the machine's at the next start, which is refused if the machine's is too far behind. Whoever accepts that
+//! (`StoreOptions::clock_behind_max`) does so for good: the frame of step 7 carries the clock as it is
 //! then, and that is what the next start compares with. The *caller's* time is that of its last step; it never
 //! goes back, whatever the wall clock does, and the caller goes on from it.
 
@@ -41,9 +42,10 @@ use crate::error::{Error, Result};
 use crate::identity::{self, Layout, Lock};
 use crate::journal::open::TornTail;
 use crate::journal::rows::Rows;
-use crate::journal::scan::{self, Next, Survey};
+use crate::journal::scan::{self, Next};
 use crate::journal::segment::{self, DirectoryId, Segment};
-use crate::journal::writer::{Durable, Writer};
+use crate::journal::tail::Tail;
+use crate::journal::writer::Durable;
 use crate::journal::{self, Journal};
 use crate::snapshot;
 use crate::state::sled;
@@ -120,12 +122,14 @@ fn opened(dir: &Path, options: StoreOptions, load: Option<Loader<'_>>) -> Result
     let lock = Lock::take(dir)?;
     let layout = Layout::new(dir);
     let present = Present::look(&layout)?;
+    if let Some(id) = present.checked(&layout)? {
+        check_clock(last_written_at(&layout, id)?, &options)?;
+    }
     let (id, segments) = prepare(&layout, &present, &options)?;
     let mut ignore = |_| ();
     let load: Loader<'_> = load.unwrap_or(&mut ignore);
     let Based { state, applied, survey, origin, behind } =
         base::find(&layout, id, &segments, &options, load)?;
-    check_clock(&survey, &options)?;
     let base = applied.mark.group;
     let origin = if present.is_nothing() { Origin::New } else { origin };
     let torn_tail = TornTail::of(&survey.debris);
@@ -252,27 +256,42 @@ fn next_epoch(unix_secs: u64, before: u64) -> u64 {
 }
 
 /// Refuses a wall clock that is too far behind what it said when the last group was written.
-fn check_clock(survey: &Survey, options: &StoreOptions) -> Result<()> {
-    let last = survey.last.map_or(0, |head| head.written_at);
-    let behind = Duration::from_millis(last.saturating_sub((options.wall_ms)()));
+fn check_clock(written_at: u64, options: &StoreOptions) -> Result<()> {
+    let behind = Duration::from_millis(written_at.saturating_sub((options.wall_ms)()));
     match options.clock_behind_max {
         Some(most) if behind > most => Err(Error::ClockBehind { by: behind }),
         _ => Ok(()),
     }
 }
 
+/// What the wall clock said when the last whole group was written; 0 without one. Looks at as little of the journal as
+/// it can: all of it is read, and judged, once a base is known.
+fn last_written_at(layout: &Layout, id: DirectoryId) -> Result<u64> {
+    let journal = layout.journal();
+    let segments = segment::list(&journal, id)?;
+    for segment in segments.iter().rev().filter(|segment| segment.first_group.is_some()) {
+        let bytes = segment.load(&journal)?;
+        if let Some(last) = scan::walk(segment, &bytes).last {
+            return Ok(last.written_at);
+        }
+    }
+    Ok(0)
+}
+
 /// Writes the frame that begins this boot's epoch. With it the wall clock's time now is what the next start compares
 /// its own with.
 fn begin(
     owned: (Layout, Lock, StoreOptions),
-    (journal, mut writer): (Arc<Journal>, Writer),
+    (journal, tail): (Arc<Journal>, Tail),
     rows: Rowspace,
 ) -> (Shared, Durable) {
+    let mut writer = tail.writer();
     let before = writer.durable();
     let applied = rows.applied().mark.epoch;
     let now_secs = (owned.2.wall_ms)() / 1000;
     writer.begin_epoch(next_epoch(now_secs, before.epoch.max(applied)));
-    let shared = Shared::new(owned, (journal, writer), rows);
+    drop(writer);
+    let shared = Shared::new(owned, (journal, tail), rows);
     shared.commit(None, Rows::default());
     (shared, before)
 }

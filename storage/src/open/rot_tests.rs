@@ -73,7 +73,7 @@ fn history() -> History {
     let (dir, before) = with_history(StateKind::Sled);
     let mut after = before.clone();
     let (store, _) = opened(dir.path(), StateKind::Sled);
-    let end = |store: &Store| store.shared.writer().end();
+    let end = |store: &Store| store.shared.tail.writer().end();
     let start = end(&store);
     step(&store, &mut after, &mut Choices(5));
     assert_eq!(start.segment, end(&store).segment);

@@ -81,6 +81,11 @@ impl SnapshotWriter {
         if self.block.len() >= BLOCK_BYTES { self.end_block() } else { Ok(()) }
     }
 
+    /// What was counted so far.
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.mark.totals
+    }
+
     fn end_block(&mut self) -> Result<()> {
         if self.block.is_empty() {
             return Ok(());

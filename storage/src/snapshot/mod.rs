@@ -1,6 +1,8 @@
 //! Snapshots: all rows as of a group, in one file, made from the snapshot before and the journal since.
 //!
-//! Never made from the state store: a fault of sled's must not spread into what it is rebuilt from. Two are kept.
+//! Not made from the state store: a fault of sled's must not spread into what it is rebuilt from. The exception is a
+//! journal that is damaged before the oldest group that a snapshot could be made from: then the state's rows, summed
+//! again, are all there is. Two are kept.
 //! The format is [`file`]'s; [`merge`] makes the next one.
 
 pub(crate) mod file;

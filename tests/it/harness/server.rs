@@ -3,6 +3,7 @@
 use super::metrics::Metrics;
 use super::{PATIENCE, http, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -197,11 +198,18 @@ impl Server {
     }
 
     pub fn admin(&self, method: &str, path: &str) -> http::Response {
+        self.admin_request(method, path).send()
+    }
+
+    /// An operator's command with its JSON.
+    pub fn command(&self, path: &str, body: &Value) -> http::Response {
+        self.admin_request("POST", path).json(&body.to_string()).send()
+    }
+
+    fn admin_request(&self, method: &str, path: &str) -> http::Request {
         let token = read_trimmed(&self.data.join("admin.token"));
-        http::Request::new(self.admin_addr(), method, path)
-            .header("authorization", &format!("Bearer {token}"))
-            .json("")
-            .send()
+        let request = http::Request::new(self.admin_addr(), method, path);
+        request.header("authorization", &format!("Bearer {token}"))
     }
 
     pub fn metrics(&self) -> Metrics {
