@@ -250,9 +250,9 @@ impl Coordinator {
     /// Makes a new job of a dead letter.
     pub(super) fn on_requeue(&mut self, requeue: Requeue) {
         let Requeue { client, row } = requeue;
-        let answer = match self.dead_letters.get(&row.id) {
+        let answer = match self.retention.dead_letter(row.id) {
             None => Answer::Rejected(Rejection::NotADeadLetter(None)),
-            Some(Some(before)) => Answer::Rejected(Rejection::NotADeadLetter(Some(*before))),
+            Some(Some(before)) => Answer::Rejected(Rejection::NotADeadLetter(Some(before))),
             Some(None) => self.requeue_dead_letter(*row),
         };
         self.answer_durable(client, answer);
@@ -271,7 +271,7 @@ impl Coordinator {
         match self.accept(Submission { spec, body }, origin, None) {
             Ok(key) => {
                 let job = self.jobs[key].row.id;
-                self.dead_letters.insert(row.id, Some(job));
+                self.retention.requeued(row.id, job);
                 self.keep(Row::DeadLetter(row.id, Some(job)));
                 self.counts.requeued += 1;
                 Answer::Requeued { job }

@@ -75,7 +75,7 @@ impl Coordinator {
         for job in jobs {
             core.restore(job, &mut finished);
         }
-        core.restore_finished(finished);
+        finished.into_iter().for_each(|kept| core.retain(kept));
         core.arm_recovered();
         core.place();
         core.emit_rows();
@@ -109,7 +109,7 @@ impl Coordinator {
                     self.keys.restore(key, entry);
                 }
             }
-            Row::DeadLetter(job, requeued_as) => drop(self.dead_letters.insert(job, requeued_as)),
+            Row::DeadLetter(job, requeued_as) => self.retention.restore_dead_letter(job, requeued_as),
             Row::Paused(scope) => {
                 if let Ok(inner) = self.backlog_scope(&scope) {
                     self.backlog.pause(inner, self.now);

@@ -35,6 +35,9 @@ pub(crate) struct JobFacts {
     pub(crate) body_bytes: u64,
     pub(crate) reservation: Option<(ReservationId, NodeId)>,
     pub(crate) end: Option<End>,
+    pub(crate) ended_at: Option<Time>,
+    /// Of what is kept of it once it has ended: its body, and at most its answer.
+    pub(crate) kept_bytes: u64,
     pub(crate) node: Option<NodeId>,
     /// Nodes that failed it by their own fault on the model that it runs on.
     pub(crate) failed_on: Vec<NodeId>,
@@ -65,6 +68,8 @@ impl JobFacts {
             body_bytes,
             reservation: row.reservation.as_ref().map(|r| (r.id, r.node.clone())),
             end: row.end.clone(),
+            ended_at: row.ended_at,
+            kept_bytes: super::kept::bytes_of(row),
             node: row.node.clone(),
             failed_on: failed.map(|a| a.node.clone()).collect(),
             avoids: row.history.iter().map(|a| a.node.clone()).collect(),
@@ -116,6 +121,10 @@ pub(crate) struct Book {
     pub(crate) configurations: BTreeMap<Environment, Snapshot>,
     /// Jobs that came with a key.
     pub(crate) keys: BTreeMap<IdempotencyKey, Vec<JobId>>,
+    /// The job that each key stands for, as its row says.
+    pub(crate) standing_keys: BTreeMap<IdempotencyKey, JobId>,
+    /// Jobs that ended and aren't forgotten.
+    pub(crate) kept: BTreeSet<JobId>,
     /// Dead letters, and what they were requeued as.
     pub(crate) dead: BTreeMap<JobId, Option<JobId>>,
     /// When a test job of a model last succeeded on a node.
@@ -147,10 +156,10 @@ impl Book {
             Row::SubcloudForgotten(environment, name) => {
                 self.subclouds.remove(&(*environment, name.clone()));
             }
-            Row::JobForgotten(_)
-            | Row::Key(_)
-            | Row::KeyForgotten(_)
-            | Row::Price(_)
+            Row::JobForgotten(job) => drop(self.kept.remove(job)),
+            Row::Key(row) => drop(self.standing_keys.insert(row.key, row.entry.job)),
+            Row::KeyForgotten(key) => drop(self.standing_keys.remove(key)),
+            Row::Price(_)
             | Row::Template(_)
             | Row::TemplateForgotten(..)
             | Row::Feedback(..) => {}
@@ -186,6 +195,9 @@ impl Book {
             (&*row.origin, row.state, row.ended_at)
         {
             self.tested.insert((node.clone(), row.model().clone()), at);
+        }
+        if !facts.state.is_live() {
+            self.kept.insert(row.id);
         }
         self.jobs.insert(row.id, facts);
     }

@@ -11,6 +11,7 @@ mod conduct;
 mod configured;
 mod fleet;
 mod judge;
+mod kept;
 mod keys;
 mod order;
 mod rows;
