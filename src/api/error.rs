@@ -206,6 +206,13 @@ impl ApiError {
         Self::internal("What is stored of this job can't be read: the server's log says why.")
     }
 
+    /// The request's job succeeded, and its answer was given before and not stored, as was asked.
+    pub(super) fn answer_taken() -> Self {
+        let message = "This request succeeded before, and its answer was given then. It isn't stored, as `\"store\": false` \
+                       asked: ask again with another Idempotency-Key for a new one.";
+        Self::new(StatusCode::GONE, INVALID, "answer_not_stored", message).retry(Retry::Never)
+    }
+
     /// As many requests wait for a job's end as may.
     pub(super) fn waiters_full() -> Self {
         let message =

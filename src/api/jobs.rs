@@ -20,10 +20,11 @@ use super::error::ApiError;
 use super::idempotency;
 use super::openai::{self, Ready};
 use super::response::{self, Body};
+use super::unread::UnreadAnswer;
 use crate::archive::StoredJob;
 use crate::budget::Share;
 use crate::coordinator::effect::{Answer, CancelState, End, JobView, RefusalKind, Runnable};
-use crate::coordinator::event::{Endpoint, JobSpec, Keyed, Mode, Question, Submission};
+use crate::coordinator::event::{Endpoint, JobSpec, Keyed, Mode, Question, Storing, Submission};
 use crate::coordinator::job::JobRow;
 use crate::door::{ClientMessage, ClientSession};
 use crate::ids::JobId;
@@ -67,8 +68,7 @@ pub(super) async fn submit(
                 return look(context, principal, job).await?.show(context, StatusCode::ACCEPTED);
             }
             ClientMessage::Stored(stored) => {
-                session.served();
-                return Seen::Ended(stored).show(context, StatusCode::ACCEPTED);
+                return Seen::Ended(stored, session).show(context, StatusCode::ACCEPTED);
             }
             ClientMessage::Refused(refusal) => return Err(ApiError::refused(&refusal, &model)),
             ClientMessage::Finished(_) | ClientMessage::Unreadable | ClientMessage::Answer(_) => {
@@ -171,16 +171,24 @@ pub(super) async fn cancel(
 /// What a look at a job finds.
 enum Seen {
     Live(Box<JobView>),
-    Ended(Box<StoredJob>),
+    /// With the session that looked it up.
+    Ended(Box<StoredJob>, ClientSession),
 }
 
 impl Seen {
     fn show(self, context: &Context, status: StatusCode) -> Result<Response<Body>, ApiError> {
         match self {
             Seen::Live(view) => Ok(shown(status, &live(&view))),
-            Seen::Ended(stored) => {
+            Seen::Ended(stored, session) => {
                 let text = ended(context, &stored)?;
-                let StoredJob { room, .. } = *stored;
+                let StoredJob { row, answer, room } = *stored;
+                if answer.is_some() && row.spec.storing == Storing::Forbidden {
+                    let answer = UnreadAnswer::looked_up(text, session, row.id, room);
+                    let mut response = response::whole(status, "application/json", "");
+                    *response.body_mut() = Body::Unread(Box::new(answer));
+                    return Ok(response);
+                }
+                session.served();
                 Ok(response::held(status, "application/json", text, room))
             }
         }
@@ -192,10 +200,12 @@ async fn look(context: &Context, principal: &Principal, job: JobId) -> Result<Se
     let mut session = context.door.open().map_err(refused)?;
     session.ask(Question::Job(job, Some(principal.tenant()))).map_err(refused)?;
     let message = session.next().await;
+    if let ClientMessage::Stored(stored) = message {
+        let own = is_of(&stored.row, principal);
+        return if own { Ok(Seen::Ended(stored, session)) } else { Err(ApiError::job_unknown()) };
+    }
     session.served();
     match message {
-        ClientMessage::Stored(stored) if is_of(&stored.row, principal) => Ok(Seen::Ended(stored)),
-        ClientMessage::Stored(_) => Err(ApiError::job_unknown()),
         ClientMessage::Answer(answer) => match *answer {
             // The core has looked whose it is.
             Answer::Job(view) => Ok(Seen::Live(view)),
@@ -274,6 +284,10 @@ fn ended(context: &Context, stored: &StoredJob) -> Result<Vec<u8>, ApiError> {
             value["result"] = Value::Null;
             value["result_unavailable"] = NOT_KEPT.into();
         }
+        (Some(End::Succeeded(_)), None) if row.spec.storing == Storing::Forbidden => {
+            value["result"] = Value::Null;
+            value["result_unavailable"] = TAKEN.into();
+        }
         // An answer that isn't there must not read as an empty one.
         (Some(End::Succeeded(_)), None) => return Err(ApiError::unreadable()),
         (Some(end), _) => {
@@ -289,6 +303,9 @@ fn ended(context: &Context, stored: &StoredJob) -> Result<Vec<u8>, ApiError> {
 /// Why there is no result of a job that succeeded.
 const NOT_KEPT: &str = "It was given on the connection that asked, and isn't kept: only answers of jobs by name, and of \
                         requests with an Idempotency-Key, are.";
+
+/// The same of one whose result was taken.
+const TAKEN: &str = "It was delivered, and isn't stored any longer, as `\"store\": false` asked.";
 
 /// What is known of a job, with its result, which may be long and isn't read again for this.
 fn with_result(facts: &Value, result: &[u8]) -> Vec<u8> {

@@ -112,6 +112,7 @@ impl EventStream {
             },
             // The model's name is only used for models that nobody serves, which is found out before.
             Outcome::Refused(refusal) => write_error(out, &ApiError::refused(refusal, "")),
+            Outcome::Taken => write_error(out, &ApiError::answer_taken()),
             Outcome::Unreadable => write_error(out, &ApiError::unreadable()),
         }
     }

@@ -177,6 +177,9 @@ impl Coordinator {
     }
 
     pub(super) fn on_client_gone(&mut self, gone: ClientGone) {
+        if let Departure::Took(job) = gone.departure {
+            self.answer_was_taken(job);
+        }
         let key = match self.clients.leave(gone.client) {
             None => return,
             Some(Had::Job(key)) => key,

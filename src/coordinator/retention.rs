@@ -6,6 +6,9 @@
 //! else. *Named* are the others: jobs with results that can be fetched, and dead letters. Where there are too many of
 //! those, or of dead letters, the namespace that keeps the most loses its oldest.
 //!
+//! An answer that isn't to be stored is forgotten once a client has it, and the rest of its job later, as others'. Its
+//! bytes count as long as its job, for rows don't say whether it is gone, and a start is to forget the same jobs.
+//!
 //! An answer that an idempotency key stands for is kept apart, as long as the key: of keys there are only so many.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +19,7 @@ use super::job::{Job, JobRow, JobState};
 use super::keys::Look;
 use super::limits::{BYTES_PER_TOKEN_MAX, Limits};
 use super::shelf::{Age, Shelf, Whose};
-use super::spec::Keyed;
+use super::spec::{Keyed, Storing};
 use crate::ids::{JobId, Namespace};
 use crate::time::Time;
 
@@ -29,6 +32,8 @@ pub(super) struct Retention {
     unnamed: BTreeSet<Age>,
     named: Shelf,
     for_keys: BTreeMap<JobId, Kept>,
+    /// Jobs whose answer is forgotten once it was taken. After a start also those of which that has happened.
+    once: BTreeSet<JobId>,
     /// What each dead letter was requeued as.
     dead_letters: BTreeMap<JobId, Option<JobId>>,
     /// The same letters, each of them named too.
@@ -43,6 +48,16 @@ pub(super) struct Kept {
     /// Of its body, and at most of its answer.
     bytes: u64,
     class: Class,
+    lasts: Lasts,
+}
+
+/// How long an answer is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasts {
+    /// As its job.
+    AsItsJob,
+    /// Until a client took it.
+    UntilTaken,
 }
 
 /// What becomes of a job that has ended.
@@ -66,11 +81,13 @@ impl Kept {
             Some(keyed) if succeeded => Class::Keyed(keyed),
             _ => Class::Named,
         };
+        let once = answered && row.spec.storing == Storing::Forbidden;
         Self {
             namespace: row.spec.namespace.clone(),
             age: (row.ended_at.unwrap_or_default(), row.id),
             bytes: row.body_bytes() + answer,
             class,
+            lasts: if once { Lasts::UntilTaken } else { Lasts::AsItsJob },
         }
     }
 }
@@ -169,11 +186,21 @@ impl Coordinator {
 
     /// Jobs that ended before the start, when all keys and dead letters are known.
     pub(super) fn retain(&mut self, kept: Kept) {
+        if kept.lasts == Lasts::UntilTaken {
+            self.retention.once.insert(kept.age.1);
+        }
         match kept.class {
             Class::Keyed(Keyed { key, body }) if self.keys.look(&key, &body) == Look::Attach(kept.age.1) => {
                 self.retention.for_keys.insert(kept.age.1, kept);
             }
             _ => self.retention.put(&kept),
+        }
+    }
+
+    /// A client has a job's whole answer.
+    pub(super) fn answer_was_taken(&mut self, job: JobId) {
+        if self.retention.once.remove(&job) {
+            self.keep(Row::AnswerForgotten(job));
         }
     }
 
@@ -200,6 +227,7 @@ impl Coordinator {
 
     fn forget(&mut self, namespace: Option<Namespace>, age: Age) {
         let job = age.1;
+        self.retention.once.remove(&job);
         if let Some(namespace) = namespace
             && self.retention.dead_letters.remove(&job).is_some()
         {

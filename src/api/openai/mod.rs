@@ -26,7 +26,7 @@ use super::unread::{SLICE_BYTES_MAX, UnreadAnswer};
 use super::{Context, body, idempotency, json};
 use crate::budget::Share;
 use crate::coordinator::effect::End;
-use crate::coordinator::event::{Endpoint, FinishReason, JobSpec, Mode, Submission, Tier};
+use crate::coordinator::event::{Endpoint, FinishReason, JobSpec, Mode, Storing, Submission, Tier};
 use crate::coordinator::job::JobRow;
 use crate::ids::ModelName;
 use crate::output::Chunk;
@@ -89,6 +89,7 @@ pub(super) struct Prepared {
     context_tokens: u32,
     input_tokens: u32,
     output_tokens_max: u32,
+    storing: Storing,
 }
 
 impl Prepared {
@@ -107,6 +108,7 @@ impl Prepared {
             ttl: headers::ttl(headers, &context.limits),
             input_tokens: self.input_tokens,
             output_tokens_max: self.output_tokens_max,
+            storing: self.storing,
             ..JobSpec::plain(principal.namespace.clone(), endpoint, Arc::clone(&self.model))
         }
     }
@@ -144,6 +146,7 @@ pub(super) fn prepare(context: &Context, endpoint: Endpoint, read: ReadBody) -> 
         context_tokens,
         input_tokens: input,
         output_tokens_max: output,
+        storing: if request::forbids_storing(&bytes) { Storing::Forbidden } else { Storing::Allowed },
     };
     Ok(Ready { prepared, body: Arc::from(bytes), room })
 }
@@ -178,6 +181,7 @@ impl JobFailure {
         let error = match &outcome {
             Outcome::Refused(refusal) => ApiError::refused(refusal, model),
             Outcome::Unreadable => ApiError::unreadable(),
+            Outcome::Taken => ApiError::answer_taken(),
             Outcome::Finished(finished) => ApiError::ended(&finished.end).unwrap_or_else(output_lost),
         };
         Self { error, outcome: Some(outcome) }
@@ -208,7 +212,7 @@ async fn whole(mut exchange: Exchange) -> Result<Response<Body>, JobFailure> {
                 return Err(JobFailure::of_outcome(Outcome::Finished(finished), &exchange.shown.model));
             }
         },
-        other @ (Outcome::Refused(_) | Outcome::Unreadable) => {
+        other @ (Outcome::Refused(_) | Outcome::Unreadable | Outcome::Taken) => {
             exchange.follow.served();
             return Err(JobFailure::of_outcome(other, &exchange.shown.model));
         }
@@ -303,7 +307,7 @@ fn success(end: &End) -> Option<FinishReason> {
 fn success_of(outcome: &Outcome) -> Option<FinishReason> {
     match outcome {
         Outcome::Finished(finished) => success(&finished.end),
-        Outcome::Refused(_) | Outcome::Unreadable => None,
+        Outcome::Refused(_) | Outcome::Unreadable | Outcome::Taken => None,
     }
 }
 

@@ -181,3 +181,48 @@ fn one_namespace_pushes_out_only_its_own_dead_letters() {
     assert!(!dropped.contains(&calm));
     assert_eq!((w.counts().dead_letters, forgotten(&w).len()), (4, 0), "their jobs can still be read");
 }
+
+fn answers_forgotten(w: &World) -> Vec<JobId> {
+    let job = |row: &Row| if let Row::AnswerForgotten(job) = row { Some(*job) } else { None };
+    w.kept.iter().filter_map(job).collect()
+}
+
+/// Somebody looks at a job and takes its answer.
+fn takes(w: &mut World, job: JobId) {
+    let client = crate::ids::ClientId(1_000_000 + w.kept.len() as u64);
+    w.step(Event::ClientGone(ClientGone { client, departure: Departure::Took(job) }));
+}
+
+#[test]
+fn an_answer_that_is_not_to_be_stored_is_forgotten_once_it_was_taken() {
+    let mut w = World::new(1, open());
+    let unstored = answered(&mut w, |s| s.spec.storing = Storing::Forbidden);
+    let stored = answered(&mut w, |_| {});
+    let keyed = Keyed { key: crate::ids::IdempotencyKey([7; 32]), body: crate::ids::Digest([8; 32]) };
+    let by_key = answered(&mut w, |s| {
+        (*s.spec.key, s.spec.storing) = (Some(keyed), Storing::Forbidden);
+    });
+    takes(&mut w, stored);
+    takes(&mut w, unstored);
+    takes(&mut w, unstored);
+    assert_eq!(answers_forgotten(&w), [unstored], "once, and only what isn't to be stored");
+    // The next start knows what it still is to forget.
+    let mut w = w.restarted();
+    takes(&mut w, stored);
+    takes(&mut w, by_key);
+    takes(&mut w, by_key);
+    assert_eq!(answers_forgotten(&w), [by_key]);
+    assert_eq!(forgotten(&w), [], "their jobs stay");
+}
+
+#[test]
+fn a_dead_letter_that_is_not_to_be_stored_has_no_body() {
+    let mut w = World::new(1, Limits::default());
+    for (storing, kept) in [(Storing::Allowed, true), (Storing::Forbidden, false)] {
+        let client = w.submit(|s| s.spec.storing = storing);
+        let reservation = w.accept();
+        w.fail(reservation, ErrorClass::Terminal);
+        w.leave(client, Departure::Served);
+        assert_eq!(w.row(client).body.is_some(), kept);
+    }
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use switchbox::coordinator::command::{NamespaceSettings, Scope};
 use switchbox::coordinator::effect::{End, Row};
-use switchbox::coordinator::event::{Environment, ErrorClass, JobSpec, Origin, Tier};
+use switchbox::coordinator::event::{Environment, ErrorClass, JobSpec, Origin, Storing, Tier};
 use switchbox::coordinator::job::{AttemptOutcome, JobRow, JobState};
 use switchbox::coordinator::ledger::{Account, Owner, Posting, PostingId};
 use switchbox::coordinator::snapshot::Snapshot;
@@ -123,6 +123,8 @@ pub(crate) struct Book {
     pub(crate) keys: BTreeMap<IdempotencyKey, Vec<JobId>>,
     /// The job that each key stands for, as its row says.
     pub(crate) standing_keys: BTreeMap<IdempotencyKey, JobId>,
+    /// Jobs whose answers are stored, each with whether it may stay when a client has it.
+    pub(crate) answers: BTreeMap<JobId, Storing>,
     /// Jobs that ended and aren't forgotten.
     pub(crate) kept: BTreeSet<JobId>,
     /// Dead letters, and what they were requeued as.
@@ -156,7 +158,11 @@ impl Book {
             Row::SubcloudForgotten(environment, name) => {
                 self.subclouds.remove(&(*environment, name.clone()));
             }
-            Row::JobForgotten(job) => drop(self.kept.remove(job)),
+            Row::JobForgotten(job) => {
+                self.kept.remove(job);
+                self.answers.remove(job);
+            }
+            Row::AnswerForgotten(job) => drop(self.answers.remove(job)),
             Row::Key(row) => drop(self.standing_keys.insert(row.key, row.entry.job)),
             Row::KeyForgotten(key) => drop(self.standing_keys.remove(key)),
             Row::Price(_)
@@ -198,6 +204,10 @@ impl Book {
         }
         if !facts.state.is_live() {
             self.kept.insert(row.id);
+            let stored = !row.spec.is_tied_to_client() && !row.origin.is_system();
+            if row.state == JobState::Succeeded && stored {
+                self.answers.insert(row.id, row.spec.storing);
+            }
         }
         self.jobs.insert(row.id, facts);
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use switchbox::coordinator::effect::{Effect, Row};
+use switchbox::coordinator::event::Storing;
 use switchbox::coordinator::job::{JobRow, JobState};
 use switchbox::coordinator::limits::BYTES_PER_TOKEN_MAX;
 use switchbox::ids::{JobId, Namespace};
@@ -56,6 +57,36 @@ impl Oracle {
             }
         }
         piles
+    }
+
+    /// A client looks a job's answer up. Says whether it is there; it must be, unless somebody had it already.
+    pub(crate) fn reads_answer(&mut self, job: JobId) -> bool {
+        let there = self.book.answers.get(&job).copied();
+        let forbids = self.book.jobs.get(&job).is_some_and(|facts| facts.spec.storing == Storing::Forbidden);
+        let had = forbids && self.told.taken.contains(&job);
+        let gone = !self.book.kept.contains(&job);
+        if forbids {
+            self.coverage.count("answers not to be stored", if there.is_some() { "read" } else { "gone" });
+        }
+        self.judge.check(Line::AnswerUntilTaken, there.is_some() || had || gone, || {
+            format!("the answer of {job} is gone, and nobody had it")
+        });
+        there.is_some()
+    }
+
+    pub(super) fn check_answer_forgotten(&mut self, job: JobId) {
+        let forbids = self.book.answers.get(&job).is_none_or(|storing| *storing == Storing::Forbidden);
+        let had = self.told.taken.contains(&job);
+        self.judge.check(Line::AnswerUntilTaken, forbids && had, || {
+            format!("the answer of {job} is forgotten: taken {had}, not to be stored {forbids}")
+        });
+    }
+
+    /// What a client took and isn't to be stored is forgotten in the same step.
+    pub(super) fn check_taken(&mut self, step: &Step<'_>) {
+        let Some(job) = step.note.took else { return };
+        let left = self.book.answers.get(&job) == Some(&Storing::Forbidden);
+        self.judge.check(Line::AnswerUntilTaken, !left, || format!("{job}'s answer was taken, and stays"));
     }
 
     pub(super) fn check_forgotten(&mut self, step: &Step<'_>, job: JobId) {

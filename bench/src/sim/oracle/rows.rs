@@ -49,6 +49,10 @@ impl Oracle {
                     self.check_forgotten(step, *job);
                     self.book.apply(row);
                 }
+                Row::AnswerForgotten(job) => {
+                    self.check_answer_forgotten(*job);
+                    self.book.apply(row);
+                }
                 Row::DeadLetterForgotten(job) => {
                     self.check_letter_forgotten(step, *job);
                     self.book.apply(row);
