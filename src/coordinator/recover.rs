@@ -71,11 +71,9 @@ impl Coordinator {
         jobs.sort_by_key(|job| job.id);
         // Before any of them waits again: places are never given twice.
         core.sequences_given = jobs.iter().map(|job| job.sequence).max().unwrap_or(0);
-        let mut finished = Vec::new();
-        for job in jobs {
-            core.restore(job, &mut finished);
-        }
-        finished.into_iter().for_each(|kept| core.retain(kept));
+        // What had ended first: those that end now may make it too much.
+        jobs.iter().filter(|job| !job.state.is_live()).for_each(|job| core.restore_ended(job));
+        jobs.into_iter().filter(|job| job.state.is_live()).for_each(|job| core.restore_live(job));
         core.arm_recovered();
         core.place();
         core.emit_rows();
@@ -134,14 +132,14 @@ impl Coordinator {
         }
     }
 
-    fn restore(&mut self, mut row: JobRow, finished: &mut Vec<Kept>) {
-        if !row.state.is_live() {
-            // Its node may not have heard yet that the answer is kept.
-            let answers = row.history.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Succeeded);
-            answers.for_each(|attempt| self.accept_result(attempt.reservation));
-            finished.push(Kept::of(&row));
-            return;
-        }
+    fn restore_ended(&mut self, row: &JobRow) {
+        // Its node may not have heard yet that the answer is kept.
+        let answers = row.history.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Succeeded);
+        answers.for_each(|attempt| self.accept_result(attempt.reservation));
+        self.retain(Kept::of(row));
+    }
+
+    fn restore_live(&mut self, mut row: JobRow) {
         if let Origin::Blind { template } = &*row.origin {
             row.body = self.templates.body_of(row.model(), template);
         }

@@ -70,9 +70,8 @@ fn versioned_body_of<'a>(key: &[u8], value: &'a [u8], newest: u8) -> Result<(u8,
     match value.split_first() {
         Some((&version, body)) if (1..=newest).contains(&version) => Ok((version, body)),
         Some((version, _)) => {
-            let problem = format!(
-                "it has version {version}, and this program reads version {newest}: use a newer one"
-            );
+            let problem =
+                format!("it has version {version}, and this program reads version {newest}: use a newer one");
             Err(DecodeError::new(key, problem))
         }
         None => Err(DecodeError::new(key, "it is empty")),

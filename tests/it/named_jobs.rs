@@ -200,7 +200,9 @@ fn an_answer_that_is_not_to_be_stored_is_given_once() {
         assert!(seen["result_unavailable"].as_str().is_some_and(|why| why.contains("delivered")), "{seen}");
     };
     // The connection had its last byte a moment before the core hears of it.
-    wait_for("the answer to be forgotten", || read(&server, &id, "").value()["result"].is_null().then_some(()));
+    wait_for("the answer to be forgotten", || {
+        read(&server, &id, "").value()["result"].is_null().then_some(())
+    });
     gone(&server);
     let ask = |server: &Server| {
         let body = chat::body("echo", "by its key", unstored.clone());
@@ -216,7 +218,12 @@ fn an_answer_that_is_not_to_be_stored_is_given_once() {
     let server = boot();
     gone(&server);
     let again = ask(&server);
-    assert_eq!((again.status, &again.error()["code"]), (410, &json!("answer_not_stored")), "{}", again.text());
+    assert_eq!(
+        (again.status, &again.error()["code"]),
+        (410, &json!("answer_not_stored")),
+        "{}",
+        again.text()
+    );
     assert_eq!(again.header("x-should-retry"), Some("false"));
     let late = read(&server, &kept, "?wait=60s").value();
     assert_eq!(late["result"]["choices"][0]["message"]["content"], "not yet asked for", "{late}");

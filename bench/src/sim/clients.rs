@@ -162,9 +162,12 @@ impl World<'_> {
     /// Somebody who asked about a job that has ended is shown its answer, if there is one, and most take it.
     fn asker_reads(&mut self, client: ClientId, job: JobId) {
         let succeeded = self.store.job(job).is_some_and(|row| row.state == JobState::Succeeded);
-        let has_answer = self.oracle.book.jobs.get(&job).is_some_and(|facts| {
-            !facts.spec.is_tied_to_client() && !facts.origin.is_system()
-        });
+        let has_answer = self
+            .oracle
+            .book
+            .jobs
+            .get(&job)
+            .is_some_and(|facts| !facts.spec.is_tied_to_client() && !facts.origin.is_system());
         if succeeded && has_answer && self.oracle.reads_answer(job) && !client.0.is_multiple_of(4) {
             self.clients.insert(client, ClientState::of_name(job));
             self.schedule(GOODBYE, Happening::Leave(client));

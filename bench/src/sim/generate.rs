@@ -4,8 +4,8 @@
 
 use switchbox::coordinator::command::{NodeCommand, Scope};
 use switchbox::coordinator::event::{
-    Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Storing, StoreRoom,
-    Tier, Wish,
+    Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, StoreRoom,
+    Storing, Tier, Wish,
 };
 use switchbox::coordinator::standing::Trust;
 use switchbox::ids::{Digest, GpuClass, IdempotencyKey, NodeId, Region, SubcloudName};

@@ -226,3 +226,19 @@ fn a_dead_letter_that_is_not_to_be_stored_has_no_body() {
         assert_eq!(w.row(client).body.is_some(), kept);
     }
 }
+
+#[test]
+fn what_a_start_ends_pushes_out_what_is_older_than_it() {
+    let mut w = World::new(1, Limits { finished_unnamed_jobs_max: 3, ..open() });
+    let sync = |s: &mut Submission| s.spec.mode = Mode::Sync;
+    let ended: Vec<JobId> = (0..3).map(|_| answered(&mut w, sync)).collect();
+    w.pass(Span::from_secs(1));
+    let cut: Vec<JobId> = (0..4)
+        .map(|_| {
+            let client = w.submit(sync);
+            w.job(client)
+        })
+        .collect();
+    let w = w.restarted();
+    assert_eq!(forgotten(&w), [ended[0], ended[1], ended[2], cut[0]], "the oldest first");
+}

@@ -23,8 +23,8 @@ use switchbox::coordinator::Counts;
 use switchbox::coordinator::command::Command;
 use switchbox::coordinator::effect::{Effect, Row};
 use switchbox::coordinator::event::{
-    Ask, Completion, Departure, Durability, ErrorClass, Event, JobSpec, Question, Status, Stopped, StoreRoom, Tenant,
-    Wish,
+    Ask, Completion, Departure, Durability, ErrorClass, Event, JobSpec, Question, Status, Stopped, StoreRoom,
+    Tenant, Wish,
 };
 use switchbox::coordinator::job::JobState;
 use switchbox::coordinator::limits::Limits;
