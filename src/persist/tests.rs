@@ -280,6 +280,7 @@ fn a_step_that_is_too_large_is_written_without_bodies_of_dead_letters() {
         let mut row = job(&mut source);
         Arc::make_mut(&mut row.spec).mode = mode;
         Arc::make_mut(&mut row.spec).key = Default::default();
+        Arc::make_mut(&mut row.spec).storing = crate::coordinator::event::Storing::Allowed;
         row.origin = Origin::Client.into();
         row.state = JobState::Failed;
         row.body = Some(vec![0; 100_000].into());
