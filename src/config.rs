@@ -183,6 +183,8 @@ impl Config {
             output_bytes_max: limits.output_bytes_max,
             // Both ranges are far below what the types hold.
             finished_jobs_max: usize::try_from(limits.finished_jobs_max).unwrap_or(usize::MAX),
+            finished_unnamed_jobs_max: usize::try_from(limits.finished_unnamed_jobs_max)
+                .unwrap_or(usize::MAX),
             finished_bytes_max: limits.finished_bytes_max,
             finished_age_max: Span::from_ms(limits.finished_age_max_ms),
             attempts_max: u32::try_from(limits.attempts_max).unwrap_or(u32::MAX),

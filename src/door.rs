@@ -375,6 +375,11 @@ impl ClientSession {
         self.leave(Departure::Served);
     }
 
+    /// Leaves, having taken the whole answer of that job.
+    pub fn took(mut self, job: JobId) {
+        self.leave(Departure::Took(job));
+    }
+
     fn push(&mut self, event: Event) -> Result<(), Refusal> {
         let permit = Some(self.shared.take(&self.shared.requests)?);
         let attach = match self.known {

@@ -64,6 +64,7 @@ pub(crate) fn changes_of(row: Row, changes: &mut Vec<Change<RowKey, RowValue>>) 
             let keys = [RowKey::Job, RowKey::Answer, RowKey::Settlement, RowKey::Feedback];
             changes.extend(keys.map(|key| (key(job), None)));
         }
+        Row::AnswerForgotten(job) => changes.push((RowKey::Answer(job), None)),
         Row::KeyForgotten(key) => changes.push((RowKey::Key(key), None)),
         Row::DeadLetterForgotten(job) => changes.push((RowKey::DeadLetter(job), None)),
         Row::Resumed(scope) => changes.push((RowKey::Paused(scope), None)),
@@ -96,6 +97,7 @@ pub fn key_of(row: &Row) -> Option<RowKey> {
         Row::Configuration(snapshot) => RowKey::Configuration(snapshot.environment),
         Row::Feedback(feedback) => RowKey::Feedback(feedback.job),
         Row::JobForgotten(_)
+        | Row::AnswerForgotten(_)
         | Row::KeyForgotten(_)
         | Row::DeadLetterForgotten(_)
         | Row::Resumed(_)

@@ -208,6 +208,13 @@ impl ApiError {
         Self::internal("The core answered another question: please report it.")
     }
 
+    /// The request's job succeeded, and its answer was given before and not stored, as was asked.
+    pub(super) fn answer_taken() -> Self {
+        let message = "This request succeeded before, and its answer was given then. It isn't stored, as `\"store\": false` \
+                       asked: ask again with another Idempotency-Key for a new one.";
+        Self::new(StatusCode::GONE, INVALID, "answer_not_stored", message).retry(Retry::Never)
+    }
+
     /// The server stops soon and takes nothing new.
     pub(super) fn draining() -> Self {
         let message = "The server is draining: it finishes what it has and takes nothing new.";

@@ -20,10 +20,11 @@ use super::error::ApiError;
 use super::idempotency;
 use super::openai::{self, Ready};
 use super::response::{self, Body};
+use super::unread::UnreadAnswer;
 use crate::archive::{Piece, StoredJob};
 use crate::budget::Share;
 use crate::coordinator::effect::{Answer, CancelState, End, JobView, RefusalKind, Runnable};
-use crate::coordinator::event::{Endpoint, JobSpec, Keyed, Mode, Question, Submission};
+use crate::coordinator::event::{Endpoint, JobSpec, Keyed, Mode, Question, Storing, Submission};
 use crate::coordinator::job::JobRow;
 use crate::door::{ClientMessage, ClientSession};
 use crate::ids::JobId;
@@ -67,8 +68,7 @@ pub(super) async fn submit(
                 return look(context, principal, job).await?.show(context, StatusCode::ACCEPTED);
             }
             ClientMessage::Stored(stored) => {
-                session.served();
-                return Seen::Ended(stored).show(context, StatusCode::ACCEPTED);
+                return Seen::Ended(stored, session).show(context, StatusCode::ACCEPTED);
             }
             ClientMessage::Refused(refusal) => return Err(ApiError::refused(&refusal, &model)),
             ClientMessage::Unreadable(job, piece) => return Err(ApiError::unreadable(job, piece)),
@@ -173,16 +173,24 @@ pub(super) async fn cancel(
 /// What a look at a job finds.
 enum Seen {
     Live(Box<JobView>),
-    Ended(Box<StoredJob>),
+    /// With the session that looked it up.
+    Ended(Box<StoredJob>, ClientSession),
 }
 
 impl Seen {
     fn show(self, context: &Context, status: StatusCode) -> Result<Response<Body>, ApiError> {
         match self {
             Seen::Live(view) => Ok(shown(status, &live(&view))),
-            Seen::Ended(stored) => {
+            Seen::Ended(stored, session) => {
                 let text = ended(context, &stored)?;
-                let StoredJob { room, .. } = *stored;
+                let StoredJob { row, answer, room } = *stored;
+                if answer.is_some() && row.spec.storing == Storing::Forbidden {
+                    let answer = UnreadAnswer::looked_up(text, session, row.id, room);
+                    let mut response = response::whole(status, "application/json", "");
+                    *response.body_mut() = Body::Unread(Box::new(answer));
+                    return Ok(response);
+                }
+                session.served();
                 Ok(response::held(status, "application/json", text, room))
             }
         }
@@ -194,10 +202,12 @@ async fn look(context: &Context, principal: &Principal, job: JobId) -> Result<Se
     let mut session = context.door.open().map_err(refused)?;
     session.ask(Question::Job(job, Some(principal.tenant()))).map_err(refused)?;
     let message = session.next().await;
+    if let ClientMessage::Stored(stored) = message {
+        // Whose it is has been looked at, by the core or by who read it.
+        return Ok(Seen::Ended(stored, session));
+    }
     session.served();
     match message {
-        // Whose it is has been looked at, by the core or by who read it.
-        ClientMessage::Stored(stored) => Ok(Seen::Ended(stored)),
         ClientMessage::Answer(answer) => match *answer {
             Answer::Job(view) => Ok(Seen::Live(view)),
             Answer::Refused(RefusalKind::JobUnknown, _) => Err(ApiError::job_unknown()),
@@ -269,6 +279,10 @@ fn ended(context: &Context, stored: &StoredJob) -> Result<Vec<u8>, ApiError> {
             value["result"] = Value::Null;
             value["result_unavailable"] = NOT_KEPT.into();
         }
+        (Some(End::Succeeded(_)), None) if row.spec.storing == Storing::Forbidden => {
+            value["result"] = Value::Null;
+            value["result_unavailable"] = TAKEN.into();
+        }
         // An answer that isn't there must not read as an empty one.
         (Some(End::Succeeded(_)), None) => return Err(ApiError::unreadable(row.id, Piece::Answer)),
         (Some(end), _) => {
@@ -284,6 +298,9 @@ fn ended(context: &Context, stored: &StoredJob) -> Result<Vec<u8>, ApiError> {
 /// Why there is no result of a job that succeeded.
 const NOT_KEPT: &str = "It was given on the connection that asked, and isn't kept: only answers of jobs by name, and of \
                         requests with an Idempotency-Key, are.";
+
+/// The same of one whose result was taken.
+const TAKEN: &str = "It was delivered, and isn't stored any longer, as `\"store\": false` asked.";
 
 /// What is known of a job, with its result, which may be long and isn't read again for this.
 fn with_result(facts: &Value, result: &[u8]) -> Vec<u8> {

@@ -4,6 +4,9 @@
 use bytes::Bytes;
 
 use super::openai::Follow;
+use crate::budget::Part;
+use crate::door::ClientSession;
+use crate::ids::JobId;
 
 /// What the connection is handed at once, and what an answer may have to be handed over whole.
 pub(super) const SLICE_BYTES_MAX: usize = 16 << 10;
@@ -12,13 +15,26 @@ pub(super) const SLICE_BYTES_MAX: usize = 16 << 10;
 pub(super) struct UnreadAnswer {
     rendered: Vec<u8>,
     taken: usize,
-    follow: Option<Follow>,
+    reader: Option<Reader>,
+}
+
+/// Who is told that the answer was taken.
+enum Reader {
+    /// Whoever follows the job.
+    Follow(Follow),
+    /// Who looked it up, with the memory that it takes.
+    LookedUp(ClientSession, JobId, Part),
 }
 
 impl UnreadAnswer {
     /// The answer of the job that `follow` follows.
     pub(super) fn new(rendered: Vec<u8>, follow: Follow) -> Self {
-        Self { rendered, taken: 0, follow: Some(follow) }
+        Self { rendered, taken: 0, reader: Some(Reader::Follow(follow)) }
+    }
+
+    /// The answer of a job that `session` looked up, and that is forgotten once it was taken.
+    pub(super) fn looked_up(rendered: Vec<u8>, session: ClientSession, job: JobId, room: Part) -> Self {
+        Self { rendered, taken: 0, reader: Some(Reader::LookedUp(session, job, room)) }
     }
 
     /// Bytes that were not taken yet.
@@ -33,8 +49,10 @@ impl UnreadAnswer {
         self.taken += len;
         if self.bytes_left() == 0 {
             (self.rendered, self.taken) = (Vec::new(), 0);
-            if let Some(follow) = self.follow.take() {
-                follow.served();
+            match self.reader.take() {
+                Some(Reader::Follow(follow)) => follow.served(),
+                Some(Reader::LookedUp(session, job, _room)) => session.took(job),
+                None => {}
             }
         }
         (!slice.is_empty()).then_some(slice)

@@ -56,8 +56,11 @@ limits! {
     output_budget_bytes: 256 * MIB, 4 * KIB => 1_024 * GIB;
     /// Bytes of one output.
     output_bytes_max: 16 * MIB, KIB => GIB;
-    /// Finished jobs whose rows and results stay readable.
+    /// Finished jobs by name or key, and failed ones, whose rows and results stay readable. Of too many, the oldest of
+    /// the namespace that keeps the most is forgotten.
     finished_jobs_max: 10_000, 1 => 10_000_000;
+    /// The same of all other requests, and of the box's own jobs: the newest so many.
+    finished_unnamed_jobs_max: 10_000, 1 => 10_000_000;
     /// Bytes of the bodies and results kept with them; a result counts 64 bytes a token.
     finished_bytes_max: 4 * GIB, 4 * KIB => 1_048_576 * GIB;
     /// How long they are kept.

@@ -110,6 +110,8 @@ pub enum Row {
     Job(Box<JobRow>),
     /// A finished job that is too old to be kept.
     JobForgotten(JobId),
+    /// The answer of a finished job that isn't to be stored any longer; the rest of the job stays.
+    AnswerForgotten(JobId),
     /// Credits that moved.
     Posting(Posting),
     /// An account's balance.

@@ -18,7 +18,7 @@ use crate::time::{Span, Time};
 
 pub use super::spec::{
     Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Origin,
-    Tier,
+    Storing, Tier,
 };
 
 /// One thing that happened, with everything that the core needs to decide on it.
@@ -139,8 +139,10 @@ pub struct ClientGone {
 /// How a client left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Departure {
-    /// It took its whole answer (or its refusal).
+    /// It has everything that it wanted: a refusal, an error, or something that isn't an answer.
     Served,
+    /// It took the whole answer of that job.
+    Took(JobId),
     /// It went away before that.
     Abandoned,
 }

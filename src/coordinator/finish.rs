@@ -2,7 +2,7 @@
 
 use super::Coordinator;
 use super::effect::{CancelCause, End, Finished, Reply, Usage};
-use super::event::{Durability, FinishReason, Origin};
+use super::event::{Durability, FinishReason, Origin, Storing};
 use super::fleet::Reservation;
 use super::job::{AttemptOutcome, Job, JobState};
 use super::ledger::{Settlement, Split};
@@ -85,12 +85,14 @@ impl Coordinator {
         progress.ended_at = Some(self.now);
         progress.end = Some(ending.end.clone());
         progress.usage = ending.usage;
-        if ending.state != JobState::Failed {
-            row.body = None;
-        }
         self.count_end(ending.state);
         self.free_key(&job, ending.state);
         self.system_job_ended(&job, &ending.end);
+        // Dead letters are kept whole, unless their client forbade it; the system's own jobs are none.
+        let forbidden = job.row.spec.storing == Storing::Forbidden;
+        if ending.state != JobState::Failed || job.row.origin.is_system() || forbidden {
+            job.row.body = None;
+        }
         self.tell_clients(&job, &ending);
         self.remember(job);
     }

@@ -93,6 +93,7 @@ impl Coordinator {
         self.check_holds(&mut audit);
         audit.add("the ledger adds up", self.ledger.check());
         audit.add("keys add up", self.keys.check());
+        audit.add("what is kept of finished jobs adds up", self.retention.check());
         audit.add("timers add up", self.timers.check());
         audit.add("job ids add up", self.job_keys.check());
         audit.add("clients add up", self.clients.check());

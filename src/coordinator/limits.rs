@@ -47,8 +47,11 @@ pub struct Limits {
     pub output_budget_bytes: u64,
     /// Bytes of one output.
     pub output_bytes_max: u64,
-    /// Finished jobs whose rows stay readable.
+    /// Finished jobs with a name or a key, and failed ones, whose rows stay readable. Of too many, the oldest of the
+    /// namespace that keeps the most goes; of bytes and dead letters too.
     pub finished_jobs_max: usize,
+    /// The same of the system's own jobs, and of those whose client had its answer on its connection.
+    pub finished_unnamed_jobs_max: usize,
     /// Bytes of the bodies and answers kept with them; answers count as many as their tokens may have.
     pub finished_bytes_max: u64,
     /// How long they are kept.
@@ -113,6 +116,7 @@ impl Default for Limits {
             output_budget_bytes: 256 << 20,
             output_bytes_max: 16 << 20,
             finished_jobs_max: 10_000,
+            finished_unnamed_jobs_max: 10_000,
             finished_bytes_max: 4 << 30,
             finished_age_max: Span::from_secs(7 * 24 * 3_600),
             dead_letters_max: 1_000,

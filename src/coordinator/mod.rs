@@ -46,6 +46,7 @@ mod retention;
 mod retry;
 pub mod score;
 mod sessions;
+mod shelf;
 mod slab;
 pub mod snapshot;
 pub mod spec;
@@ -60,7 +61,7 @@ pub mod trace;
 pub mod upkeep;
 mod wait;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use counts::Counts;
 #[cfg(any(test, feature = "mutants"))]
@@ -85,7 +86,7 @@ use limits::Limits;
 use names::{ModelKey, Names, NodeKey};
 use namespaces::Namespaces;
 use place::Placing;
-use retention::Kept;
+use retention::Retention;
 use slab::{Key, Slab};
 use snapshot::Snapshots;
 use spec::Environment;
@@ -174,13 +175,8 @@ pub struct Coordinator {
     validating: BTreeMap<JobId, Validating>,
     /// Reservations whose result is kept: repeats of it are answered the same way.
     accepted_results: BTreeSet<ReservationId>,
-    /// Finished jobs whose rows are kept, oldest first.
-    finished: VecDeque<Kept>,
-    /// Of those that would be too old, the ones that a key still stands for.
-    kept_for_keys: BTreeSet<JobId>,
-    finished_bytes: u64,
-    /// Heads of the dead letters: what each was requeued as.
-    dead_letters: BTreeMap<JobId, Option<JobId>>,
+    /// Finished jobs whose rows are kept, and which of them are dead letters.
+    retention: Retention,
     /// Gauges and counters that change with single events; the rest of `Counts` is derived.
     counts: Counts,
     /// Jobs whose row changed in this step.
@@ -236,7 +232,6 @@ impl Coordinator {
             deserted: Deserted::default(),
             nodes_moved: false,
             tests_due: BTreeSet::new(),
-            kept_for_keys: BTreeSet::new(),
             ledger,
             prices: PriceTable::new(limits.price),
             keys: Keys::new(limits.keys_per_namespace_max as u64),
@@ -248,9 +243,7 @@ impl Coordinator {
             templates: Templates::default(),
             validating: BTreeMap::new(),
             accepted_results: BTreeSet::new(),
-            finished: VecDeque::new(),
-            finished_bytes: 0,
-            dead_letters: BTreeMap::new(),
+            retention: Retention::default(),
             counts: Counts::default(),
             changed: Vec::new(),
             writes: Writes::None,

@@ -181,6 +181,9 @@ impl Coordinator {
     }
 
     pub(super) fn on_client_gone(&mut self, gone: ClientGone) {
+        if let Departure::Took(job) = gone.departure {
+            self.answer_was_taken(job);
+        }
         let key = match self.clients.leave(gone.client) {
             None => return,
             Some(Had::Job(key)) => key,
@@ -254,9 +257,9 @@ impl Coordinator {
     /// Makes a new job of a dead letter.
     pub(super) fn on_requeue(&mut self, requeue: Requeue) {
         let Requeue { client, row } = requeue;
-        let answer = match self.dead_letters.get(&row.id) {
+        let answer = match self.retention.dead_letter(row.id) {
             None => Answer::Rejected(Rejection::NotADeadLetter(None)),
-            Some(Some(before)) => Answer::Rejected(Rejection::NotADeadLetter(Some(*before))),
+            Some(Some(before)) => Answer::Rejected(Rejection::NotADeadLetter(Some(before))),
             Some(None) => self.requeue_dead_letter(*row),
         };
         self.answer_durable(client, answer);
@@ -275,7 +278,7 @@ impl Coordinator {
         match self.accept(Submission::new(spec, body), origin, None) {
             Ok(key) => {
                 let job = self.jobs[key].row.id;
-                self.dead_letters.insert(row.id, Some(job));
+                self.retention.requeued(row.id, job);
                 self.keep(Row::DeadLetter(row.id, Some(job)));
                 self.counts.requeued += 1;
                 Answer::Requeued { job }

@@ -23,11 +23,8 @@ impl Coordinator {
             Question::Job(job, tenant) => return self.answer_job(client, job, tenant),
             Question::Trace(job) => return self.answer_trace(client, job),
             Question::DeadLetters(most) => {
-                let newest = self.dead_letters.iter().rev().take(most as usize);
-                let view = |(job, as_job): (&JobId, &Option<JobId>)| DeadLetterView {
-                    job: *job,
-                    requeued_as: *as_job,
-                };
+                let newest = self.retention.dead_letters().rev().take(most as usize);
+                let view = |(job, requeued_as)| DeadLetterView { job, requeued_as };
                 Answer::DeadLetters(newest.map(view).collect())
             }
             Question::Balances => Answer::Balances(
@@ -148,7 +145,7 @@ impl Coordinator {
             clients: self.clients.len() as u64,
             timers: self.timers.len() as u64,
             keys: self.keys.len() as u64,
-            dead_letters: self.dead_letters.len() as u64,
+            dead_letters: self.retention.dead_letters_len() as u64,
             ..self.counts
         }
     }

@@ -98,9 +98,7 @@ impl Coordinator {
         let expired = keys.expire(*now, KEYS_EXPIRED_MAX, |job| job_keys.find(job).is_some());
         for (key, job) in expired {
             self.keep(Row::KeyForgotten(key));
-            if self.kept_for_keys.remove(&job) {
-                self.keep(Row::JobForgotten(job));
-            }
+            self.no_key_stands_for(job);
         }
     }
 }

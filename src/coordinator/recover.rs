@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::backlog::Stamp;
 use super::effect::{CancelCause, Effect, End, OpenOutput, Row};
-use super::event::{Durability, ErrorClass, JobError, Mode};
+use super::event::{Durability, ErrorClass, JobError, Mode, Origin};
 use super::fleet::{Began, Capacity, Deadline, Reservation, ReservationState};
 use super::job::{AttemptOutcome, Job, JobRow, JobState, Listeners, Past, ReservationRow, RowState, Waits};
 use super::keys::KeyRow;
@@ -71,11 +71,9 @@ impl Coordinator {
         jobs.sort_by_key(|job| job.id);
         // Before any of them waits again: places are never given twice.
         core.sequences_given = jobs.iter().map(|job| job.sequence).max().unwrap_or(0);
-        let mut finished = Vec::new();
-        for job in jobs {
-            core.restore(job, &mut finished);
-        }
-        core.restore_finished(finished);
+        // What had ended first: those that end now may make it too much.
+        jobs.iter().filter(|job| !job.state.is_live()).for_each(|job| core.restore_ended(job));
+        jobs.into_iter().filter(|job| job.state.is_live()).for_each(|job| core.restore_live(job));
         core.arm_recovered();
         core.place();
         core.emit_rows();
@@ -109,7 +107,7 @@ impl Coordinator {
                     self.keys.restore(key, entry);
                 }
             }
-            Row::DeadLetter(job, requeued_as) => drop(self.dead_letters.insert(job, requeued_as)),
+            Row::DeadLetter(job, requeued_as) => self.retention.restore_dead_letter(job, requeued_as),
             Row::Paused(scope) => {
                 if let Ok(inner) = self.backlog_scope(&scope) {
                     self.backlog.pause(inner, self.now);
@@ -124,6 +122,7 @@ impl Coordinator {
             Row::Subcloud(subcloud) => read.subclouds.push(*subcloud),
             Row::Configuration(snapshot) => read.snapshots.push(*snapshot),
             Row::JobForgotten(_)
+            | Row::AnswerForgotten(_)
             | Row::KeyForgotten(_)
             | Row::DeadLetterForgotten(_)
             | Row::Resumed(_)
@@ -133,13 +132,16 @@ impl Coordinator {
         }
     }
 
-    fn restore(&mut self, mut row: JobRow, finished: &mut Vec<Kept>) {
-        if !row.state.is_live() {
-            // Its node may not have heard yet that the answer is kept.
-            let answers = row.history.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Succeeded);
-            answers.for_each(|attempt| self.accept_result(attempt.reservation));
-            finished.push(Kept::of(&row));
-            return;
+    fn restore_ended(&mut self, row: &JobRow) {
+        // Its node may not have heard yet that the answer is kept.
+        let answers = row.history.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Succeeded);
+        answers.for_each(|attempt| self.accept_result(attempt.reservation));
+        self.retain(Kept::of(row));
+    }
+
+    fn restore_live(&mut self, mut row: JobRow) {
+        if let Origin::Blind { template } = &*row.origin {
+            row.body = self.templates.body_of(row.model(), template);
         }
         let fate = fate_of(&mut row);
         let (Some(namespace), Some(model)) =
@@ -308,7 +310,14 @@ impl Coordinator {
 fn fate_of(row: &mut JobRow) -> Fate {
     let had_node = row.reservation.is_some();
     let was_local = row.reservation.as_ref().is_some_and(|r| r.node == NodeId::local());
-    if row.spec.is_tied_to_client() && !row.origin.is_system() || row.origin.is_test() {
+    // Bodies of the system's own jobs aren't kept: a blind job has its template's, if there still is one. What a
+    // validation was to be compared with is gone.
+    let bodiless = match *row.origin {
+        Origin::Client | Origin::Requeued { .. } => false,
+        Origin::Blind { .. } => row.body.is_none(),
+        Origin::Test { .. } | Origin::Validation { .. } => true,
+    };
+    if row.spec.is_tied_to_client() || bodiless {
         return Fate::Interrupted(row.cancel_requested.unwrap_or(CancelCause::Interrupted));
     }
     if row.spec.mode == Mode::Stream && row.spec.key.is_some() && had_node {

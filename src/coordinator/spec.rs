@@ -147,6 +147,8 @@ pub struct JobSpec {
     pub prefix: Rare<Option<u64>>,
     /// Whether the same request gives the same answer.
     pub determinism: Determinism,
+    /// Whether prompt and answer may stay when the client has its answer.
+    pub storing: Storing,
 }
 
 impl JobSpec {
@@ -171,6 +173,7 @@ impl JobSpec {
             metadata: Rare::default(),
             prefix: Rare::default(),
             determinism: Determinism::Sampled,
+            storing: Storing::Allowed,
         }
     }
 
@@ -298,6 +301,15 @@ pub enum Determinism {
     Exact,
     /// It draws.
     Sampled,
+}
+
+/// Whether what was asked and answered may stay when the client has its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storing {
+    /// It may.
+    Allowed,
+    /// The client said `"store": false`.
+    Forbidden,
 }
 
 /// Where a job comes from.

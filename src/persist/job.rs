@@ -10,7 +10,7 @@ use super::mirror::{Mirror, Unfit, Unusual, mirror_enum, mirror_struct};
 use super::trace::TraceEntryV1;
 use super::values::{
     CancelCauseV1, DeadlineV1, DeterminismV1, EndV1, EndpointV1, EnvironmentV1, InputCountV1, JobErrorV1,
-    JobStateV1, ModeV1, TierV1, TrustV1, UsageV1,
+    JobStateV1, ModeV1, StoringV2, TierV1, TrustV1, UsageV1,
 };
 use crate::coordinator::event::{Constraints, Fallbacks, JobSpec, Keyed, Origin};
 use crate::coordinator::job::{AttemptOutcome, AttemptRow, JobRow, JobState, Progress, ReservationRow};
@@ -103,6 +103,31 @@ pub(super) struct JobV1 {
     pub(super) trace: Place,
 }
 
+/// What a job's value holds since version 2.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct JobV2 {
+    pub(super) job: JobV1,
+    pub(super) later: LaterV2,
+}
+
+/// What came with version 2.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LaterV2 {
+    pub(super) storing: StoringV2,
+}
+
+impl LaterV2 {
+    /// Of a row.
+    pub(super) fn of(row: &JobRow) -> Self {
+        Self { storing: Mirror::of(&row.spec.storing) }
+    }
+
+    /// What a job of version 1 is taken for.
+    pub(super) fn of_version_1() -> Self {
+        Self { storing: StoringV2::Allowed }
+    }
+}
+
 /// Where a part of a job's row is.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Place {
@@ -162,6 +187,8 @@ impl SpecV1 {
             metadata,
             prefix,
             determinism,
+            // In what came later.
+            storing: _,
         } = spec;
         let kept = Self {
             namespace: namespace.clone(),
@@ -188,7 +215,7 @@ impl SpecV1 {
         (kept, extras)
     }
 
-    fn back(self, extras: ExtrasV1) -> Result<JobSpec, Unfit> {
+    fn back(self, extras: ExtrasV1, storing: StoringV2) -> Result<JobSpec, Unfit> {
         let key: Option<Keyed> = self.key.back()?;
         Ok(JobSpec {
             namespace: self.namespace,
@@ -209,6 +236,7 @@ impl SpecV1 {
             metadata: extras.metadata.into(),
             prefix: self.prefix.into(),
             determinism: self.determinism.back()?,
+            storing: storing.back()?,
         })
     }
 }
@@ -216,6 +244,7 @@ impl SpecV1 {
 /// A job's row in its parts, without its body.
 pub(super) struct Parts {
     pub(super) job: JobV1,
+    pub(super) later: LaterV2,
     pub(super) extras: ExtrasV1,
     pub(super) trace: Vec<TraceEntryV1>,
 }
@@ -255,16 +284,17 @@ impl Parts {
             extras: Place::Apart,
             trace: Place::Apart,
         };
-        Self { job, extras, trace: trace.iter().map(Mirror::of).collect() }
+        let later = LaterV2::of(row);
+        Self { job, later, extras, trace: trace.iter().map(Mirror::of).collect() }
     }
 
     /// The row again.
     pub(super) fn back(self, id: JobId, body: Option<std::sync::Arc<[u8]>>) -> Result<JobRow, Unfit> {
-        let Self { job, extras, trace } = self;
+        let Self { job, later, extras, trace } = self;
         let trace: Vec<_> = trace.back()?;
         let row = JobRow {
             id,
-            spec: std::sync::Arc::new(job.spec.back(extras)?),
+            spec: std::sync::Arc::new(job.spec.back(extras, later.storing)?),
             origin: job.origin.back()?,
             body,
             model_index: job.model_index,
@@ -294,12 +324,15 @@ pub(super) fn may_be_new(row: &JobRow) -> bool {
 }
 
 /// Whether a body is on disk while its job lives. That of an unkeyed sync or stream job isn't, for such a job doesn't
-/// outlive the process; a check of the system's own does.
+/// outlive the process; nor is that of the system's own, which the box has from a template or does without.
 pub(super) fn body_is_kept_alive(row: &JobRow) -> bool {
-    !row.spec.is_tied_to_client() || row.origin.is_system()
+    !row.spec.is_tied_to_client() && !row.origin.is_system()
 }
 
 /// Whether the body is to be written with this change.
 pub(super) fn body_is_due(row: &JobRow) -> bool {
-    if body_is_kept_alive(row) { may_be_new(row) } else { row.state == JobState::Failed }
+    match body_is_kept_alive(row) {
+        true => may_be_new(row),
+        false => row.state == JobState::Failed && !row.origin.is_system(),
+    }
 }

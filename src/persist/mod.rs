@@ -25,7 +25,7 @@ use bincode::Options;
 use serde::Serialize;
 use switchbox_storage::{Change, Codec, Rows, VALUE_BYTES_MAX};
 
-use self::job::{Parts, Place};
+use self::job::{JobV2, Parts, Place};
 use self::keys::Table;
 use self::mirror::Mirror;
 use self::records::{
@@ -45,8 +45,10 @@ pub use self::read::{
     read_job_without_body, row_len,
 };
 
-/// The version of all values that are written now.
+/// The version of all values but jobs' that are written now.
 const VERSION: u8 = 1;
+/// The version of jobs' values that are written now; 1 is read.
+const JOB_VERSION: u8 = 2;
 /// Bytes of extras that stay in the job's value.
 const EXTRAS_HERE_BYTES_MAX: usize = 512;
 /// Bytes of a trace that stay in the job's value.
@@ -138,7 +140,7 @@ fn encode(change: &Change<RowKey, RowValue>, put: &mut dyn FnMut(&[u8], Option<V
 
 fn encode_job(row: &JobRow, put: &mut dyn FnMut(&[u8], Option<Value<'_>>)) {
     let id = row.id;
-    let Parts { mut job, extras, trace } = Parts::of(row);
+    let Parts { mut job, later, extras, trace } = Parts::of(row);
     let (extras, trace) = (versioned(&extras), versioned(&trace));
     if extras.len() <= EXTRAS_HERE_BYTES_MAX {
         job.extras = Place::Here(extras);
@@ -150,13 +152,14 @@ fn encode_job(row: &JobRow, put: &mut dyn FnMut(&[u8], Option<Value<'_>>)) {
     } else {
         put(&keys::of_job(Table::Traces, id), Some(Value::Payload(&trace)));
     }
-    put(&keys::of_job(Table::Jobs, id), Some(Value::Row(&versioned(&job))));
+    let job = JobV2 { job, later };
+    put(&keys::of_job(Table::Jobs, id), Some(Value::Row(&with_version(JOB_VERSION, &job))));
     encode_body(row, put);
 }
 
 fn encode_body(row: &JobRow, put: &mut dyn FnMut(&[u8], Option<Value<'_>>)) {
     let key = keys::of_job(Table::Bodies, row.id);
-    // A dead letter without its prompt can't be requeued, which is what a client wants that forbids to store it.
+    // The core drops bodies that aren't to be stored; a job of version 1 has only its body to say so.
     let forbidden = |body: &[u8]| row.state == JobState::Failed && forbids_storing(body);
     match row.body.as_ref().filter(|body| !forbidden(body)) {
         Some(body) if job::body_is_due(row) => put(&key, Some(Value::Payload(&behind_version(body)))),
@@ -203,6 +206,7 @@ fn record(row: &Row) -> Option<Vec<u8>> {
         Row::Feedback(feedback) => versioned(&FeedbackV1::of(feedback)),
         Row::Job(_)
         | Row::JobForgotten(_)
+        | Row::AnswerForgotten(_)
         | Row::KeyForgotten(_)
         | Row::DeadLetterForgotten(_)
         | Row::Resumed(_)
@@ -212,7 +216,11 @@ fn record(row: &Row) -> Option<Vec<u8>> {
 }
 
 fn versioned<T: Serialize>(body: &T) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
+    with_version(VERSION, body)
+}
+
+fn with_version<T: Serialize>(version: u8, body: &T) -> Vec<u8> {
+    let mut bytes = vec![version];
     let written = bincode::DefaultOptions::new().serialize_into(&mut bytes, body);
     written.expect("mirrors have only lengths that are known, and memory takes every byte");
     bytes

@@ -8,8 +8,7 @@ use bincode::Options;
 use serde::de::DeserializeOwned;
 use switchbox_storage::{Store, Stored};
 
-use super::VERSION;
-use super::job::{ExtrasV1, JobV1, Parts, Place};
+use super::job::{ExtrasV1, JobV1, JobV2, LaterV2, Parts, Place};
 use super::keys::{self, Table};
 use super::mirror::{Mirror, Unfit};
 use super::records::{
@@ -17,6 +16,7 @@ use super::records::{
     SnapshotV1, SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
+use super::{JOB_VERSION, VERSION};
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::JobRow;
 use crate::coordinator::ledger::Balance;
@@ -60,14 +60,18 @@ pub enum LoadError {
     Row(#[from] DecodeError),
 }
 
-/// What is behind the version byte.
+/// What is behind the version byte of anything but a job's value.
 pub(super) fn body_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    versioned_body_of(key, value, VERSION).map(|(_, body)| body)
+}
+
+/// The version of a value, at most the `newest`, and what is behind it.
+fn versioned_body_of<'a>(key: &[u8], value: &'a [u8], newest: u8) -> Result<(u8, &'a [u8]), DecodeError> {
     match value.split_first() {
-        Some((&VERSION, body)) => Ok(body),
+        Some((&version, body)) if (1..=newest).contains(&version) => Ok((version, body)),
         Some((version, _)) => {
-            let problem = format!(
-                "it has version {version}, and this program reads version {VERSION}: use a newer one"
-            );
+            let problem =
+                format!("it has version {version}, and this program reads version {newest}: use a newer one");
             Err(DecodeError::new(key, problem))
         }
         None => Err(DecodeError::new(key, "it is empty")),
@@ -75,7 +79,10 @@ pub(super) fn body_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], Decod
 }
 
 fn mirror<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, DecodeError> {
-    let body = body_of(key, value)?;
+    mirror_of_body(key, body_of(key, value)?)
+}
+
+fn mirror_of_body<T: DeserializeOwned>(key: &[u8], body: &[u8]) -> Result<T, DecodeError> {
     // Lengths beyond the bytes that are there are refused before memory is taken for them.
     let options = bincode::DefaultOptions::new().with_limit(body.len() as u64);
     options.deserialize(body).map_err(|error| DecodeError::new(key, error.to_string()))
@@ -140,7 +147,10 @@ fn decode_job<E: From<DecodeError>>(
     part: &mut dyn FnMut(Table, JobId) -> Result<Option<Vec<u8>>, E>,
 ) -> Result<JobRow, E> {
     let id = keys::job_of(key).ok_or_else(|| DecodeError::new(key, "it is no job's key"))?;
-    let mut job: JobV1 = mirror(key, value)?;
+    let JobV2 { mut job, later } = match versioned_body_of(key, value, JOB_VERSION)? {
+        (1, body) => JobV2 { job: mirror_of_body::<JobV1>(key, body)?, later: LaterV2::of_version_1() },
+        (_, body) => mirror_of_body(key, body)?,
+    };
     let mut bytes_at = |place: &mut Place, table: Table| match std::mem::replace(place, Place::Apart) {
         Place::Here(bytes) => Ok(bytes),
         Place::Apart => part(table, id)?.ok_or_else(|| {
@@ -155,7 +165,7 @@ fn decode_job<E: From<DecodeError>>(
         Some(bytes) => Some(Arc::from(body_of(key, &bytes)?)),
         None => None,
     };
-    let row = Parts { job, extras, trace }.back(id, body);
+    let row = Parts { job, later, extras, trace }.back(id, body);
     row.map_err(|Unfit(problem)| DecodeError::new(key, problem).into())
 }
 

@@ -1,4 +1,4 @@
-//! Rows come back as they were, version 1 is what it was, and no bytes make anything panic.
+//! Rows come back as they were, versions that are out are what they were, and no bytes make anything panic.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use super::records::{
     SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
-use super::values::{DeterminismV1, EndpointV1, EnvironmentV1, InputCountV1, JobStateV1, ModeV1, TierV1};
+use super::values::{
+    DeterminismV1, EndpointV1, EnvironmentV1, InputCountV1, JobStateV1, ModeV1, StoringV2, TierV1,
+};
 use super::{DecodeError, Value, audit, decode, encode};
 use crate::coordinator::effect::Row;
 use crate::coordinator::event::JobSpec;
@@ -72,6 +74,7 @@ fn spec(source: &mut Source) -> JobSpec {
         metadata: <Vec<(String, String)>>::draw(source).into(),
         prefix: <Option<u64>>::draw(source).into(),
         determinism: core::<DeterminismV1, _>(source),
+        storing: core::<StoringV2, _>(source),
     }
 }
 
@@ -142,7 +145,7 @@ proptest! {
         row.body = match (super::job::body_is_kept_alive(&row), row.state) {
             (true, state) if state.is_live() => accepted.body,
             (true, _) if seed % 2 == 0 => accepted.body,
-            (false, crate::coordinator::job::JobState::Failed) => accepted.body,
+            (false, crate::coordinator::job::JobState::Failed) if !row.origin.is_system() => accepted.body,
             _ => None,
         };
         keep(&mut bytes, &Row::Job(Box::new(row.clone())));
@@ -259,6 +262,12 @@ fn a_body_is_written_once_and_an_attended_one_only_when_it_failed() {
         row.state = state;
         row.trace = if new { Default::default() } else { std::iter::once(later.clone()).collect() };
         assert_eq!(bodies(&row), expected, "{mode:?} {state:?}");
+        // What the system asks it has from a template, or doesn't ask again.
+        let of = crate::ids::JobId { epoch: 1, counter: 1 };
+        for origin in [Origin::Validation { of }, Origin::Blind { template: "t".into() }] {
+            let system = JobRow { origin: origin.into(), ..row.clone() };
+            assert_eq!(bodies(&system), 0, "{mode:?} {state:?} of the system's own");
+        }
     }
 }
 
@@ -271,6 +280,7 @@ fn a_step_that_is_too_large_is_written_without_bodies_of_dead_letters() {
         let mut row = job(&mut source);
         Arc::make_mut(&mut row.spec).mode = mode;
         Arc::make_mut(&mut row.spec).key = Default::default();
+        Arc::make_mut(&mut row.spec).storing = crate::coordinator::event::Storing::Allowed;
         row.origin = Origin::Client.into();
         row.state = JobState::Failed;
         row.body = Some(vec![0; 100_000].into());

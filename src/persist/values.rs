@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::mirror::{Mirror, Unfit, mirror_enum, mirror_shared, mirror_struct};
 use crate::coordinator::effect::{CancelCause, End, Usage, Why};
 use crate::coordinator::event::{
-    Determinism, Endpoint, Environment, ErrorClass, FinishReason, InputCount, JobError, Mode, Tier,
+    Determinism, Endpoint, Environment, ErrorClass, FinishReason, InputCount, JobError, Mode, Storing, Tier,
 };
 use crate::coordinator::job::JobState;
 use crate::coordinator::standing::{Environments, Trust};
@@ -19,6 +19,7 @@ mirror_enum! {
     TierV1 = Tier { Realtime, Standard, Batch, Background }
     InputCountV1 = InputCount { Exact, AtMost }
     DeterminismV1 = Determinism { Exact, Sampled }
+    StoringV2 = Storing { Allowed, Forbidden }
     TrustV1 = Trust { Open, Approved, Own }
     JobStateV1 = JobState { Queued, Reserved, Running, Succeeded, Failed, Cancelled, Expired }
     CancelCauseV1 = CancelCause { Client, Operator, Shutdown, Interrupted }

@@ -2,8 +2,9 @@
 
 use crate::harness::chat;
 use crate::harness::http::{Request, Response};
-use crate::harness::server::{Server, Setup};
+use crate::harness::server::{Server, Setup, TempDir};
 use crate::harness::wait_for;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -180,4 +181,50 @@ fn a_prompt_that_is_not_to_be_stored_is_not_kept_with_its_dead_letter() {
     let wrong = chat::ask(&server, "slow", "x", json!({"store": "no"}));
     assert_eq!((wrong.status, &wrong.error()["param"]), (400, &json!("store")));
     server.assert_nothing_left();
+}
+
+#[test]
+fn an_answer_that_is_not_to_be_stored_is_given_once() {
+    let dir = TempDir::new();
+    let boot = || Setup::open().model("echo", "echo:").start_in(&dir.join("data"));
+    let mut server = boot();
+    let unstored = json!({"store": false});
+    let id = id_of(&submit(&server, "echo", "just once", unstored.clone()));
+    let first = read(&server, &id, "?wait=60s").value();
+    assert_eq!(first["result"]["choices"][0]["message"]["content"], "just once", "{first}");
+    let gone = |server: &Server| {
+        let seen = read(server, &id, "");
+        assert_eq!(seen.status, 200, "{}", seen.text());
+        let seen = seen.value();
+        assert_eq!((&seen["state"], &seen["result"]), (&json!("succeeded"), &Value::Null), "{seen}");
+        assert!(seen["result_unavailable"].as_str().is_some_and(|why| why.contains("delivered")), "{seen}");
+    };
+    // The connection had its last byte a moment before the core hears of it.
+    wait_for("the answer to be forgotten", || {
+        read(&server, &id, "").value()["result"].is_null().then_some(())
+    });
+    gone(&server);
+    let ask = |server: &Server| {
+        let body = chat::body("echo", "by its key", unstored.clone());
+        server.request("POST", "/v1/chat/completions").header("idempotency-key", "k").json(&body).send()
+    };
+    let answered = ask(&server);
+    assert_eq!(answered.status, 200, "{}", answered.text());
+    wait_for("that one to be forgotten", || (ask(&server).status == 410).then_some(()));
+    let kept = id_of(&submit(&server, "echo", "not yet asked for", unstored.clone()));
+    wait_for("its end", || (server.metrics().finished("succeeded") >= 3).then_some(()));
+    server.signal(Signal::KILL);
+    server.wait_exit();
+    let server = boot();
+    gone(&server);
+    let again = ask(&server);
+    assert_eq!(
+        (again.status, &again.error()["code"]),
+        (410, &json!("answer_not_stored")),
+        "{}",
+        again.text()
+    );
+    assert_eq!(again.header("x-should-retry"), Some("false"));
+    let late = read(&server, &kept, "?wait=60s").value();
+    assert_eq!(late["result"]["choices"][0]["message"]["content"], "not yet asked for", "{late}");
 }

@@ -20,6 +20,7 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 const CONFIGURATION: &str = "
 [limits]
 finished_jobs_max = 10000000
+finished_unnamed_jobs_max = 10000000
 disk_reserve_bytes = 1048576
 body_bytes_max = 65536
 output_bytes_max = 65536

@@ -89,6 +89,8 @@ pub(crate) fn demands() -> Vec<Demand> {
     ask("error class", &["terminal", "node", "transient"]);
     ask("ledger", &["capture", "deposit", "adjust", "transfer"]);
     ask("origin", &["client", "requeued", "test", "blind", "validation"]);
+    ask("forgotten", &["old", "unnamed", "named"]);
+    ask("answers not to be stored", &["read", "gone"]);
     ask("placed", &["by the job", "by the node"]);
     ask("commands", &["done", "rejected"]);
     ask("configuration", &FATES);

@@ -293,7 +293,8 @@ impl Fuzz {
     }
 
     fn client_gone(&mut self) -> Event {
-        let departure = *self.rng.pick(&[Departure::Served, Departure::Abandoned]);
+        let took = Departure::Took(self.job());
+        let departure = *self.rng.pick(&[Departure::Served, Departure::Abandoned, took]);
         Event::ClientGone(ClientGone { client: self.client(), departure })
     }
 

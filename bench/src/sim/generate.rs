@@ -5,7 +5,7 @@
 use switchbox::coordinator::command::{NodeCommand, Scope};
 use switchbox::coordinator::event::{
     Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, StoreRoom,
-    Tier, Wish,
+    Storing, Tier, Wish,
 };
 use switchbox::coordinator::standing::Trust;
 use switchbox::ids::{Digest, GpuClass, IdempotencyKey, NodeId, Region, SubcloudName};
@@ -137,6 +137,8 @@ fn submit(scene: &Scene, at: Time, rng: &mut Rng) -> SubmitPlan {
         spec = of_body(spec, body_number);
         *spec.key = Some(keyed);
     }
+    // It stands in the body, so that requests with one body are one in this too.
+    spec.storing = if body_number.is_multiple_of(4) { Storing::Forbidden } else { Storing::Allowed };
     spec.input_tokens = rng.range(4, 90) as u32;
     if !has_tokenizer(&spec.model) {
         spec.input_tokens = body(body_number).len() as u32 + 16 * spec.messages;

@@ -133,7 +133,7 @@ impl Scene {
 fn forgetful(limits: Limits, seed: u64) -> Limits {
     match seed % 5 {
         0 => Limits { finished_age_max: Span::from_ms(2_500), ..limits },
-        1 => Limits { finished_jobs_max: 25, ..limits },
+        1 => Limits { finished_jobs_max: 25, finished_unnamed_jobs_max: 10, ..limits },
         2 => Limits { finished_bytes_max: 4_000, ..limits },
         _ => limits,
     }

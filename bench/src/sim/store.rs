@@ -62,7 +62,7 @@ impl Store {
                 Key::Ends(key) => drop(state.remove(&key)),
             }
         }
-        state.into_values().cloned().collect()
+        state.into_values().cloned().map(without_bodies_of_its_own).collect()
     }
 
     /// A job's newest row.
@@ -72,6 +72,16 @@ impl Store {
             .filter(|job| job.id == id)
             .last()
     }
+}
+
+/// Bodies of the system's own jobs aren't written.
+fn without_bodies_of_its_own(mut row: Row) -> Row {
+    if let Row::Job(job) = &mut row
+        && job.origin.is_system()
+    {
+        job.body = None;
+    }
+    row
 }
 
 enum Key {
@@ -84,6 +94,8 @@ fn key_of(row: &Row) -> Key {
     match row {
         Row::Job(job) => Holds(format!("job {}", job.id)),
         Row::JobForgotten(job) => Ends(format!("job {job}")),
+        // Answers are the driver's; whose is there is the oracle's to know.
+        Row::AnswerForgotten(job) => Ends(format!("answer {job}")),
         Row::Posting(posting) => Holds(format!("posting {:?}", posting.id)),
         Row::Balance { account, .. } => Holds(format!("balance {account:?}")),
         Row::Node(node) => Holds(format!("node {}", node.node)),

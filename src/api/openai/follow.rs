@@ -13,7 +13,7 @@ use crate::api::status::DrainFlag;
 use crate::archive::{Piece, StoredJob};
 use crate::budget::Part;
 use crate::coordinator::effect::{Answer, CancelCause, End, Finished, Refusal};
-use crate::coordinator::event::Durability;
+use crate::coordinator::event::{Durability, Storing};
 use crate::door::{ClientMessage, ClientSession, Opened};
 use crate::ids::{JobId, Lsn};
 use crate::output::{Chunk, Take};
@@ -62,6 +62,8 @@ pub(in crate::api) struct Follow {
     durability: Durability,
     acceptance: Acceptance,
     outcome: Option<Outcome>,
+    /// The job whose answer this is, once there is one.
+    answered: Option<JobId>,
     /// The text of an answer that was given before, while it isn't taken.
     stored: Option<Arc<str>>,
     /// The memory of that text, and then of what was made of it.
@@ -97,6 +99,7 @@ impl Follow {
             durability,
             acceptance: Acceptance::Awaited,
             outcome: None,
+            answered: None,
             stored: None,
             stored_room: None,
             afterwards,
@@ -111,7 +114,10 @@ impl Follow {
 
     /// The client has everything: the job is left to rest.
     pub(in crate::api) fn served(self) {
-        self.session.served();
+        match self.answered {
+            Some(job) => self.session.took(job),
+            None => self.session.served(),
+        }
     }
 
     /// Waits for the end. Takes no output, so that until then a failed attempt can run again.
@@ -257,15 +263,21 @@ impl Follow {
                 }
                 ClientMessage::Opened(opened) => self.opened = Some(opened),
                 ClientMessage::Refused(refusal) => self.outcome = Some(Outcome::Refused(refusal)),
-                ClientMessage::Finished(finished) => self.outcome = Some(Outcome::Finished(finished)),
+                ClientMessage::Finished(finished) => {
+                    let succeeded = matches!(finished.end, End::Succeeded(_));
+                    self.answered = succeeded.then_some(finished.job);
+                    self.outcome = Some(Outcome::Finished(finished));
+                }
                 // An answer that isn't kept must not read as an empty one.
                 ClientMessage::Stored(stored) if stored.answer.is_none() => {
-                    self.outcome = Some(broken(ApiError::unreadable(stored.row.id, Piece::Answer)));
+                    let taken = stored.row.spec.storing == Storing::Forbidden;
+                    let lost = || ApiError::unreadable(stored.row.id, Piece::Answer);
+                    self.outcome = Some(broken(if taken { ApiError::answer_taken() } else { lost() }));
                 }
                 ClientMessage::Stored(stored) => {
                     let finished = finished_of(&stored);
                     let StoredJob { answer, room, .. } = *stored;
-                    self.job = Some(finished.job);
+                    (self.job, self.answered) = (Some(finished.job), Some(finished.job));
                     self.acceptance = Acceptance::Showable;
                     (self.stored, self.stored_room) = (answer, Some(room));
                     self.outcome = Some(Outcome::Finished(Box::new(finished)));

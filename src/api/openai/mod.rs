@@ -26,7 +26,7 @@ use super::unread::{SLICE_BYTES_MAX, UnreadAnswer};
 use super::{Context, body, idempotency, json};
 use crate::budget::Share;
 use crate::coordinator::effect::{End, Finished};
-use crate::coordinator::event::{Endpoint, FinishReason, JobSpec, Mode, Submission, Tier};
+use crate::coordinator::event::{Endpoint, FinishReason, JobSpec, Mode, Storing, Submission, Tier};
 use crate::coordinator::job::JobRow;
 use crate::ids::{JobId, ModelName};
 use crate::output::Chunk;
@@ -91,6 +91,7 @@ pub(super) struct Prepared {
     context_tokens: u32,
     input_tokens: u32,
     output_tokens_max: u32,
+    storing: Storing,
 }
 
 impl Prepared {
@@ -109,6 +110,7 @@ impl Prepared {
             ttl: headers::ttl(headers, &context.limits),
             input_tokens: self.input_tokens,
             output_tokens_max: self.output_tokens_max,
+            storing: self.storing,
             ..JobSpec::plain(principal.namespace.clone(), endpoint, Arc::clone(&self.model))
         }
     }
@@ -146,6 +148,7 @@ pub(super) fn prepare(context: &Context, endpoint: Endpoint, read: ReadBody) -> 
         context_tokens,
         input_tokens: input,
         output_tokens_max: output,
+        storing: if request::forbids_storing(&bytes) { Storing::Forbidden } else { Storing::Allowed },
     };
     Ok(Ready { prepared, body: Arc::from(bytes), room })
 }

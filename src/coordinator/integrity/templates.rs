@@ -145,6 +145,12 @@ impl Templates {
         self.by_model.values().flatten()
     }
 
+    /// The body of one, if it is still here.
+    pub fn body_of(&self, model: &ModelName, name: &str) -> Option<Arc<[u8]>> {
+        let own = self.by_model.get(model)?;
+        own.iter().find(|template| *template.name == *name).map(|template| template.body.clone())
+    }
+
     /// Adds one.
     pub fn add(&mut self, template: Template) -> Result<(), Refused> {
         template.check()?;

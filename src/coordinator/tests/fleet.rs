@@ -288,6 +288,7 @@ fn name_of(row: &Row, at: usize) -> (String, bool) {
     match row {
         Row::Job(job) => (format!("job {}", job.id), true),
         Row::JobForgotten(job) => (format!("job {job}"), false),
+        Row::AnswerForgotten(job) => (format!("answer {job}"), false),
         Row::Posting(posting) => (format!("posting {:?}", posting.id), true),
         Row::Balance { account, .. } => (format!("balance {account:?}"), true),
         Row::Node(node) => (format!("node {}", node.node), true),

@@ -236,3 +236,44 @@ fn feedback_is_kept_and_moves_nothing() {
     let kept: Vec<_> = w.kept.iter().filter(|row| matches!(row, Row::Feedback(_))).collect();
     assert_eq!(kept.len(), 1);
 }
+
+#[test]
+fn a_test_job_from_the_pool_must_give_its_answer() {
+    for (digest, expected) in [(WRONG, Standing::Excluded), (RIGHT, Standing::Ready)] {
+        let mut w = world(0, 0);
+        w.connect(remote("b", 1));
+        w.pass(Span::from_ms(10));
+        let test = w.next_of("b").expect("a test job");
+        assert_eq!(w.assigned[&test].1.body, template().body);
+        answer(&mut w, test, digest, 3);
+        assert_eq!(w.stands("b"), expected);
+    }
+}
+
+#[test]
+fn after_a_restart_a_blind_job_has_its_templates_body_and_a_validation_ends() {
+    let mut w = world(1_000_000, 1_000_000);
+    w.operate(Command::PutTemplate(Box::new(Template { mode: Mode::Polling, ..template() })));
+    w.operate(Command::PutTemplate(Box::new(Template { name: "gone".into(), ..template() })));
+    w.submit(|s| s.spec.mode = Mode::Polling);
+    let first = w.next_of("a").expect("the client's");
+    answer(&mut w, first, RIGHT, 3);
+    let origin = |row: &JobRow| (*row.origin).clone();
+    let of = |w: &World, kind: fn(&Origin) -> bool| -> Vec<JobRow> {
+        w.rows.values().filter(|row| kind(&origin(row))).cloned().collect()
+    };
+    let blind = |w: &World| of(w, |origin| matches!(origin, Origin::Blind { .. }));
+    let validation = |w: &World| of(w, |origin| matches!(origin, Origin::Validation { .. }));
+    assert!(blind(&w).iter().chain(&validation(&w)).all(|row| row.state.is_live()));
+    assert_eq!((blind(&w).len(), validation(&w).len()), (1, 1));
+    // As the store has them.
+    w.rows.values_mut().filter(|row| row.origin.is_system()).for_each(|row| row.body = None);
+    let mut w = w.restarted();
+    w.pass(Span::from_ms(10));
+    assert_eq!(validation(&w)[0].state, JobState::Cancelled);
+    let kept = &blind(&w)[0];
+    match &*kept.origin {
+        Origin::Blind { template } if **template == *"gone" => assert_eq!(kept.state, JobState::Cancelled),
+        _ => assert_eq!((kept.state.is_live(), kept.body.clone()), (true, Some(template().body))),
+    }
+}

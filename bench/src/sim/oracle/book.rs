@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use switchbox::coordinator::command::{NamespaceSettings, Scope};
 use switchbox::coordinator::effect::{End, Row};
-use switchbox::coordinator::event::{Environment, ErrorClass, JobSpec, Origin, Tier};
+use switchbox::coordinator::event::{Environment, ErrorClass, JobSpec, Origin, Storing, Tier};
 use switchbox::coordinator::job::{AttemptOutcome, JobRow, JobState};
 use switchbox::coordinator::ledger::{Account, Owner, Posting, PostingId};
 use switchbox::coordinator::snapshot::Snapshot;
@@ -35,6 +35,9 @@ pub(crate) struct JobFacts {
     pub(crate) body_bytes: u64,
     pub(crate) reservation: Option<(ReservationId, NodeId)>,
     pub(crate) end: Option<End>,
+    pub(crate) ended_at: Option<Time>,
+    /// Of what is kept of it once it has ended: its body, and at most its answer.
+    pub(crate) kept_bytes: u64,
     pub(crate) node: Option<NodeId>,
     /// Nodes that failed it by their own fault on the model that it runs on.
     pub(crate) failed_on: Vec<NodeId>,
@@ -65,6 +68,8 @@ impl JobFacts {
             body_bytes,
             reservation: row.reservation.as_ref().map(|r| (r.id, r.node.clone())),
             end: row.end.clone(),
+            ended_at: row.ended_at,
+            kept_bytes: super::kept::bytes_of(row),
             node: row.node.clone(),
             failed_on: failed.map(|a| a.node.clone()).collect(),
             avoids: row.history.iter().map(|a| a.node.clone()).collect(),
@@ -116,6 +121,12 @@ pub(crate) struct Book {
     pub(crate) configurations: BTreeMap<Environment, Snapshot>,
     /// Jobs that came with a key.
     pub(crate) keys: BTreeMap<IdempotencyKey, Vec<JobId>>,
+    /// The job that each key stands for, as its row says.
+    pub(crate) standing_keys: BTreeMap<IdempotencyKey, JobId>,
+    /// Jobs whose answers are stored, each with whether it may stay when a client has it.
+    pub(crate) answers: BTreeMap<JobId, Storing>,
+    /// Jobs that ended and aren't forgotten.
+    pub(crate) kept: BTreeSet<JobId>,
     /// Dead letters, and what they were requeued as.
     pub(crate) dead: BTreeMap<JobId, Option<JobId>>,
     /// When a test job of a model last succeeded on a node.
@@ -147,13 +158,14 @@ impl Book {
             Row::SubcloudForgotten(environment, name) => {
                 self.subclouds.remove(&(*environment, name.clone()));
             }
-            Row::JobForgotten(_)
-            | Row::Key(_)
-            | Row::KeyForgotten(_)
-            | Row::Price(_)
-            | Row::Template(_)
-            | Row::TemplateForgotten(..)
-            | Row::Feedback(..) => {}
+            Row::JobForgotten(job) => {
+                self.kept.remove(job);
+                self.answers.remove(job);
+            }
+            Row::AnswerForgotten(job) => drop(self.answers.remove(job)),
+            Row::Key(row) => drop(self.standing_keys.insert(row.key, row.entry.job)),
+            Row::KeyForgotten(key) => drop(self.standing_keys.remove(key)),
+            Row::Price(_) | Row::Template(_) | Row::TemplateForgotten(..) | Row::Feedback(..) => {}
         }
     }
 
@@ -186,6 +198,13 @@ impl Book {
             (&*row.origin, row.state, row.ended_at)
         {
             self.tested.insert((node.clone(), row.model().clone()), at);
+        }
+        if !facts.state.is_live() {
+            self.kept.insert(row.id);
+            let stored = !row.spec.is_tied_to_client() && !row.origin.is_system();
+            if row.state == JobState::Succeeded && stored {
+                self.answers.insert(row.id, row.spec.storing);
+            }
         }
         self.jobs.insert(row.id, facts);
     }

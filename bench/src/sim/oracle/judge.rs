@@ -122,6 +122,10 @@ lines! {
     ConfigurationTold = "nodes are told of the newest configuration",
     /// SPEC 9: another tenant's job is none.
     OwnOnly = "a tenant cancels only its own jobs",
+    /// Retention: `"store": false`.
+    AnswerUntilTaken = "an answer that isn't to be stored is there until a client took it, and not after",
+    /// Retention: nobody's results are pushed out by who keeps less.
+    ForgottenFairly = "what is forgotten is old, or too much of whoever keeps the most",
     /// CORE 1: above the high-water mark nothing starts, nor while the service ends.
     PlacementCloses = "nothing is placed while the disk is behind or the service ends",
     /// SPEC 10: what isn't tied to a connection outlives the process.

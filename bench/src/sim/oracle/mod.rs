@@ -11,6 +11,7 @@ mod conduct;
 mod configured;
 mod fleet;
 mod judge;
+mod kept;
 mod keys;
 mod order;
 mod rows;
@@ -22,8 +23,8 @@ use switchbox::coordinator::Counts;
 use switchbox::coordinator::command::Command;
 use switchbox::coordinator::effect::{Effect, Row};
 use switchbox::coordinator::event::{
-    Ask, Completion, Durability, ErrorClass, Event, JobSpec, Question, Status, Stopped, StoreRoom, Tenant,
-    Wish,
+    Ask, Completion, Departure, Durability, ErrorClass, Event, JobSpec, Question, Status, Stopped, StoreRoom,
+    Tenant, Wish,
 };
 use switchbox::coordinator::job::JobState;
 use switchbox::coordinator::limits::Limits;
@@ -54,6 +55,8 @@ pub(crate) struct Note {
     pub(crate) wish: Option<Wish>,
     /// Who cancels; nobody where it is the operator.
     pub(crate) cancels: Option<Tenant>,
+    /// Whose answer a client took.
+    pub(crate) took: Option<JobId>,
     /// Whose output was closed.
     pub(crate) revoked: Option<ReservationId>,
 }
@@ -170,6 +173,12 @@ impl Oracle {
                 note.revoked = Some(revoked.reservation);
                 self.on_revoked(revoked.reservation, revoked.delivered, revoked.written_tokens);
             }
+            Event::ClientGone(gone) => {
+                if let Departure::Took(job) = gone.departure {
+                    self.told.taken.insert(job);
+                    note.took = Some(job);
+                }
+            }
             Event::Undeliverable(reservation) => self.fleet.frees(*reservation),
             Event::Ask(Ask { question: Question::EndService, .. }) => self.closed = Some("the service ends"),
             Event::StoreRoom(StoreRoom::Behind) => self.closed = self.closed.or(Some(DISK_BEHIND)),
@@ -230,6 +239,7 @@ impl Oracle {
         self.check_submit(step, key_job);
         self.check_command(step);
         self.check_configured(step, fate);
+        self.check_taken(step);
         self.frees(step.note);
         self.check_messages(step);
         self.check_assigns(step);

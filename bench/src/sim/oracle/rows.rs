@@ -45,6 +45,18 @@ impl Oracle {
                 Row::Posting(_) => {}
                 Row::Job(job) => self.on_job_row(step, job),
                 Row::Node(node) => self.on_node_row(step, node),
+                Row::JobForgotten(job) => {
+                    self.check_forgotten(step, *job);
+                    self.book.apply(row);
+                }
+                Row::AnswerForgotten(job) => {
+                    self.check_answer_forgotten(*job);
+                    self.book.apply(row);
+                }
+                Row::DeadLetterForgotten(job) => {
+                    self.check_letter_forgotten(step, *job);
+                    self.book.apply(row);
+                }
                 Row::Configuration(snapshot) => {
                     self.check_version(step, snapshot);
                     self.book.apply(row);

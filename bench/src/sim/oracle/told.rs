@@ -16,6 +16,8 @@ pub(super) struct Told {
     pub(super) accepted: BTreeSet<JobId>,
     /// Ends that a client was told, durably.
     pub(super) ended: BTreeMap<JobId, End>,
+    /// Jobs whose whole answer some client took.
+    pub(super) taken: BTreeSet<JobId>,
     /// Results that a node was told are kept.
     pub(super) results: BTreeSet<ReservationId>,
     /// The newest configuration that any node heard of.
