@@ -139,7 +139,8 @@ fn a_state_store_that_is_broken_is_rebuilt_as_told() {
     fs::write(data.join("store/state/conf"), [0; 9]).expect("writable");
     doctor(&data, &[]).check(1, &["state store: ", "a start rebuilds it from group 0"]);
     let server = Setup::open().model("echo", "echo:").start_in(&data);
-    assert!(server.stderr().contains("the state was rebuilt"), "{}", server.stderr());
+    // What a process says may come after it listens.
+    wait_for("the log to say it", || server.stderr().contains("the state was rebuilt").then_some(()));
 }
 
 #[test]
