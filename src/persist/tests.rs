@@ -284,6 +284,10 @@ fn a_step_that_is_too_large_is_written_without_bodies_of_dead_letters() {
         row.origin = Origin::Client.into();
         row.state = JobState::Failed;
         row.body = Some(vec![0; 100_000].into());
+        // Not its first writing: a polling one's body was written with that.
+        let what = crate::coordinator::trace::TraceEvent::Ended { state: JobState::Failed };
+        let at = crate::time::Time(u64::MAX);
+        row.trace = std::iter::once(crate::coordinator::trace::TraceEntry { at, what }).collect();
         (RowKey::Job(row.id), Some(RowValue::Row(Row::Job(Box::new(row)))))
     };
     let mut step = vec![dead(Mode::Sync), dead(Mode::Polling), dead(Mode::Stream), dead(Mode::Sync)];
