@@ -312,7 +312,9 @@ impl Shared {
                 return Err(Error::damaged(&self.layout.state(), 0, problem));
             }
             writer.finish().map(drop)
-        })
+        })?;
+        self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Up to where neither state nor snapshots need the journal.
