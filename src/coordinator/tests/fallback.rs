@@ -4,7 +4,7 @@ use super::super::command::{Command, NamespaceSettings, Unrunnable};
 use super::super::effect::{Answer, RefusalKind, Rejection, Why};
 use super::super::event::*;
 use super::super::job::{AttemptOutcome, JobState};
-use super::super::limits::Limits;
+use super::super::limits::{FALLBACK_SWEEP_MAX, Limits};
 use super::super::standing::Trust;
 use super::super::trace::TraceEvent;
 use super::fleet::{offer, open, remote};
@@ -68,6 +68,29 @@ fn when_no_node_can_serve_the_first_the_next_is_used() {
     assert_eq!(w.state(job), JobState::Queued);
     w.join(NodeHello { models: vec![offer("spare", 1)], ..remote("b", 1) });
     w.pass(Span::from_ms(10));
+    assert_eq!(w.runs_on(job).as_deref(), Some("b"));
+}
+
+#[test]
+fn who_stays_hides_nobody_who_could_move_however_many_come() {
+    let mut w = World::without_box(open());
+    for (name, model) in [("a", "m"), ("c", "other")] {
+        w.join(NodeHello { models: vec![offer(model, 1)], ..remote(name, 1) });
+        w.gone(name, 1);
+    }
+    let stays = |s: &mut Submission| {
+        with_fallback(s, 2);
+        s.spec.fallbacks = Fallbacks { models: vec!["other".into()], after_failures: 2 }.into();
+    };
+    for _ in 0..FALLBACK_SWEEP_MAX + 8 {
+        w.submit(stays);
+    }
+    let job = w.submit(|s| with_fallback(s, 2));
+    w.join(NodeHello { models: vec![offer("spare", 1)], ..remote("b", 1) });
+    for _ in 0..4 {
+        w.submit(stays);
+        w.pass(Span::from_ms(10));
+    }
     assert_eq!(w.runs_on(job).as_deref(), Some("b"));
 }
 
