@@ -51,8 +51,14 @@ const CONTROLS: [Control; 9] = [
     // A torn snapshot, of which the journal has gone.
     control("trim-unverified", By::LongCuts, CUT, &[Unopened], ".snapshot"),
     control("state-before-sync", By::Cuts, CUT, &[Unopened], "the state store has group"),
-    // A group that others rest on is gone.
-    control("tail-not-rewritten", By::Pairs, CUT, &[Unopened], "should be here"),
+    // A group that others rest on is gone, or its frame was on the disk and a payload behind it wasn't.
+    control(
+        "tail-not-rewritten",
+        By::Pairs,
+        CUT,
+        &[Unopened, Lost],
+        "should be here|a payload isn't what was written",
+    ),
     control("go-on-after-failed-sync", By::Pairs, "pair", &[WentOn], ".segment"),
     control("go-on-after-failed-sync", By::Points, "Point", &[WentOn], ".segment"),
 ];

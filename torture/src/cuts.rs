@@ -40,6 +40,11 @@ const TORN_REUSED: &str = "with a reused segment torn";
 /// In so many of all images, in percent, a segment that was used before must have been torn.
 const TORN_REUSED_PERCENT: u64 = 10;
 
+/// So many writes to segments that are used again make a recording long enough.
+const REUSED_WRITES_MIN: usize = 200;
+/// How often a recording that is too short goes on.
+const BOOTS_MORE_MAX: usize = 4;
+
 /// How much of it.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -114,6 +119,8 @@ impl Cutting<'_> {
             match attempts(|| self.record()) {
                 Ok(recorded) => {
                     self.report.count("recordings", 1);
+                    let again = reused_writes(&recorded.records).len() as u64;
+                    self.report.count("writes to segments used again", again);
                     let left = self.plan.cuts - self.report.counted("cuts");
                     let cuts = self.plan.cuts_per_recording.min(left);
                     self.cut(&recorded, cuts);
@@ -136,9 +143,18 @@ impl Cutting<'_> {
     fn record(&mut self) -> Result<Recorded, Missed> {
         let stage = Stage::new(self.tools, self.variables)?;
         stage.boot(self.plan.acknowledgements, &mut self.choices)?;
-        if self.plan.restarts == Restarts::Once {
+        if self.plan.restarts == Restarts::None {
+            return stage.recorded(0);
+        }
+        stage.recorder.go_on()?;
+        stage.boot(self.plan.acknowledgements / 10, &mut self.choices)?;
+        // When a segment is used again depends on when the one before it was needed no more.
+        for _ in 0..BOOTS_MORE_MAX {
+            if reused_writes(&stage.recorder.records()?).len() >= REUSED_WRITES_MIN {
+                break;
+            }
             stage.recorder.go_on()?;
-            stage.boot(self.plan.acknowledgements / 10, &mut self.choices)?;
+            stage.boot(self.plan.acknowledgements / 2, &mut self.choices)?;
         }
         stage.recorded(0)
     }
