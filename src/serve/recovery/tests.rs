@@ -79,7 +79,12 @@ fn a_million_queued_jobs_are_back() {
 
 fn many() -> CoreLimits {
     let most = 10_000_000;
-    CoreLimits { queue_jobs_max: most, namespace_queue_jobs_max: most, ..CoreLimits::default() }
+    CoreLimits {
+        queue_jobs_max: most,
+        namespace_queue_jobs_max: most,
+        queue_bytes_max: 4 << 30,
+        ..CoreLimits::default()
+    }
 }
 
 /// Fills a store as a box without slots does that takes in polling jobs.
