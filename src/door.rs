@@ -21,7 +21,7 @@ use crate::coordinator::event::{
 use crate::coordinator::job::JobRow;
 use crate::driver::{Attach, DriverGauges, Envelope, JOURNAL_BYTES_HIGH};
 use crate::endings::Waiter;
-use crate::ids::{ClientId, JobId, Lsn};
+use crate::ids::{ClientId, JobId, Lsn, Namespace};
 use crate::outbox::{Commits, Outbox};
 use crate::output::Reader;
 use crate::queue::{Permit, Room};
@@ -304,12 +304,13 @@ impl ClientSession {
         self.push(Event::Ask(Ask { client: self.id, question }))
     }
 
-    /// Changes something as the operator; the answer comes as a message, once the change is durable.
+    /// Changes something as a namespace, or as the operator (`None`); the answer comes as a message, once the change is
+    /// durable.
     ///
     /// # Errors
     /// When the event queue has no room for it.
-    pub fn operate(&mut self, command: Command) -> Result<(), Refusal> {
-        let operation = Operation { client: self.id, by: None, command };
+    pub fn operate(&mut self, by: Option<Namespace>, command: Command) -> Result<(), Refusal> {
+        let operation = Operation { client: self.id, by, command };
         self.push(Event::Operate(Box::new(operation)))
     }
 

@@ -4,9 +4,11 @@
 //! comes back. It never decides about jobs, never sees storage or the core itself, and never logs a secret.
 
 pub mod admin;
+mod ask;
 pub mod auth;
 mod body;
 mod error;
+mod fields;
 mod hangup;
 mod head_errors;
 mod idempotency;
@@ -16,6 +18,7 @@ mod limits;
 mod metrics;
 mod openai;
 mod origin;
+mod rejection;
 mod response;
 mod route;
 mod server;
@@ -23,6 +26,7 @@ mod sse;
 mod stall;
 mod starting;
 mod status;
+mod subclouds;
 mod tally;
 mod unread;
 
@@ -41,11 +45,11 @@ pub use server::{Listener, Peer};
 pub use starting::{Progress, serve_while};
 pub use status::DrainFlag;
 
-use auth::Access;
+use auth::{Access, Principal};
 use body::Parsers;
 use error::ApiError;
 use response::{Body, RequestId};
-use route::{JobVerb, Keyed, Public, Route};
+use route::{JobVerb, Keyed, Public, Route, Subclouds};
 use tally::Tally;
 
 use crate::budget::{Budget, Commons};
@@ -84,6 +88,8 @@ pub struct Context {
     /// Places for requests that wait for a job's end.
     waiting: Arc<Commons>,
     parsers: Parsers,
+    /// Held while something is changed that is made of what it was before.
+    changing: tokio::sync::Mutex<()>,
     tally: Arc<Tally>,
     /// `system_fingerprint` of every answer.
     fingerprint: Arc<str>,
@@ -104,6 +110,7 @@ impl Context {
             bodies: Arc::new(Budget::new(limits.bodies_in_flight_bytes_max)),
             waiting: Arc::new(Commons::new(limits.job_waiters_max)),
             parsers: Parsers::new(),
+            changing: tokio::sync::Mutex::new(()),
             tally: Arc::default(),
             limits,
             fingerprint: concat!("switchbox-", env!("CARGO_PKG_VERSION")).into(),
@@ -217,5 +224,28 @@ async fn dispatch(
         Keyed::SubmitJob => jobs::submit(context, principal, request).await,
         Keyed::Job(id, JobVerb::Read) => jobs::read(context, principal, id, request.uri().query()).await,
         Keyed::Job(id, JobVerb::Cancel) => jobs::cancel(context, principal, id).await,
+        Keyed::Subclouds(_) => owner(context, principal, request).await,
+    }
+}
+
+/// What a namespace does with the subclouds that it owns.
+async fn owner(
+    context: &Context,
+    principal: &Principal,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    let actor = subclouds::Actor::of_key(principal)?;
+    let (head, body) = request.into_parts();
+    match Route::of(&head.method, head.uri.path()) {
+        Route::Keyed(Keyed::Subclouds(Subclouds::List)) => subclouds::list(context, &actor).await,
+        Route::Keyed(Keyed::Subclouds(Subclouds::Show(name))) => {
+            subclouds::show(context, &actor, name, head.uri.query()).await
+        }
+        Route::Keyed(Keyed::Subclouds(Subclouds::Change(name, verb))) => {
+            body::check_type(&head.headers)?;
+            let read = body::read(body, &context.limits, &context.bodies).await?;
+            subclouds::change(context, &actor, (name, verb), &read.bytes).await
+        }
+        _ => Err(ApiError::route_unknown(&head.method, head.uri.path())),
     }
 }

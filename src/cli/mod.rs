@@ -6,7 +6,9 @@
 mod backup;
 mod chat;
 mod client;
+mod date;
 mod doctor;
+mod door;
 mod inspect;
 mod logging;
 mod operate;
@@ -53,6 +55,12 @@ enum Command {
     /// Look at nodes, and decide who gets work
     #[command(subcommand)]
     Nodes(operate::NodesCommand),
+    /// Look at groups of nodes, make them, and change who and what runs there
+    #[command(subcommand)]
+    Subclouds(operate::SubcloudsCommand),
+    /// Look at namespaces, and settle their weight, trust and credit
+    #[command(subcommand)]
+    Namespaces(operate::NamespacesCommand),
     /// Hold back waiting jobs of a model, a namespace or a tier
     Pause(operate::ScopeArgs),
     /// Let them go on
@@ -162,6 +170,8 @@ pub fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args),
         Command::Jobs(command) => jobs(&command),
         Command::Nodes(command) => operate::nodes(&command),
+        Command::Subclouds(command) => operate::subclouds(&command),
+        Command::Namespaces(command) => operate::namespaces(&command),
         Command::Pause(args) => operate::pause(&args),
         Command::Resume(args) => operate::resume(&args),
         Command::Balances(args) => operate::balances(&args),

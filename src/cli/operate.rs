@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
@@ -13,7 +13,14 @@ use super::{CliError, DataDirArg, client_runtime};
 use crate::datadir::Published;
 use crate::ids::JobId;
 
+mod namespaces;
+mod nodes;
 mod show;
+mod subclouds;
+
+pub(super) use namespaces::{NamespacesCommand, namespaces};
+pub(super) use nodes::{NodesCommand, nodes};
+pub(super) use subclouds::{SubcloudsCommand, subclouds};
 
 /// Which box, and how its answer is shown.
 #[derive(Debug, Args)]
@@ -32,38 +39,6 @@ pub(super) struct JobArgs {
     job: String,
     #[command(flatten)]
     which: BoxArgs,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct NodeArgs {
-    /// The node's name (node_...)
-    #[arg(value_name = "NODE")]
-    node: String,
-    #[command(flatten)]
-    which: BoxArgs,
-}
-
-/// What an operator does with nodes.
-#[derive(Debug, Subcommand)]
-pub(super) enum NodesCommand {
-    /// List the nodes with their standing and load
-    List(BoxArgs),
-    /// Give it no new work
-    Pause(NodeArgs),
-    /// Give it work again
-    Resume(NodeArgs),
-    /// Give it no new work; it leaves when it is through
-    Drain(NodeArgs),
-    /// Suspect it: take its work away and lock its earnings
-    Freeze(NodeArgs),
-    /// Clear it of suspicion
-    Thaw(NodeArgs),
-    /// Put it out
-    Ban(NodeArgs),
-    /// Let it in again, after a test job
-    Unban(NodeArgs),
-    /// End an exclusion; a test job decides
-    Reinstate(NodeArgs),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -150,25 +125,6 @@ pub(super) fn balances(which: &BoxArgs) -> Result<(), CliError> {
     run(which, Method::GET, "/admin/balances", None, show::balances)
 }
 
-pub(super) fn nodes(command: &NodesCommand) -> Result<(), CliError> {
-    let (verb, args) = match command {
-        NodesCommand::List(which) => return run(which, Method::GET, "/admin/nodes", None, show::nodes),
-        NodesCommand::Pause(args) => ("pause", args),
-        NodesCommand::Resume(args) => ("resume", args),
-        NodesCommand::Drain(args) => ("drain", args),
-        NodesCommand::Freeze(args) => ("freeze", args),
-        NodesCommand::Thaw(args) => ("thaw", args),
-        NodesCommand::Ban(args) => ("ban", args),
-        NodesCommand::Unban(args) => ("unban", args),
-        NodesCommand::Reinstate(args) => ("reinstate", args),
-    };
-    // The name becomes a part of a path.
-    if args.node.is_empty() || !args.node.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-.".contains(&c)) {
-        return Err(CliError::Usage(format!("`{}` isn't a node's name", args.node)));
-    }
-    run(&args.which, Method::POST, &format!("/admin/nodes/{}/{verb}", args.node), None, show::done)
-}
-
 pub(super) fn pause(args: &ScopeArgs) -> Result<(), CliError> {
     run(&args.which, Method::POST, "/admin/pause", Some(scope(args)), show::paused)
 }
@@ -212,6 +168,15 @@ fn new_operation() -> Result<String, CliError> {
     Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
 }
 
+impl BoxArgs {
+    /// A client of the box's admin listener.
+    fn admin(&self) -> Result<Client, CliError> {
+        let published = Published::at(&self.data_dir.path()?)?;
+        let address = Address::parse(&published.admin_addr()?)?;
+        Ok(Client::new(address, Some(published.admin_token()?.text()))?)
+    }
+}
+
 /// Asks the box and prints what `show` makes of the answer.
 fn run(
     which: &BoxArgs,
@@ -220,14 +185,27 @@ fn run(
     body: Option<Value>,
     show: impl FnOnce(&Map<String, Value>) -> String,
 ) -> Result<(), CliError> {
-    let published = Published::at(&which.data_dir.path()?)?;
-    let address = Address::parse(&published.admin_addr()?)?;
-    let client = Client::new(address, Some(published.admin_token()?.text()))?;
+    call(&which.admin()?, which.json, (method, path, body), show)
+}
+
+/// Asks whomever, and prints what `show` makes of the answer, or the answer itself.
+fn call(
+    client: &Client,
+    as_json: bool,
+    (method, path, body): (Method, &str, Option<Value>),
+    show: impl FnOnce(&Map<String, Value>) -> String,
+) -> Result<(), CliError> {
     let body = body.map_or(Vec::new(), |body| body.to_string().into_bytes());
     let answer: Value = client_runtime()?.block_on(client.call(method, path, body))?;
-    let text = match (which.json, answer) {
+    let text = match (as_json, answer) {
         (false, Value::Object(answer)) => show(&answer),
         (_, answer) => format!("{answer:#}\n"),
     };
     Ok(std::io::stdout().write_all(printable(&text).as_bytes())?)
+}
+
+/// A JSON object of those members that are there.
+fn object<const N: usize>(members: [(&str, Option<Value>); N]) -> Value {
+    let stated = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Value::Object(stated.collect())
 }

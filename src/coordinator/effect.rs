@@ -19,8 +19,8 @@ use crate::ids::{
 use crate::time::Span;
 
 pub use super::answer::{
-    Answer, CancelCause, CancelState, DeadLetterView, End, Finished, JobView, NodeView, QueueView, Rejection,
-    Usage,
+    Answer, CancelCause, CancelState, DeadLetterView, End, Finished, JobView, NamespaceView, NodeCapacity,
+    NodeView, QueueView, Rejection, ServedModel, SubcloudView, Usage,
 };
 
 /// One thing to do.

@@ -13,7 +13,7 @@ use super::names::ModelKey;
 use super::rare::{Rare, Usual};
 use super::spec::{Environment, JobSpec};
 use super::standing::Trust;
-use super::subcloud::{NodeFacts, Subcloud, Subclouds};
+use super::subcloud::{Subcloud, Subclouds};
 use crate::ids::{GpuClass, ModelName, ModelVersion, Region, SubcloudName};
 use crate::time::Time;
 
@@ -134,16 +134,10 @@ fn is_in_its_pool(node: &Node, need: &Need, name: &ModelName, subclouds: &Subclo
     if need.shape.particulars.subcloud.is_none() && stands_in && mutant!(IsolateIgnoredForFallback) {
         return true;
     }
-    let facts = NodeFacts {
-        trust: node.record.row().trust,
-        region: node.region.clone(),
-        memory_bytes: node.memory_bytes,
-        gpu: node.gpu.clone(),
-    };
     let wanted = need.shape.particulars.subcloud.as_ref();
     let runs = |subcloud: &Subcloud| subcloud.policy.runs(name);
     let admits = wanted.is_none_or(|wanted| subclouds.named(need.environment, wanted).is_some_and(runs));
-    admits && subclouds.reaches(need.environment, wanted, node.id(), &facts).is_ok()
+    admits && subclouds.reaches(need.environment, wanted, node.id(), &node.facts()).is_ok()
 }
 
 /// What a node lacks for any job of a model in an environment: its jobs' needs are looked at one by one.

@@ -39,6 +39,7 @@ mod on_tick;
 mod place;
 #[cfg(any(test, feature = "mutants"))]
 mod planted;
+mod question;
 pub mod rare;
 mod recover;
 mod reserve;
@@ -47,6 +48,7 @@ mod retry;
 pub mod score;
 mod sessions;
 mod shelf;
+mod show;
 mod slab;
 pub mod snapshot;
 pub mod spec;

@@ -130,14 +130,14 @@ impl Coordinator {
             NodeCommand::Resume => record.resume(Party::Operator),
             NodeCommand::Drain => record.drain(Party::Operator, now),
             NodeCommand::Freeze => record.freeze("the operator suspects it", now),
-            NodeCommand::Thaw => record.unfreeze(),
+            NodeCommand::Unfreeze => record.unfreeze(),
             NodeCommand::Ban => record.ban("the operator refuses it", now),
             NodeCommand::Unban => record.unban(),
             NodeCommand::Reinstate => record.reinstate(now),
         }
         match command {
             NodeCommand::Freeze => self.ledger.freeze(node),
-            NodeCommand::Thaw => self.ledger.thaw(node),
+            NodeCommand::Unfreeze => self.ledger.thaw(node),
             _ => {}
         }
         self.keep_node(key);
@@ -280,8 +280,10 @@ impl Coordinator {
         name: &SubcloudName,
         node: &NodeId,
     ) -> Result<(), Rejection> {
-        let registered = self.fleet.node(self.node_named(node)?).record.row().environments;
-        let joined = self.subclouds.add_node(actor, environment, name, node, registered);
+        let row = self.fleet.node(self.node_named(node)?).record.row();
+        let may = self.subclouds.may_add(actor, environment, name, row.owner.as_ref());
+        may.map_err(Rejection::Subcloud)?;
+        let joined = self.subclouds.add_node(actor, environment, name, node, row.environments);
         joined.map_err(Rejection::Subcloud)?;
         self.subcloud_changed(environment, name, [node.clone()]);
         Ok(())

@@ -5,6 +5,7 @@ use super::super::event::{Environment, Heartbeat, NodeHello, Warmth};
 use super::super::names::{LaneKey, ModelKey};
 use super::super::slab::Key;
 use super::super::standing::{Record, Standing};
+use super::super::subcloud::NodeFacts;
 use super::super::timers::TimerKey;
 use super::ready::Place;
 use super::speed::Pace;
@@ -176,6 +177,16 @@ impl Node {
     /// Whether its cache has room for so many tokens.
     pub(in crate::coordinator) fn has_room(&self, kv_tokens: u64) -> bool {
         self.kv_taken.saturating_add(kv_tokens) <= self.kv_tokens
+    }
+
+    /// What subclouds' policies look at.
+    pub(in crate::coordinator) fn facts(&self) -> NodeFacts {
+        NodeFacts {
+            trust: self.record.row().trust,
+            region: self.region.clone(),
+            memory_bytes: self.memory_bytes,
+            gpu: self.gpu.clone(),
+        }
     }
 
     /// Whether it is the box itself.
