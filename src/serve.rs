@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::api::auth::{Access, KeyRecord};
+use crate::api::auth::{Access, Grant, KeyRecord};
 use crate::api::{self, Context, DrainFlag, Listener, Origins, Progress};
 use crate::archive::Archive;
 use crate::backup::Backups;
@@ -323,9 +323,9 @@ fn access(config: &Config, data_dir: &DataDir) -> Result<Access, ServeError> {
             key
         }
     };
-    let namespace = Namespace::default_namespace();
-    let record = KeyRecord::of_key(&key, &pepper, namespace, Environment::Mainnet);
-    Ok(Access::keyed(&pepper, vec![record]))
+    let grant = Grant::whole(Namespace::default_namespace(), Environment::Mainnet);
+    let first = KeyRecord::of_key(&key, &pepper, grant);
+    Ok(Access::kept(&pepper, first, data_dir.keys_file()?)?)
 }
 
 async fn bind_tcp(address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {

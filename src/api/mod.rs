@@ -216,7 +216,7 @@ async fn dispatch(
         _ => return Err(ApiError::route_unknown(request.method(), request.uri().path())),
     };
     let principal = context.access.authenticate(request.headers(), peer);
-    let principal = principal.inspect_err(|_| context.tally.keys_refused.add())?;
+    let principal = &*principal.inspect_err(|_| context.tally.keys_refused.add())?;
     match keyed {
         Keyed::Models => Ok(openai::models::list(&context.catalog)),
         Keyed::Model(name) => openai::models::one(&context.catalog, &name),

@@ -48,12 +48,20 @@ pub(super) enum Actor {
 }
 
 impl Actor {
-    /// Who has that key.
+    /// Who has that key, and may change something with it.
     ///
     /// # Errors
-    /// When the key is for jobs only.
+    /// When the key is for the jobs of a subcloud only.
     pub(super) fn of_key(principal: &Principal) -> Result<Self, ApiError> {
-        Ok(Actor::Owner(principal.tenant()))
+        match &principal.scope {
+            None => Ok(Actor::Owner(principal.tenant())),
+            Some(subcloud) => {
+                let message = format!(
+                    "This key is for jobs in the subcloud {subcloud} only: take a key of its owner's that has no scope."
+                );
+                Err(ApiError::command_rejected(hyper::StatusCode::FORBIDDEN, "key_scope", message))
+            }
+        }
     }
 
     fn namespace(&self) -> Option<Namespace> {

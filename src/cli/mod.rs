@@ -61,6 +61,9 @@ enum Command {
     /// Look at namespaces, and settle their weight, trust and credit
     #[command(subcommand)]
     Namespaces(operate::NamespacesCommand),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Keys(operate::KeysCommand),
     /// Hold back waiting jobs of a model, a namespace or a tier
     Pause(operate::ScopeArgs),
     /// Let them go on
@@ -172,6 +175,7 @@ pub fn main() -> ExitCode {
         Command::Nodes(command) => operate::nodes(&command),
         Command::Subclouds(command) => operate::subclouds(&command),
         Command::Namespaces(command) => operate::namespaces(&command),
+        Command::Keys(command) => operate::keys(&command),
         Command::Pause(args) => operate::pause(&args),
         Command::Resume(args) => operate::resume(&args),
         Command::Balances(args) => operate::balances(&args),

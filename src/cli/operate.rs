@@ -13,11 +13,13 @@ use super::{CliError, DataDirArg, client_runtime};
 use crate::datadir::Published;
 use crate::ids::JobId;
 
+mod keys;
 mod namespaces;
 mod nodes;
 mod show;
 mod subclouds;
 
+pub(super) use keys::{KeysCommand, keys};
 pub(super) use namespaces::{NamespacesCommand, namespaces};
 pub(super) use nodes::{NodesCommand, nodes};
 pub(super) use subclouds::{SubcloudsCommand, subclouds};

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::DataDirError;
 
-/// Bytes of a file here.
+/// Bytes of a file here, if nothing else is said.
 const FILE_BYTES_MAX: u64 = 4_096;
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -194,11 +194,32 @@ impl PrivateDir {
         DataDirError::Io { action: "write", path: self.path.join(name), source, remedy: DISK_REMEDY }
     }
 
-    /// The file's bytes; `None` if there is none.
+    /// Another view of the same directory.
+    pub(super) fn again(&self) -> Result<Self, DataDirError> {
+        let dir = self.dir.try_clone().map_err(|source| DataDirError::Io {
+            action: "open the data directory",
+            path: self.path.clone(),
+            source,
+            remedy: DISK_REMEDY,
+        })?;
+        Ok(Self { path: self.path.clone(), dir })
+    }
+
+    /// The bytes of a small file; `None` if there is none.
     pub(super) fn read(
         &self,
         name: &str,
         privacy: Privacy,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, DataDirError> {
+        self.read_within(name, privacy, FILE_BYTES_MAX)
+    }
+
+    /// The bytes of a file of at most so many; `None` if there is none.
+    pub(super) fn read_within(
+        &self,
+        name: &str,
+        privacy: Privacy,
+        bytes_max: u64,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, DataDirError> {
         // Not blocking: what lies there might be a pipe.
         let file = match self.open(name, OFlags::RDONLY | OFlags::NONBLOCK) {
@@ -207,17 +228,17 @@ impl PrivateDir {
             Err(errno) => return Err(self.io("open", name, errno)),
         };
         self.check_private(&file, name, privacy)?;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX as usize + 1));
+        let length = file.metadata().map_or(0, |meta| meta.len().min(bytes_max));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(length as usize + 1));
         let path = || self.path.join(name);
-        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|source| DataDirError::Io {
+        file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|source| DataDirError::Io {
             action: "read",
             path: path(),
             source,
             remedy: DISK_REMEDY,
         })?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            let (problem, remedy) =
-                (format!("is longer than {FILE_BYTES_MAX} bytes"), "put the right file there");
+        if bytes.len() as u64 > bytes_max {
+            let (problem, remedy) = (format!("is longer than {bytes_max} bytes"), "put the right file there");
             return Err(DataDirError::Unfit { path: path(), problem, remedy: remedy.into() });
         }
         Ok(Some(bytes))

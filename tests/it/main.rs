@@ -11,6 +11,7 @@
 mod harness;
 
 mod admission;
+mod api_keys;
 mod backup;
 mod bad_input;
 mod cancels;

@@ -4,6 +4,7 @@
 
 mod commands;
 mod keeping;
+mod keys;
 mod namespaces;
 mod nodes;
 mod route;
@@ -114,6 +115,8 @@ async fn dispatch(
         Route::Subclouds(Subclouds::Show(name)) => {
             return subclouds::show(&context.inference, &Actor::Operator, name, head.uri.query()).await;
         }
+        Route::Keys => return Ok(response::json(keys::list(context)?.to_string())),
+        Route::RevokeKey(id) => return Ok(response::json(keys::revoke(context, id).await?.to_string())),
         Route::Queue => ask(context, Question::Queue).await?,
         Route::Invariants => ask(context, Question::Invariants).await?,
         Route::Balances => ask(context, Question::Balances).await?,
@@ -148,6 +151,7 @@ async fn with_body(
         Route::AdmitNode => nodes::admit(context, body).await?,
         Route::SettleNode(node) => nodes::settle(context, node, body).await?,
         Route::SettleNamespace => namespaces::settle(context, body).await?,
+        Route::CreateKey => return Ok(response::json(keys::create(context, body).await?.to_string())),
         Route::CreateSubcloud => return subclouds::create(inference, body).await,
         Route::Subclouds(Subclouds::Change(name, verb)) => {
             return subclouds::change(inference, &Actor::Operator, (name, verb), body).await;

@@ -111,6 +111,7 @@ impl Prepared {
             input_tokens: self.input_tokens,
             output_tokens_max: self.output_tokens_max,
             storing: self.storing,
+            constraints: principal.constraints(),
             ..JobSpec::plain(principal.namespace.clone(), endpoint, Arc::clone(&self.model))
         }
     }
