@@ -54,6 +54,16 @@ pub struct Request {
     pub presence_penalty: f32,
 }
 
+impl Request {
+    /// Messages of the prompt; 1 where the endpoint has none.
+    pub fn messages(&self) -> u64 {
+        match &self.prompt {
+            Prompt::Chat(messages) => messages.len() as u64,
+            Prompt::Text(_) => 1,
+        }
+    }
+}
+
 /// What the model continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompt {

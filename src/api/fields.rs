@@ -2,7 +2,6 @@
 //! mistake, for here a misspelt one would move money. In a change, a member that isn't there says nothing, and one that is
 //! null says that there is none.
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use super::error::ApiError;
@@ -27,7 +26,7 @@ pub(super) fn stated<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 }
 
 /// A command's JSON.
-pub(super) fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+pub(super) fn parsed<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
         let text: String = error.to_string().chars().take(NAME_CHARS_MAX).collect();
         ApiError::command_malformed("body", format!("The body isn't this command's JSON: {text}."))

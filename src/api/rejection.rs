@@ -27,7 +27,9 @@ pub(super) fn error(rejection: &Rejection) -> ApiError {
         Rejection::NodeHasNoOwner => (
             S::CONFLICT,
             "node_has_no_owner",
-            "The node has no owner whom its earnings could go to.".to_owned(),
+            "The node has no owner whom its earnings could go to: settle one with `switchbox nodes trust NODE LEVEL --owner \
+             NAMESPACE`."
+                .to_owned(),
         ),
         Rejection::NotADeadLetter(None) => (
             S::CONFLICT,

@@ -68,12 +68,12 @@ enum Command {
     Pause(operate::ScopeArgs),
     /// Let them go on
     Resume(operate::ScopeArgs),
-    /// Show every account's balance
-    Balances(operate::BoxArgs),
-    /// Give a namespace credits
-    Deposit(operate::DepositArgs),
-    /// Set a price
-    Price(operate::PriceArgs),
+    /// Look at accounts, give credits, set prices
+    #[command(subcommand)]
+    Credits(operate::CreditsCommand),
+    /// Add, list and remove the requests that nodes are checked with
+    #[command(subcommand)]
+    Templates(operate::TemplatesCommand),
     /// Look at model files
     #[command(subcommand)]
     Model(ModelCommand),
@@ -178,9 +178,8 @@ pub fn main() -> ExitCode {
         Command::Keys(command) => operate::keys(&command),
         Command::Pause(args) => operate::pause(&args),
         Command::Resume(args) => operate::resume(&args),
-        Command::Balances(args) => operate::balances(&args),
-        Command::Deposit(args) => operate::deposit(&args),
-        Command::Price(args) => operate::price(&args),
+        Command::Credits(command) => operate::credits(&command),
+        Command::Templates(command) => operate::templates(&command),
         Command::Model(ModelCommand::Inspect(args)) => inspect::run(&args),
         Command::Doctor(args) => return doctor::run(&args),
         Command::Backup(args) => backup::run(&args),

@@ -13,16 +13,20 @@ use super::{CliError, DataDirArg, client_runtime};
 use crate::datadir::Published;
 use crate::ids::JobId;
 
+mod credits;
 mod keys;
 mod namespaces;
 mod nodes;
 mod show;
 mod subclouds;
+mod templates;
 
+pub(super) use credits::{CreditsCommand, credits};
 pub(super) use keys::{KeysCommand, keys};
 pub(super) use namespaces::{NamespacesCommand, namespaces};
 pub(super) use nodes::{NodesCommand, nodes};
 pub(super) use subclouds::{SubcloudsCommand, subclouds};
+pub(super) use templates::{TemplatesCommand, templates};
 
 /// Which box, and how its answer is shown.
 #[derive(Debug, Args)]
@@ -61,52 +65,6 @@ pub(super) struct ScopeArgs {
     which: BoxArgs,
 }
 
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  switchbox deposit default 12.5")]
-pub(super) struct DepositArgs {
-    /// Whose account
-    namespace: String,
-    /// How much, with at most six digits behind the point
-    credits: String,
-    /// mainnet or testnet
-    #[arg(long, default_value = "mainnet")]
-    environment: String,
-    /// Names this deposit in hexadecimal digits, so that repeating the command deposits once [default: a new name]
-    #[arg(long, value_name = "HEX")]
-    operation: Option<String>,
-    #[command(flatten)]
-    which: BoxArgs,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  switchbox price --model tiny 0.5 1.5\n\nPrices are credits for a million tokens. \
-                        A job keeps the price that was in force when it was accepted."
-)]
-pub(super) struct PriceArgs {
-    /// For tokens of the prompt
-    input: String,
-    /// For generated tokens
-    output: String,
-    /// For tokens of the prompt that were found in a cache [default: as INPUT]
-    #[arg(long, value_name = "CREDITS")]
-    cached_input: Option<String>,
-    /// Only for this model
-    #[arg(long)]
-    model: Option<String>,
-    /// Only in this tier
-    #[arg(long)]
-    tier: Option<String>,
-    /// Only in this environment
-    #[arg(long)]
-    environment: Option<String>,
-    /// From when on, in unix seconds [default: now]
-    #[arg(long, value_name = "SECONDS")]
-    from: Option<u64>,
-    #[command(flatten)]
-    which: BoxArgs,
-}
-
 pub(super) fn job(args: &JobArgs) -> Result<(), CliError> {
     run(&args.which, Method::GET, &format!("/admin/jobs/{}", id(args)?), None, show::job)
 }
@@ -123,33 +81,12 @@ pub(super) fn dead_letters(which: &BoxArgs) -> Result<(), CliError> {
     run(which, Method::GET, "/admin/dead-letters", None, show::dead_letters)
 }
 
-pub(super) fn balances(which: &BoxArgs) -> Result<(), CliError> {
-    run(which, Method::GET, "/admin/balances", None, show::balances)
-}
-
 pub(super) fn pause(args: &ScopeArgs) -> Result<(), CliError> {
     run(&args.which, Method::POST, "/admin/pause", Some(scope(args)), show::paused)
 }
 
 pub(super) fn resume(args: &ScopeArgs) -> Result<(), CliError> {
     run(&args.which, Method::POST, "/admin/resume", Some(scope(args)), show::done)
-}
-
-pub(super) fn deposit(args: &DepositArgs) -> Result<(), CliError> {
-    let operation = match &args.operation {
-        Some(operation) => operation.clone(),
-        None => new_operation()?,
-    };
-    let body = json!({"operation": operation, "environment": args.environment, "namespace": args.namespace,
-        "credits": args.credits});
-    let shown = |_: &Map<String, Value>| format!("deposited, as operation {operation}\n");
-    run(&args.which, Method::POST, "/admin/deposits", Some(body), shown)
-}
-
-pub(super) fn price(args: &PriceArgs) -> Result<(), CliError> {
-    let body = json!({"input": args.input, "output": args.output, "cached_input": args.cached_input,
-        "model": args.model, "tier": args.tier, "environment": args.environment, "from": args.from});
-    run(&args.which, Method::POST, "/admin/prices", Some(body), show::done)
 }
 
 fn scope(args: &ScopeArgs) -> Value {
@@ -162,12 +99,6 @@ fn scope(args: &ScopeArgs) -> Value {
 
 fn id(args: &JobArgs) -> Result<JobId, CliError> {
     args.job.parse().map_err(|error| CliError::Usage(format!("{error}")))
-}
-
-fn new_operation() -> Result<String, CliError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| CliError::Failed(format!("no random bytes: {error}")))?;
-    Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
 }
 
 impl BoxArgs {
@@ -187,17 +118,27 @@ fn run(
     body: Option<Value>,
     show: impl FnOnce(&Map<String, Value>) -> String,
 ) -> Result<(), CliError> {
+    let body = body.map_or(Vec::new(), |body| body.to_string().into_bytes());
     call(&which.admin()?, which.json, (method, path, body), show)
+}
+
+/// As [`run`], with JSON that is written already.
+fn send(
+    which: &BoxArgs,
+    path: &str,
+    body: Vec<u8>,
+    show: impl FnOnce(&Map<String, Value>) -> String,
+) -> Result<(), CliError> {
+    call(&which.admin()?, which.json, (Method::POST, path, body), show)
 }
 
 /// Asks whomever, and prints what `show` makes of the answer, or the answer itself.
 fn call(
     client: &Client,
     as_json: bool,
-    (method, path, body): (Method, &str, Option<Value>),
+    (method, path, body): (Method, &str, Vec<u8>),
     show: impl FnOnce(&Map<String, Value>) -> String,
 ) -> Result<(), CliError> {
-    let body = body.map_or(Vec::new(), |body| body.to_string().into_bytes());
     let answer: Value = client_runtime()?.block_on(client.call(method, path, body))?;
     let text = match (as_json, answer) {
         (false, Value::Object(answer)) => show(&answer),

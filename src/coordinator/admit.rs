@@ -47,7 +47,7 @@ impl Coordinator {
         self.check_form(submission, origin)?;
         let namespace = self.namespace_key(&spec.namespace).ok_or(RefusalKind::NamesFull)?;
         let model = self.known_model(spec.environment, &spec.model)?;
-        self.check_subcloud(spec)?;
+        self.check_subcloud(spec, origin)?;
         // A test job never waits; and it may be what makes a full queue move.
         if !origin.is_test() {
             self.check_room(submission, namespace)?;
@@ -109,10 +109,14 @@ impl Coordinator {
         self.models.intern(name).ok_or(RefusalKind::NamesFull)
     }
 
-    fn check_subcloud(&self, spec: &JobSpec) -> Result<(), RefusalKind> {
+    /// The system's own jobs go wherever the jobs go that they are made for.
+    fn check_subcloud(&self, spec: &JobSpec, origin: &Origin) -> Result<(), RefusalKind> {
         let Some(name) = &spec.constraints.subcloud else { return Ok(()) };
         if self.subclouds.named(spec.environment, name).is_none() {
             return Err(RefusalKind::SubcloudUnknown);
+        }
+        if origin.is_system() {
+            return Ok(());
         }
         let models = std::iter::once(&spec.model).chain(&spec.fallbacks.models);
         let mut admitted =

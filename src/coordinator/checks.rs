@@ -2,14 +2,15 @@
 //! the real ones to see whether nodes do what they say.
 
 use super::Coordinator;
-use super::effect::{CancelCause, End, Usage};
-use super::event::{Completion, Determinism, FinishReason, Mode, Origin, Submission, Tier};
+use super::effect::{CancelCause, Effect, End, Notice, Usage};
+use super::event::{Completion, Determinism, FinishReason, JobSpec, Mode, Origin, Submission, Tier};
 use super::fleet::Sample;
 use super::integrity::{
     Gravity, Judgement, ResultFacts, Sampling, Seen, billed_input, billed_output, judge_blind,
     judge_validation, plausible,
 };
 use super::job::Job;
+use super::ledger::{Account, Owner};
 use super::names::NodeKey;
 use super::noise::{Purpose, choose, draw, noise};
 use super::rare::Rare;
@@ -34,7 +35,7 @@ pub(super) struct Validating {
 
 impl Coordinator {
     /// What nodes of an environment must put up with.
-    fn participation(&self, environment: Environment) -> Participation {
+    pub(super) fn participation(&self, environment: Environment) -> Participation {
         self.snapshots.of(environment).map_or(self.limits.participation, |snapshot| snapshot.participation)
     }
 
@@ -132,11 +133,34 @@ impl Coordinator {
         let origin = Origin::Blind { template: template.name.clone() };
         let mut submission = submission_of(template, environment);
         submission.spec.constraints.trust = Some(Trust::Open);
+        // Nodes that left the global pool are checked where they work.
+        submission.spec.constraints.subcloud = self.jobs[key].row.spec.constraints.subcloud.clone();
         let Some(node) = self.blind_node(id, &submission) else { return };
+        if !self.is_paid(&submission.spec) {
+            return;
+        }
         submission.spec.constraints.allow = vec![self.fleet.node(node).id().clone()];
         if self.accept(submission, origin, None).is_ok() {
             self.counts.blind += 1;
         }
+    }
+
+    /// Whether the integrity account has what a check may cost. If it hasn't, the check isn't made: that is counted, and
+    /// said once until there is credit again. (Test jobs are made on credit: without them no node could ever begin.)
+    fn is_paid(&mut self, spec: &JobSpec) -> bool {
+        let environment = spec.environment;
+        let price = self.prices.price_at(environment, &spec.model, spec.tier, self.now);
+        let worst = price.worst_cost(spec.input_tokens, spec.output_tokens_max);
+        let account = self.ledger.statement(&Account { environment, owner: Owner::Integrity });
+        let is_paid = account.balance.0.saturating_sub(account.held.0) >= worst.0;
+        let was_short = std::mem::replace(&mut self.checks_short[environment as usize], !is_paid);
+        if !is_paid {
+            self.counts.checks_unpaid += 1;
+            if !was_short {
+                self.effects.push(Effect::Notice(Notice::ChecksUnpaid(environment)));
+            }
+        }
+        is_paid
     }
 
     /// A node for a blind job, drawn among those that could and aren't the operator's own.
@@ -163,8 +187,9 @@ impl Coordinator {
         if *row.origin != Origin::Client || self.fleet.node(node).is_local() {
             return;
         }
-        let settled = self.fleet.node(node).record.row().conduct.settled_jobs;
-        let rate = self.participation(row.spec.environment).check_rate_of(settled);
+        let record = self.fleet.node(node).record.row();
+        let (settled, checks) = (record.conduct.settled_jobs, record.quality.checks_ever);
+        let rate = self.participation(row.spec.environment).check_rate_of(settled, checks);
         let id = row.id;
         let chance = noise(&self.boot.secret, Purpose::ValidationDraw, id.counter, u64::from(id.epoch));
         if self.validating.len() >= VALIDATIONS_MAX || !draw(chance, rate) {
@@ -184,6 +209,9 @@ impl Coordinator {
             Determinism::Exact => Sampling::Deterministic,
             Determinism::Sampled => Sampling::Random,
         };
+        if !self.is_paid(&spec) {
+            return;
+        }
         if let Ok(job) = self.accept(Submission::new(spec, body), Origin::Validation { of: id }, None) {
             self.counts.validations += 1;
             let validation = self.jobs[job].row.id;

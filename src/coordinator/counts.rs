@@ -155,6 +155,8 @@ counts! {
     checks_passed,
     /// Blind and validation jobs that failed.
     checks_failed,
+    /// Blind and validation jobs that were due, and that the integrity account could not pay.
+    checks_unpaid,
     /// Results that can't be.
     results_rejected,
     /// Results that are odd.

@@ -73,6 +73,8 @@ pub enum Effect {
     ForgetOutput(ReservationId),
     /// Look at an output; answered by the local event `Progress`.
     CheckProgress(ReservationId),
+    /// Say something to whoever reads the box's log.
+    Notice(Notice),
     /// Answer a question from stored rows, once this step's LSN is durable.
     Read {
         /// Where to answer.
@@ -82,6 +84,13 @@ pub enum Effect {
         /// What must be durable before the look.
         lsn: Lsn,
     },
+}
+
+/// What an operator should know, and nobody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// A blind or validation job was due in this environment, and the integrity account can't pay it.
+    ChecksUnpaid(Environment),
 }
 
 /// What is looked up among stored rows.

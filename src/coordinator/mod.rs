@@ -174,6 +174,8 @@ pub struct Coordinator {
     subclouds: Subclouds,
     snapshots: Snapshots,
     templates: Templates,
+    /// Whether the last check that was due could not be paid, by environment: what was said isn't said again.
+    checks_short: [bool; 2],
     validating: BTreeMap<JobId, Validating>,
     /// Reservations whose result is kept: repeats of it are answered the same way.
     accepted_results: BTreeSet<ReservationId>,
@@ -243,6 +245,7 @@ impl Coordinator {
             subclouds: Subclouds::default(),
             snapshots: Snapshots::default(),
             templates: Templates::default(),
+            checks_short: [false; 2],
             validating: BTreeMap::new(),
             accepted_results: BTreeSet::new(),
             retention: Retention::default(),

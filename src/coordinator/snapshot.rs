@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::event::Environment;
 use super::integrity::Plausibility;
+use super::noise::PPM;
 use super::standing::PenaltyRules;
 use crate::ids::{Digest, ModelName, ModelVersion, SubcloudName};
 use crate::time::Span;
@@ -87,9 +88,22 @@ impl Default for Participation {
 }
 
 impl Participation {
-    /// How often a key with so many settled jobs is checked, in a million.
-    pub fn check_rate_of(&self, settled_jobs: u64) -> u32 {
-        if settled_jobs < self.probation_jobs { self.probation_check_rate_ppm } else { self.check_rate_ppm }
+    /// Whether a key with so many settled jobs, and so many checks behind it, is on probation: until it has settled its
+    /// first jobs, and at least half the checks that those should have brought were made. Checks that nobody could pay,
+    /// or that found no second node, so don't end it.
+    pub fn is_on_probation(&self, settled_jobs: u64, checks: u64) -> bool {
+        let due =
+            u128::from(self.probation_jobs) * u128::from(self.probation_check_rate_ppm) / u128::from(PPM);
+        settled_jobs < self.probation_jobs || u128::from(checks) < due / 2
+    }
+
+    /// How often such a key is checked, in a million of its settled jobs.
+    pub fn check_rate_of(&self, settled_jobs: u64, checks: u64) -> u32 {
+        if self.is_on_probation(settled_jobs, checks) {
+            self.probation_check_rate_ppm
+        } else {
+            self.check_rate_ppm
+        }
     }
 }
 

@@ -27,4 +27,5 @@ mod settled;
 mod shutdown;
 mod stalled;
 mod startup;
+mod templates;
 mod tidy;

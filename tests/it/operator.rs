@@ -142,7 +142,7 @@ fn balance(server: &Server, account: &str) -> Value {
 #[test]
 fn deposits_count_once_and_prices_hold_from_their_date() {
     let server = Setup::open().model("echo", "echo:").start();
-    let deposit = ["deposit", "default", "12.5", "--operation", "c0ffee"];
+    let deposit = ["credits", "deposit", "default", "12.5", "--operation", "c0ffee"];
     for _ in 0..2 {
         assert_eq!(said(&server, &deposit), "deposited, as operation c0ffee\n");
         assert_eq!(balance(&server, "namespace"), "12.500000");
@@ -151,14 +151,14 @@ fn deposits_count_once_and_prices_hold_from_their_date() {
     let other = json!({"operation": "c0ffee", "namespace": "default", "credits": "13"});
     refused(&server.command("/admin/deposits", &other), 409, "ledger_refused");
     let later = "4000000000";
-    said(&server, &["price", "--model", "echo", "1000000", "2000000"]);
-    said(&server, &["price", "--model", "echo", "7", "7", "--from", later]);
+    said(&server, &["credits", "price", "--model", "echo", "1000000", "2000000"]);
+    said(&server, &["credits", "price", "--model", "echo", "7", "7", "--from", later]);
     let answer = chat::ask(&server, "echo", "one two three", json!({}));
     let usage = &answer.value()["usage"];
     let tokens = |key: &str| usage[key].as_u64().expect("a count");
     let cost = tokens("prompt_tokens") + 2 * tokens("completion_tokens");
     assert_eq!(state(&server, &job_of(&answer))["charged"], format!("{cost}.000000"));
-    let table = said(&server, &["balances"]);
+    let table = said(&server, &["credits", "balances"]);
     assert!(table.contains("mainnet      namespace  default"), "{table}");
     server.assert_nothing_left();
 }
@@ -186,7 +186,7 @@ fn commands_that_make_no_sense_are_refused_by_name() {
         409,
         "ledger_refused",
     );
-    let huge = json!({"model": "x".repeat(100 << 10)});
+    let huge = json!({"model": "x".repeat(2 << 20)});
     refused(&server.command("/admin/pause", &huge), 413, "body_too_large");
     refused(&server.call("POST", "/admin/pause", r#"{"model":"echo"}"#), 404, "unknown_url");
     on(&server, &["pause", "planet", "mars"]).check(2, &["planet"]);

@@ -270,7 +270,7 @@ fn namespaces_are_settled_piece_by_piece() {
         "{list}"
     );
     // The credit counts: a job's worst case costs more.
-    said(&server, &["price", "1000000", "1000000"]);
+    said(&server, &["credits", "price", "1000000", "1000000"]);
     chat::ask(&server, "echo", "hello", json!({})).assert_refused(402, "insufficient_credits");
     said(&server, &["namespaces", "set", "default", "--unlimited-credit", "--unrunnable", "refuse"]);
     assert_eq!(chat::ask(&server, "echo", "hello", json!({})).status, 200);

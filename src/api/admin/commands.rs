@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::super::error::ApiError;
-use super::super::fields::{credits, environment, micro, name, operation_id, parsed, point, tier, world};
+use super::super::fields::{
+    credits, environment, micro, name, node, operation_id, parsed, point, tier, world,
+};
 use crate::coordinator::command::{Amount, Command, Scope};
-use crate::coordinator::ledger::PriceRule;
+use crate::coordinator::ledger::{Owner, PriceRule};
 use crate::credits::Price;
 use crate::ids::Namespace;
 use crate::time::Time;
@@ -27,8 +29,26 @@ struct DepositBody {
     /// Hexadecimal digits, chosen by the caller: repeating it deposits once.
     operation: String,
     environment: Option<String>,
-    namespace: String,
+    /// For whom: this, or an account.
+    namespace: Option<String>,
+    account: Option<AccountWord>,
     /// Decimal, as everywhere that credits are shown.
+    credits: String,
+}
+
+/// An account of the box's own that credits are deposited in.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AccountWord {
+    Integrity,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TransferBody {
+    operation: String,
+    environment: Option<String>,
+    node: String,
     credits: String,
 }
 
@@ -55,15 +75,37 @@ pub(super) fn scope(body: &[u8]) -> Result<Scope, ApiError> {
     })
 }
 
-/// A deposit for a namespace.
+/// A deposit for a namespace, or for what pays for the box's own checks.
 pub(super) fn deposit(body: &[u8]) -> Result<Command, ApiError> {
-    let DepositBody { operation, environment, namespace, credits: amount } = parsed(body)?;
+    let DepositBody { operation, environment, namespace, account, credits: amount } = parsed(body)?;
     let amount = Amount {
         operation: operation_id(&operation)?,
         environment: world(environment.as_deref())?,
         credits: credits("credits", &amount)?,
     };
-    Ok(Command::Deposit(amount, Namespace::named(name("namespace", &namespace)?)))
+    match (namespace, account) {
+        (Some(namespace), None) => {
+            Ok(Command::Deposit(amount, Namespace::named(name("namespace", &namespace)?)))
+        }
+        (None, Some(AccountWord::Integrity)) => {
+            Ok(Command::Adjust(amount, Owner::Integrity, "a deposit".into()))
+        }
+        _ => {
+            let message = "Say whose account: a `namespace`, or `\"account\": \"integrity\"`.";
+            Err(ApiError::command_malformed("namespace", message.to_owned()))
+        }
+    }
+}
+
+/// A node's earnings for its owner.
+pub(super) fn transfer(body: &[u8]) -> Result<Command, ApiError> {
+    let TransferBody { operation, environment, node: named, credits: amount } = parsed(body)?;
+    let amount = Amount {
+        operation: operation_id(&operation)?,
+        environment: world(environment.as_deref())?,
+        credits: credits("credits", &amount)?,
+    };
+    Ok(Command::Transfer(amount, node(&named)?))
 }
 
 /// A price with its date of effect.
@@ -139,6 +181,9 @@ mod tests {
             (r#"{"operation":"x","namespace":"a","credits":"1"}"#, "operation"),
             (r#"{"operation":"1","namespace":"a","credits":"9999999999999.999999"}"#, "credits"),
             (r#"{"operation":"1","namespace":"a","credits":"1","to":"b"}"#, "body"),
+            (r#"{"operation":"1","credits":"1"}"#, "namespace"),
+            (r#"{"operation":"1","credits":"1","namespace":"a","account":"integrity"}"#, "namespace"),
+            (r#"{"operation":"1","credits":"1","account":"fee"}"#, "body"),
             (r#"{"operation":"1","namespace":"a","credits":"1","environment":"prod"}"#, "environment"),
         ] {
             let error = deposit(body.as_bytes()).expect_err(body);

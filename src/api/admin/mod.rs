@@ -8,6 +8,7 @@ mod keys;
 mod namespaces;
 mod nodes;
 mod route;
+mod templates;
 mod views;
 
 use std::future::Future;
@@ -42,9 +43,9 @@ use crate::time::Time;
 use route::Route;
 
 /// Bytes of a command's body.
-const COMMAND_BYTES_MAX: u64 = 64 << 10;
+const COMMAND_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of all commands' bodies that are being read: traffic doesn't take the operator's room.
-const COMMANDS_BYTES_MAX: u64 = 1 << 20;
+const COMMANDS_BYTES_MAX: u64 = 4 << 20;
 /// Dead letters that are listed, the newest.
 const DEAD_LETTERS_SHOWN_MAX: u32 = 1_000;
 
@@ -117,6 +118,7 @@ async fn dispatch(
         }
         Route::Keys => return Ok(response::json(keys::list(context)?.to_string())),
         Route::RevokeKey(id) => return Ok(response::json(keys::revoke(context, id).await?.to_string())),
+        Route::Templates => ask(context, Question::Templates).await?,
         Route::Queue => ask(context, Question::Queue).await?,
         Route::Invariants => ask(context, Question::Invariants).await?,
         Route::Balances => ask(context, Question::Balances).await?,
@@ -147,10 +149,13 @@ async fn with_body(
         Route::Pause => operate(context, Command::Pause(commands::scope(body)?)).await?,
         Route::Resume => operate(context, Command::Resume(commands::scope(body)?)).await?,
         Route::Deposit => operate(context, commands::deposit(body)?).await?,
+        Route::Transfer => operate(context, commands::transfer(body)?).await?,
         Route::Price => operate(context, commands::price(body, now())?).await?,
         Route::AdmitNode => nodes::admit(context, body).await?,
         Route::SettleNode(node) => nodes::settle(context, node, body).await?,
         Route::SettleNamespace => namespaces::settle(context, body).await?,
+        Route::AddTemplate => templates::add(context, body).await?,
+        Route::RemoveTemplate => templates::remove(context, body).await?,
         Route::CreateKey => return Ok(response::json(keys::create(context, body).await?.to_string())),
         Route::CreateSubcloud => return subclouds::create(inference, body).await,
         Route::Subclouds(Subclouds::Change(name, verb)) => {
@@ -262,6 +267,7 @@ fn shown(context: &AdminContext, answer: &Answer) -> Result<Response<Body>, ApiE
         Answer::Nodes(all) => nodes::list(all),
         Answer::Node(view) => nodes::shown(view),
         Answer::Namespaces(all) => namespaces::list(all),
+        Answer::Templates(all) => templates::list(all),
         Answer::Queue(queue) => views::queue(queue),
         Answer::Trace(row) => views::trace(row),
         Answer::Invariants { recount, violations } => views::invariants(recount, violations),

@@ -37,7 +37,7 @@ const fn by(
 
 use Kind::{Counter, Gauge};
 
-const FAMILIES: [CoreFamily; 39] = [
+const FAMILIES: [CoreFamily; 40] = [
     by(
         "jobs",
         Gauge,
@@ -102,6 +102,12 @@ const FAMILIES: [CoreFamily; 39] = [
     one("blind_jobs_total", Counter, "blind", "Blind jobs begun."),
     one("validation_jobs_total", Counter, "validations", "Validation jobs begun."),
     by("checks_total", Counter, "verdict", CHECKS, "Blind and validation jobs by their verdict."),
+    one(
+        "checks_unpaid_total",
+        Counter,
+        "checks_unpaid",
+        "Blind and validation jobs that were due, and that the integrity account could not pay.",
+    ),
     by(
         "results_suspect_total",
         Counter,

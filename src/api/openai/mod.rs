@@ -154,6 +154,47 @@ pub(super) fn prepare(context: &Context, endpoint: Endpoint, read: ReadBody) -> 
     Ok(Ready { prepared, body: Arc::from(bytes), room })
 }
 
+/// A request that is only looked at.
+pub(super) struct LookedAt {
+    pub(super) model: ModelName,
+    pub(super) input_tokens: u32,
+    pub(super) output_tokens_max: u32,
+    pub(super) tier: Tier,
+    pub(super) mode: Mode,
+}
+
+/// What a job with that body would be: of a model that this box serves itself as it would count it, else by bounds.
+pub(super) fn looked_at(context: &Context, endpoint: Endpoint, bytes: &[u8]) -> Result<LookedAt, ApiError> {
+    let request = request::parse(endpoint, bytes)?;
+    let mode = match request.stream {
+        StreamMode::Whole => Mode::Sync,
+        StreamMode::Events => Mode::Stream,
+    };
+    let (model, input_tokens, output_tokens_max) = match context.catalog.find(&request.model) {
+        Some(entry) => {
+            let input =
+                entry.input_tokens(&request).map_err(|reason| ApiError::prompt_unfit(endpoint, &reason))?;
+            let tokens = entry.context_tokens();
+            let output = output_room(tokens, input, request.max_tokens, entry.output_tokens_default())
+                .map_err(|asked| ApiError::context_exceeded(endpoint, tokens, input, asked))?;
+            (Arc::clone(&entry.name), input, output)
+        }
+        None => {
+            let output = request.max_tokens.ok_or_else(|| {
+                let message =
+                    "Say `max_tokens`: this box doesn't serve the model itself, so it knows no default.";
+                ApiError::command_malformed("max_tokens", message.to_owned())
+            })?;
+            let bound = bytes.len() as u64 + BYTES_A_MESSAGE * request.messages();
+            (request.model.as_str().into(), u32::try_from(bound).unwrap_or(u32::MAX), output)
+        }
+    };
+    Ok(LookedAt { model, input_tokens, output_tokens_max, tier: request.tier, mode })
+}
+
+/// What a message adds to the bytes of a prompt, as tokens of a model whose template isn't known.
+const BYTES_A_MESSAGE: u64 = 16;
+
 /// How many tokens may be generated: what was asked for if it fits, else the default as far as it fits. The error
 /// is what was asked for.
 fn output_room(context: u32, input: u32, asked: Option<u32>, default: u32) -> Result<u32, Option<u32>> {

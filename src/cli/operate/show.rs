@@ -99,13 +99,6 @@ pub(super) fn dead_letters(answer: &Answer) -> String {
     table(&["job", "requeued as"], &rows(answer, "dead_letters").map(line).collect::<Vec<_>>())
 }
 
-/// Who has how much.
-pub(super) fn balances(answer: &Answer) -> String {
-    let keys = ["environment", "account", "name", "balance", "held"];
-    let line = |balance: &Value| keys.map(|key| text(&balance[key])).to_vec();
-    table(&keys, &rows(answer, "balances").map(line).collect::<Vec<_>>())
-}
-
 /// What a pause holds back.
 pub(super) fn paused(answer: &Answer) -> String {
     let number = |key: &str| answer.get(key).and_then(Value::as_u64).unwrap_or(0);
@@ -155,7 +148,6 @@ mod tests {
     fn lists_are_tables() {
         let list = json!({"dead_letters": [{"job": "job_2", "requeued_as": "job_3"}, {"job": "job_1", "requeued_as": null}]});
         assert_eq!(shown(dead_letters, list), "job    requeued as\njob_2  job_3\njob_1\n");
-        assert_eq!(shown(balances, json!({})), "environment  account  name  balance  held\n");
     }
 
     #[test]

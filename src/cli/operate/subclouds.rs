@@ -178,6 +178,7 @@ impl Who {
         show: impl FnOnce(&Answer) -> String,
     ) -> Result<(), CliError> {
         let BoxArgs { data_dir, json } = &self.which;
+        let body = body.map_or(Vec::new(), |body| body.to_string().into_bytes());
         if self.door.is_stated() {
             let client = self.door.open(data_dir)?;
             return call(&client, *json, (method, &format!("/v1/subclouds{path}"), body), show);

