@@ -190,6 +190,8 @@ pub struct Assignment {
     pub endpoint: Endpoint,
     /// Which model.
     pub model: ModelName,
+    /// Which of the job's models that is: 0 is the one asked for, its fallbacks follow.
+    pub model_index: u32,
     /// The client's raw body.
     pub body: Arc<[u8]>,
     /// Tokens of the prompt as the box counts them.
