@@ -77,10 +77,11 @@ pub const HANDSHAKE_TIMEOUT_MS: u64 = 5_000;
 pub const PING_INTERVAL_MS: u64 = 20_000;
 /// No frame at all for so long, and the peer counts as dead, in milliseconds.
 pub const SILENCE_MAX_MS: u64 = 50_000;
-/// Messages that a box takes from one node in a second, sustained.
-pub const MESSAGES_PER_SECOND_MAX: u32 = 200;
-/// Bytes that a box takes from one node in a second, sustained.
-pub const BYTES_PER_SECOND_MAX: u64 = 16 * 1024 * 1024;
+/// Messages in a second, sustained, that name no live reservation of their node. What does is slowed down by reading
+/// the socket no faster than the box can use it, and closes nothing.
+pub const STRAY_MESSAGES_PER_SECOND_MAX: u32 = 200;
+/// Wrong signatures on one connection; the last of them ends it.
+pub const STRIKES_MAX: u32 = 3;
 /// Messages that wait to be sent to one peer.
 pub const OUTBOX_MESSAGES_MAX: usize = 4_096;
 /// Bytes that wait to be sent to one peer.
