@@ -315,6 +315,7 @@ fn version_1_is_read_and_version_2_is_what_it_was() {
     let mut bytes = Bytes::new();
     let mut newest = samples();
     newest.push(Row::Job(Box::new(unstored_job())));
+    newest.push(Row::Proof(JOB, Arc::from(*b"signed")));
     newest.iter().for_each(|row| keep(&mut bytes, row));
     let mut written = String::new();
     for (key, value) in &bytes {
