@@ -29,3 +29,4 @@ pub mod sender;
 pub mod serve;
 mod sync;
 pub mod time;
+pub mod wire;

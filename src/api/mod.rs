@@ -56,6 +56,7 @@ use crate::budget::{Budget, Commons};
 use crate::coordinator::event::Durability;
 use crate::door::Door;
 use crate::runtime::Catalog;
+use crate::wire::Identity;
 
 /// What the inference listener is made of.
 pub struct Parts {
@@ -65,6 +66,8 @@ pub struct Parts {
     pub catalog: Arc<Catalog>,
     /// Who may ask.
     pub access: Access,
+    /// What receipts are countersigned with.
+    pub identity: Arc<Identity>,
     /// Which web pages may.
     pub origins: Origins,
     /// The bounds.
@@ -80,6 +83,7 @@ pub struct Context {
     door: Door,
     catalog: Arc<Catalog>,
     access: Access,
+    identity: Arc<Identity>,
     origins: Origins,
     limits: Limits,
     durability: Durability,
@@ -99,11 +103,12 @@ pub struct Context {
 impl Context {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { door, catalog, access, origins, limits, durability, drain } = parts;
+        let Parts { door, catalog, access, identity, origins, limits, durability, drain } = parts;
         Arc::new(Self {
             door,
             catalog,
             access,
+            identity,
             origins,
             durability,
             drain,

@@ -311,6 +311,7 @@ impl World {
                 first_at: None,
                 last_at: None,
             },
+            proof: None,
         }
     }
 
