@@ -8,6 +8,7 @@ mod document;
 mod limits;
 mod model;
 mod settings;
+pub mod snapshot;
 #[cfg(test)]
 mod tests;
 

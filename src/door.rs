@@ -16,9 +16,10 @@ use crate::budget::Full;
 use crate::coordinator::command::{Command, Operation};
 use crate::coordinator::effect::{Answer, Finished, Refusal, RefusalKind};
 use crate::coordinator::event::{
-    Ask, Cancel, ClientGone, Departure, Event, Question, Requeue, Submission, Tenant,
+    Ask, Cancel, ClientGone, Departure, Environment, Event, Question, Requeue, Submission, Tenant,
 };
 use crate::coordinator::job::JobRow;
+use crate::coordinator::snapshot::Snapshot;
 use crate::driver::{Attach, DriverGauges, Envelope, JOURNAL_BYTES_HIGH};
 use crate::endings::Waiter;
 use crate::ids::{ClientId, JobId, Lsn, Namespace};
@@ -202,6 +203,22 @@ impl Door {
     /// How the store is; `None` for one in memory.
     pub fn store_state(&self) -> Option<StoreState> {
         self.shared.archive.state()
+    }
+
+    /// The configuration in force in an environment, once it is durable: what [`crate::snapshot_text::fetched`] makes the
+    /// text of that agents fetch. `None` if there is none, or no room to ask.
+    pub async fn configuration(&self, environment: Environment) -> Option<Arc<Snapshot>> {
+        let mut session = self.open().ok()?;
+        session.ask(Question::Configuration(environment)).ok()?;
+        let message = session.next().await;
+        session.served();
+        match message {
+            ClientMessage::Answer(answer) => match *answer {
+                Answer::Configuration(snapshot) => snapshot,
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Waits for a job's end. Look at the job after this call.

@@ -27,6 +27,7 @@ pub mod runtime;
 pub mod secrets;
 pub mod sender;
 pub mod serve;
+pub mod snapshot_text;
 mod sync;
 pub mod time;
 pub mod wire;

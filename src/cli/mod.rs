@@ -58,6 +58,9 @@ enum Command {
     /// Look at groups of nodes, make them, and change who and what runs there
     #[command(subcommand)]
     Subclouds(operate::SubcloudsCommand),
+    /// Look at what the nodes of an environment go by, and change it
+    #[command(subcommand)]
+    Snapshot(operate::SnapshotCommand),
     /// Look at namespaces, and settle their weight, trust and credit
     #[command(subcommand)]
     Namespaces(operate::NamespacesCommand),
@@ -174,6 +177,7 @@ pub fn main() -> ExitCode {
         Command::Jobs(command) => jobs(&command),
         Command::Nodes(command) => operate::nodes(&command),
         Command::Subclouds(command) => operate::subclouds(&command),
+        Command::Snapshot(command) => operate::snapshot(&command),
         Command::Namespaces(command) => operate::namespaces(&command),
         Command::Keys(command) => operate::keys(&command),
         Command::Pause(args) => operate::pause(&args),

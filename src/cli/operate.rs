@@ -18,6 +18,7 @@ mod keys;
 mod namespaces;
 mod nodes;
 mod show;
+mod snapshot;
 mod subclouds;
 mod templates;
 
@@ -25,6 +26,7 @@ pub(super) use credits::{CreditsCommand, credits};
 pub(super) use keys::{KeysCommand, keys};
 pub(super) use namespaces::{NamespacesCommand, namespaces};
 pub(super) use nodes::{NodesCommand, nodes};
+pub(super) use snapshot::{SnapshotCommand, snapshot};
 pub(super) use subclouds::{SubcloudsCommand, subclouds};
 pub(super) use templates::{TemplatesCommand, templates};
 

@@ -38,6 +38,20 @@ pub enum RuntimeKind {
     Echo,
 }
 
+impl RuntimeKind {
+    /// All.
+    pub const ALL: [RuntimeKind; 3] = [RuntimeKind::Executor, RuntimeKind::Upstream, RuntimeKind::Echo];
+
+    /// The word that configurations use.
+    pub fn word(self) -> &'static str {
+        match self {
+            RuntimeKind::Executor => "executor",
+            RuntimeKind::Upstream => "upstream",
+            RuntimeKind::Echo => "echo",
+        }
+    }
+}
+
 /// A model that may be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelSpec {

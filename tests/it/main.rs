@@ -25,6 +25,7 @@ mod named_jobs;
 mod operator;
 mod settled;
 mod shutdown;
+mod snapshots;
 mod stalled;
 mod startup;
 mod templates;

@@ -8,6 +8,7 @@ mod keys;
 mod namespaces;
 mod nodes;
 mod route;
+mod snapshot;
 mod templates;
 mod views;
 
@@ -118,6 +119,7 @@ async fn dispatch(
         }
         Route::Keys => return Ok(response::json(keys::list(context)?.to_string())),
         Route::RevokeKey(id) => return Ok(response::json(keys::revoke(context, id).await?.to_string())),
+        Route::Snapshot => return snapshot::show(context, head.uri.query()).await,
         Route::Templates => ask(context, Question::Templates).await?,
         Route::Queue => ask(context, Question::Queue).await?,
         Route::Invariants => ask(context, Question::Invariants).await?,
@@ -154,6 +156,7 @@ async fn with_body(
         Route::AdmitNode => nodes::admit(context, body).await?,
         Route::SettleNode(node) => nodes::settle(context, node, body).await?,
         Route::SettleNamespace => namespaces::settle(context, body).await?,
+        Route::ApplySnapshot => return snapshot::apply(context, body).await,
         Route::AddTemplate => templates::add(context, body).await?,
         Route::RemoveTemplate => templates::remove(context, body).await?,
         Route::CreateKey => return Ok(response::json(keys::create(context, body).await?.to_string())),

@@ -16,6 +16,8 @@ use crate::coordinator::command::Command;
 use crate::coordinator::effect::Answer;
 use crate::coordinator::event::{Endpoint, Mode, Question};
 use crate::coordinator::integrity::{Expect, OutputDigest, TEMPLATE_DIGESTS_MAX, Template};
+use crate::wire::Hash;
+use crate::wire::keys::Hex;
 
 /// A template that is to be added.
 #[derive(Deserialize)]
@@ -98,18 +100,12 @@ fn expectation(added: &Added<'_>) -> Result<Expect, ApiError> {
     }
 }
 
-/// A SHA-256 in hexadecimal digits.
 fn digest(text: &str) -> Result<OutputDigest, ApiError> {
-    let mut bytes = [0; 32];
-    let digits = Some(text).filter(|text| text.len() == 64 && text.bytes().all(|c| c.is_ascii_hexdigit()));
-    let parsed = digits.and_then(|text| {
-        for (index, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
-        }
-        Some(OutputDigest(bytes))
-    });
-    let message = || "`digests` must be SHA-256 of answers: 64 hexadecimal digits each.".to_owned();
-    parsed.ok_or_else(|| ApiError::command_malformed("digests", message()))
+    let parsed = text.parse().map(|Hex(bytes): Hash| OutputDigest(bytes));
+    parsed.map_err(|error| {
+        let message = format!("`digests` must be SHA-256 of answers: {error} each.");
+        ApiError::command_malformed("digests", message)
+    })
 }
 
 /// Takes a template out.

@@ -10,6 +10,8 @@ use crate::coordinator::event::Environment;
 use crate::ids::{Namespace, SubcloudName};
 use crate::secrets::{ApiKey, Pepper};
 use crate::time::Time;
+use crate::wire::Hash;
+use crate::wire::keys::Hex;
 
 /// Characters of a secret that are kept, so that its owner knows the key again.
 const LAST_CHARS: usize = 4;
@@ -97,7 +99,7 @@ pub(super) fn written(records: &[KeyRecord]) -> Result<String, serde_json::Error
         let line = Line {
             id: id.clone(),
             last: last.clone(),
-            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            digest: Hex(*digest).to_string(),
             namespace: grant.namespace.to_string(),
             environment: grant.environment.word().to_owned(),
             scope: grant.scope.clone(),
@@ -116,13 +118,7 @@ pub(super) fn read(lines: &str) -> Option<Vec<KeyRecord>> {
 
 fn record(line: &str) -> Option<KeyRecord> {
     let line: Line = serde_json::from_str(line).ok()?;
-    let mut digest = [0; 32];
-    if line.digest.len() != 2 * digest.len() {
-        return None;
-    }
-    for (index, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(line.digest.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
+    let Hex(digest): Hash = line.digest.parse().ok()?;
     let environment =
         Environment::ALL.into_iter().find(|environment| environment.word() == line.environment)?;
     let grant = Grant { namespace: Namespace::named(&line.namespace), environment, scope: line.scope };
