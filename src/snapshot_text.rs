@@ -88,12 +88,10 @@ pub fn fetched(snapshot: &Snapshot) -> Option<SnapshotText> {
     let text = Draft::of(snapshot).text();
     let signature: [u8; 64] = snapshot.signature.as_ref().try_into().ok()?;
     let Snapshot { environment, version, digest, .. } = *snapshot;
-    (digest_of(&text) == digest).then(|| SnapshotText {
-        environment,
-        version,
-        text,
-        signature: Hex(signature),
-    })
+    if digest_of(&text) != digest {
+        return None;
+    }
+    Some(SnapshotText { environment, version, text, signature: Hex(signature) })
 }
 
 fn digest(text: &str) -> Option<Digest> {
