@@ -11,6 +11,7 @@
 mod books;
 #[cfg(test)]
 mod draw;
+mod former;
 mod job;
 pub mod keys;
 mod load;
@@ -30,8 +31,8 @@ use self::job::{JobV2, Parts, Place};
 use self::keys::Table;
 use self::mirror::Mirror;
 use self::records::{
-    BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ScopeV1,
-    SnapshotV1, SubcloudV1, TemplateV1,
+    BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV2, PostingV1, PriceRuleV1, ScopeV1,
+    SnapshotV2, SubcloudV1, TemplateV1,
 };
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::{JobRow, JobState};
@@ -46,12 +47,10 @@ pub use self::read::{
     read_job_without_body, row_len,
 };
 
-/// The version of all values but jobs' and balances' that are written now.
+/// The version of values that are written now, but for those of tables that are at their second.
 const VERSION: u8 = 1;
-/// The version of jobs' values that are written now; 1 is read.
-const JOB_VERSION: u8 = 2;
-/// The version of balances' values that are written now; 1 is read.
-const BALANCE_VERSION: u8 = 2;
+/// The version of the values of jobs, balances, nodes and configurations that are written now; 1 is read.
+const SECOND: u8 = 2;
 /// Bytes of extras that stay in the job's value.
 const EXTRAS_HERE_BYTES_MAX: usize = 512;
 /// Bytes of a trace that stay in the job's value.
@@ -156,7 +155,7 @@ fn encode_job(row: &JobRow, put: &mut dyn FnMut(&[u8], Option<Value<'_>>)) {
         put(&keys::of_job(Table::Traces, id), Some(Value::Payload(&trace)));
     }
     let job = JobV2 { job, later };
-    put(&keys::of_job(Table::Jobs, id), Some(Value::Row(&with_version(JOB_VERSION, &job))));
+    put(&keys::of_job(Table::Jobs, id), Some(Value::Row(&with_version(SECOND, &job))));
     encode_body(row, put);
 }
 
@@ -191,8 +190,8 @@ fn behind_version(bytes: &[u8]) -> Vec<u8> {
 fn record(row: &Row) -> Option<Vec<u8>> {
     Some(match row {
         Row::Posting(posting) => versioned(&PostingV1::of(posting)),
-        Row::Balance(balance) => with_version(BALANCE_VERSION, &BalanceV2::of(balance)),
-        Row::Node(node) => versioned(&NodeV1::of(node)),
+        Row::Balance(balance) => with_version(SECOND, &BalanceV2::of(balance)),
+        Row::Node(node) => with_version(SECOND, &NodeV2::of(node)),
         Row::Namespace(settings) => versioned(&NamespaceV1::of(settings)),
         Row::Key(key) => versioned(&KeyV1::of(key)),
         Row::DeadLetter(job, requeued_as) => {
@@ -202,7 +201,7 @@ fn record(row: &Row) -> Option<Vec<u8>> {
         Row::Price(rule) => versioned(&PriceRuleV1::of(rule)),
         Row::Template(template) => versioned(&TemplateV1::of(template)),
         Row::Subcloud(subcloud) => versioned(&SubcloudV1::of(subcloud)),
-        Row::Configuration(snapshot) => versioned(&SnapshotV1::of(snapshot)),
+        Row::Configuration(snapshot) => with_version(SECOND, &SnapshotV2::of(snapshot)),
         Row::Feedback(feedback) => versioned(&FeedbackV1::of(feedback)),
         Row::Job(_)
         | Row::JobForgotten(_)

@@ -8,15 +8,16 @@ use bincode::Options;
 use serde::de::DeserializeOwned;
 use switchbox_storage::{Store, Stored};
 
+use super::former::BalanceV1;
 use super::job::{ExtrasV1, JobV1, JobV2, LaterV2, Parts, Place};
 use super::keys::{self, Table};
 use super::mirror::{Mirror, Unfit};
 use super::records::{
-    BalanceV1, BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1,
-    ScopeV1, SnapshotV1, SubcloudV1, TemplateV1,
+    BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, NodeV2, PostingV1, PriceRuleV1, ScopeV1,
+    SnapshotV1, SnapshotV2, SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
-use super::{BALANCE_VERSION, JOB_VERSION, VERSION};
+use super::{SECOND, VERSION};
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::JobRow;
 use crate::coordinator::ledger::Balance;
@@ -60,7 +61,7 @@ pub enum LoadError {
     Row(#[from] DecodeError),
 }
 
-/// What is behind the version byte of anything but a job's or a balance's value.
+/// What is behind the version byte of a value of a table that is at its first version.
 pub(super) fn body_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], DecodeError> {
     versioned_body_of(key, value, VERSION).map(|(_, body)| body)
 }
@@ -119,7 +120,7 @@ fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeEr
     Ok(match table {
         Table::Settlements | Table::Operations => Row::Posting(record::<PostingV1, _>(key, value)?),
         Table::Balances => Row::Balance(balance_of(key, value)?),
-        Table::Nodes => Row::Node(Box::new(record::<NodeV1, _>(key, value)?)),
+        Table::Nodes => Row::Node(Box::new(second::<NodeV1, NodeV2, _>(key, value)?)),
         Table::Namespaces => Row::Namespace(Box::new(record::<NamespaceV1, _>(key, value)?)),
         Table::Keys => Row::Key(record::<KeyV1, _>(key, value)?),
         Table::DeadLetters => {
@@ -130,7 +131,9 @@ fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeEr
         Table::Prices => Row::Price(record::<PriceRuleV1, _>(key, value)?),
         Table::Templates => Row::Template(Box::new(record::<TemplateV1, _>(key, value)?)),
         Table::Subclouds => Row::Subcloud(Box::new(record::<SubcloudV1, _>(key, value)?)),
-        Table::Configurations => Row::Configuration(Box::new(record::<SnapshotV1, _>(key, value)?)),
+        Table::Configurations => {
+            Row::Configuration(Box::new(second::<SnapshotV1, SnapshotV2, _>(key, value)?))
+        }
         Table::Feedback => Row::Feedback(record::<FeedbackV1, _>(key, value)?),
         Table::Jobs | Table::Bodies | Table::Extras | Table::Traces | Table::Answers => {
             return Err(DecodeError::new(key, "it is a part of a job"));
@@ -138,12 +141,21 @@ fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeEr
     })
 }
 
-fn balance_of(key: &[u8], value: &[u8]) -> Result<Balance, DecodeError> {
-    let back = match versioned_body_of(key, value, BALANCE_VERSION)? {
-        (1, body) => mirror_of_body::<BalanceV1>(key, body)?.back(),
-        (_, body) => mirror_of_body::<BalanceV2>(key, body)?.back(),
+/// A record of a table that is at its second version.
+fn second<V1, V2, C>(key: &[u8], value: &[u8]) -> Result<C, DecodeError>
+where
+    V1: DeserializeOwned + Mirror<C>,
+    V2: DeserializeOwned + Mirror<C>,
+{
+    let back = match versioned_body_of(key, value, SECOND)? {
+        (1, body) => mirror_of_body::<V1>(key, body)?.back(),
+        (_, body) => mirror_of_body::<V2>(key, body)?.back(),
     };
     back.map_err(|Unfit(problem)| DecodeError::new(key, problem))
+}
+
+fn balance_of(key: &[u8], value: &[u8]) -> Result<Balance, DecodeError> {
+    second::<BalanceV1, BalanceV2, _>(key, value)
 }
 
 fn decode_job<E: From<DecodeError>>(
@@ -152,7 +164,7 @@ fn decode_job<E: From<DecodeError>>(
     part: &mut dyn FnMut(Table, JobId) -> Result<Option<Vec<u8>>, E>,
 ) -> Result<JobRow, E> {
     let id = keys::job_of(key).ok_or_else(|| DecodeError::new(key, "it is no job's key"))?;
-    let JobV2 { mut job, later } = match versioned_body_of(key, value, JOB_VERSION)? {
+    let JobV2 { mut job, later } = match versioned_body_of(key, value, SECOND)? {
         (1, body) => JobV2 { job: mirror_of_body::<JobV1>(key, body)?, later: LaterV2::of_version_1() },
         (_, body) => mirror_of_body(key, body)?,
     };

@@ -10,7 +10,7 @@ use super::job::{ConstraintsV1, FallbacksV1, KeyedV1, OriginV1, ProgressV1};
 use super::keys::{self, Table};
 use super::mirror::{Mirror, Unusual};
 use super::records::{
-    BalanceV2, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ScopeV1, SnapshotV1,
+    BalanceV2, FeedbackV1, KeyV1, NamespaceV1, NodeV2, PostingV1, PriceRuleV1, ScopeV1, SnapshotV2,
     SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
@@ -107,7 +107,7 @@ fn records(source: &mut Source) -> Vec<Row> {
     vec![
         Row::Posting(core::<PostingV1, _>(source)),
         Row::Balance(core::<BalanceV2, _>(source)),
-        Row::Node(Box::new(core::<NodeV1, _>(source))),
+        Row::Node(Box::new(core::<NodeV2, _>(source))),
         Row::Namespace(Box::new(core::<NamespaceV1, _>(source))),
         Row::Key(core::<KeyV1, _>(source)),
         Row::DeadLetter(Draw::draw(source), Draw::draw(source)),
@@ -115,7 +115,7 @@ fn records(source: &mut Source) -> Vec<Row> {
         Row::Price(core::<PriceRuleV1, _>(source)),
         Row::Template(Box::new(core::<TemplateV1, _>(source))),
         Row::Subcloud(Box::new(core::<SubcloudV1, _>(source))),
-        Row::Configuration(Box::new(core::<SnapshotV1, _>(source))),
+        Row::Configuration(Box::new(core::<SnapshotV2, _>(source))),
         Row::Feedback(core::<FeedbackV1, _>(source)),
     ]
 }
