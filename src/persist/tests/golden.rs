@@ -1,4 +1,4 @@
-//! The bytes of versions 1 and 2. They may never change: directories that exist are made of them.
+//! The bytes of versions 1 to 3. They may never change: directories that exist are made of them.
 
 use std::fmt::Write as _;
 
@@ -22,9 +22,10 @@ use crate::credits::{Credits, Price};
 use crate::ids::{Digest, IdempotencyKey, JobId, Namespace, NodeId, OperationId, ReservationId};
 use crate::time::Time;
 
-/// A line for each row of the samples: key and value in hexadecimal digits. Version 2 knows one job more.
+/// A line for each row of the samples: key and value in hexadecimal digits. Versions 2 and 3 know one job more each.
 const GOLDEN_1: &str = include_str!("golden-1.txt");
 const GOLDEN_2: &str = include_str!("golden-2.txt");
+const GOLDEN_3: &str = include_str!("golden-3.txt");
 
 const JOB: JobId = JobId { epoch: 0x6925_0c5a, counter: 42 };
 const RESERVATION: ReservationId = ReservationId { epoch: 0x6925_0c5a, counter: 7 };
@@ -62,6 +63,21 @@ fn waiting_job() -> JobRow {
 fn unstored_job() -> JobRow {
     let spec = JobSpec { storing: Storing::Forbidden, ..(*waiting_job().spec).clone() };
     JobRow { id: JobId { counter: 44, ..JOB }, spec: Arc::new(spec), ..waiting_job() }
+}
+
+/// What version 2 couldn't say.
+fn tool_calling_job() -> JobRow {
+    let spec = JobSpec { bytes_per_token: 256, ..(*waiting_job().spec).clone() };
+    let end = Some(End::Succeeded(FinishReason::ToolCalls));
+    let progress = Progress { end, ended_at: Some(Time(30)), ..Progress::default() };
+    JobRow {
+        id: JobId { counter: 45, ..JOB },
+        spec: Arc::new(spec),
+        state: JobState::Succeeded,
+        body: None,
+        progress: progress.into(),
+        ..waiting_job()
+    }
 }
 
 /// A spec that asks for everything.
@@ -311,21 +327,25 @@ fn rows_of(golden: &str) -> Bytes {
 }
 
 #[test]
-fn version_1_is_read_and_version_2_is_what_it_was() {
+fn versions_1_and_2_are_read_and_version_3_is_what_it_was() {
     let mut bytes = Bytes::new();
-    let mut newest = samples();
-    newest.push(Row::Job(Box::new(unstored_job())));
+    let with = |mut rows: Vec<Row>, job| {
+        rows.push(Row::Job(Box::new(job)));
+        rows
+    };
+    let (first, second) = (samples(), with(samples(), unstored_job()));
+    let newest = with(second.clone(), tool_calling_job());
     newest.iter().for_each(|row| keep(&mut bytes, row));
     let mut written = String::new();
     for (key, value) in &bytes {
         let table = Table::of(key).expect("a table").word();
         writeln!(written, "{table} {} {}", hex(key), hex(value)).expect("text grows");
     }
-    assert_eq!(written, GOLDEN_2, "rows are written as version 2 says");
-    let golden = rows_of(GOLDEN_2);
-    for (rows, of) in [(samples(), rows_of(GOLDEN_1)), (newest, rows_of(GOLDEN_2))] {
+    assert_eq!(written, GOLDEN_3, "rows are written as version 3 says");
+    let golden = rows_of(GOLDEN_3);
+    for (rows, of) in [(first, rows_of(GOLDEN_1)), (second, rows_of(GOLDEN_2)), (newest, rows_of(GOLDEN_3))] {
         for row in rows {
-            let back = kept(&of, &row).expect("both versions are read");
+            let back = kept(&of, &row).expect("all versions are read");
             assert_eq!(text(&back), text(&row));
         }
     }
