@@ -39,8 +39,11 @@ struct Model {
     meta: Option<Meta>,
 }
 
+/// What a model was trained for, and what this server gives it.
 #[derive(Deserialize)]
 struct Meta {
+    #[serde(default)]
+    n_ctx: Option<u32>,
     #[serde(default)]
     n_ctx_train: Option<u32>,
 }
@@ -58,7 +61,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Vec<Listed>, serde_json::Error> {
                 .max_model_len
                 .or(model.context_length)
                 .or(model.context_window)
-                .or(model.meta.and_then(|meta| meta.n_ctx_train))
+                .or(model.meta.and_then(|meta| meta.n_ctx.or(meta.n_ctx_train)))
                 .filter(|tokens| *tokens > 0),
             name: model.id,
         })

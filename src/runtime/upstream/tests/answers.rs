@@ -216,8 +216,8 @@ fn lists_of_models_say_how_long_a_context_is() {
             vec![listed("org/M", Some(4_096))],
         ),
         (
-            r#"{"models":[{"name":"m"}],"data":[{"id":"m.gguf","meta":{"vocab_type":2,"n_ctx_train":2048}},{"id":"b","meta":null}]}"#,
-            vec![listed("m.gguf", Some(2_048)), listed("b", None)],
+            r#"{"models":[{"name":"m"}],"data":[{"id":"m.gguf","meta":{"vocab_type":2,"n_ctx":2048,"n_ctx_train":8192}},{"id":"b","meta":null},{"id":"c","meta":{"n_ctx_train":512}}]}"#,
+            vec![listed("m.gguf", Some(2_048)), listed("b", None), listed("c", Some(512))],
         ),
         (r#"{"data":[{"id":"qwen3:8b","created":1,"owned_by":"library"}]}"#, vec![listed("qwen3:8b", None)]),
         // Ollama's without a model.
