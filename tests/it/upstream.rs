@@ -247,6 +247,23 @@ fn who_leaves_stops_the_server_too() {
 }
 
 #[test]
+fn a_server_behind_tls_is_one_whose_certificate_this_machine_trusts() {
+    let upstream = Upstream::start_secure(&["m"], |_| said("kept secret"));
+    let trusted = crate::harness::root().join("tests/it/harness/tls/ca.pem");
+    let trusted = trusted.to_str().expect("UTF-8").to_owned();
+    let server = Setup::open().env("SSL_CERT_FILE", &trusted).upstream(&upstream.url()).start();
+    let answer = chat::ask(&server, "m", "Hi", value!({}));
+    assert_eq!(answer.value()["choices"][0]["message"]["content"], "kept secret", "{}", answer.text());
+    server.assert_nothing_left();
+    drop(server);
+    let server = Setup::open().upstream(&upstream.url()).start();
+    assert_eq!((up(&server), served(&server).len()), (0, 0));
+    let said = server.stderr();
+    assert!(said.contains("jobs of the server's models wait: no secure connection"), "{said}");
+    assert_eq!(upstream.asked(CHAT).len(), 1);
+}
+
+#[test]
 fn an_answer_of_more_than_text_is_kept_whole() {
     let call = r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{}"}}]}}]}"#;
     let upstream = Upstream::start(&["m"], move |_| {

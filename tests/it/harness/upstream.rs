@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, ServerConfig, ServerConnection, StreamOwned};
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -47,7 +50,13 @@ struct Shared {
     asked: Mutex<Vec<Asked>>,
     gone: AtomicUsize,
     closing: AtomicBool,
+    /// What it speaks TLS with, if it does.
+    tls: Option<Arc<ServerConfig>>,
 }
+
+/// Something to read from and write to.
+trait Line: Read + Write {}
+impl<T: Read + Write> Line for T {}
 
 /// A server that can be stopped and started again on the same port.
 pub struct Upstream {
@@ -127,6 +136,24 @@ impl Upstream {
 
     /// As `start`, but not listening yet.
     pub fn stopped(listed: &[&str], handler: impl Fn(&Asked) -> Script + Send + Sync + 'static) -> Upstream {
+        Upstream::made(listed, handler, None)
+    }
+
+    /// As `start`, with TLS, and a certificate that only who trusts `tls/ca.pem` takes.
+    pub fn start_secure(
+        listed: &[&str],
+        handler: impl Fn(&Asked) -> Script + Send + Sync + 'static,
+    ) -> Upstream {
+        let mut upstream = Upstream::made(listed, handler, Some(secure()));
+        upstream.start_again();
+        upstream
+    }
+
+    fn made(
+        listed: &[&str],
+        handler: impl Fn(&Asked) -> Script + Send + Sync + 'static,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
@@ -134,12 +161,14 @@ impl Upstream {
             asked: Mutex::default(),
             gone: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
+            tls,
         });
         Upstream { addr, shared, accepting: None }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.addr)
     }
 
     /// Listens, on the port that it always had.
@@ -204,19 +233,40 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
+/// The certificate and the key beside this file. They were made for these tests by `openssl`, and are trusted nowhere.
+fn secure() -> Arc<ServerConfig> {
+    let chain = CertificateDer::pem_slice_iter(include_bytes!("tls/server.pem"));
+    let chain = chain.collect::<Result<Vec<_>, _>>().expect("a certificate");
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/server.key")).expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.expect("versions").with_no_client_auth();
+    Arc::new(builder.with_single_cert(chain, key).expect("a certificate with its key"))
+}
+
 /// Serves one request; a connection that ends before it is none.
 fn serve(stream: TcpStream, shared: &Shared) {
     stream.set_nonblocking(false).expect("a socket that blocks");
-    let Some(asked) = read_request(&stream) else { return };
+    match &shared.tls {
+        None => serve_on(&mut &stream, &stream, shared),
+        Some(tls) => {
+            let connection = ServerConnection::new(Arc::clone(tls)).expect("a connection");
+            let socket = stream.try_clone().expect("a second handle");
+            serve_on(&mut StreamOwned::new(connection, stream), &socket, shared);
+        }
+    }
+}
+
+fn serve_on(line: &mut dyn Line, socket: &TcpStream, shared: &Shared) {
+    let Some(asked) = read_request(line) else { return };
     let script = (shared.handler.lock().expect("no panic"))(&asked);
     shared.asked.lock().expect("no panic").push(asked);
-    let mut out = &stream;
     for act in script {
         let done = match act {
-            Act::Write(bytes) => out.write_all(&bytes).is_ok(),
+            Act::Write(bytes) => line.write_all(&bytes).and_then(|()| line.flush()).is_ok(),
             Act::Until(gate) => wait_open(&gate, shared),
             Act::UntilGone => {
-                wait_gone(&stream, shared);
+                wait_gone(line, socket, shared);
                 false
             }
         };
@@ -236,11 +286,11 @@ fn wait_open(gate: &AtomicBool, shared: &Shared) -> bool {
     true
 }
 
-fn wait_gone(mut stream: &TcpStream, shared: &Shared) {
+fn wait_gone(line: &mut dyn Line, socket: &TcpStream, shared: &Shared) {
     let pause = Some(Duration::from_millis(5));
-    stream.set_read_timeout(pause).expect("a timeout");
+    socket.set_read_timeout(pause).expect("a timeout");
     while !shared.closing.load(Ordering::SeqCst) {
-        match stream.read(&mut [0; 64]) {
+        match line.read(&mut [0; 64]) {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             _ => {
                 shared.gone.fetch_add(1, Ordering::SeqCst);
@@ -250,8 +300,8 @@ fn wait_gone(mut stream: &TcpStream, shared: &Shared) {
     }
 }
 
-fn read_request(stream: &TcpStream) -> Option<Asked> {
-    let mut reader = BufReader::new(stream);
+fn read_request(line: &mut dyn Line) -> Option<Asked> {
+    let mut reader = BufReader::new(line);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if reader.read_line(&mut head).ok()? == 0 {
