@@ -88,6 +88,10 @@ pub fn model_named(body: &[u8]) -> Option<String> {
 /// Says what is wrong with that.
 pub fn outline(endpoint: Endpoint, body: &[u8]) -> Result<Outline, RequestError> {
     let text = super::text_of(body)?;
+    // An array would be read as the members in their order.
+    if !text.trim_start().starts_with('{') {
+        return Err(RequestError::json("The body is not a JSON object.".to_owned()));
+    }
     let members: Members<'_> = serde_json::from_str(text)
         .map_err(|error| RequestError::json(format!("The body is not a valid JSON object: {error}.")))?;
     let stream = match members.stream.map(scalar) {

@@ -47,6 +47,9 @@ fn a_request_goes_there_as_its_client_wrote_it() {
     assert_eq!(asked.body, expected);
     assert_eq!(asked.header("authorization").as_deref(), Some("Bearer sk-very-secret"));
     assert!(!server.stderr().contains("sk-very-secret"), "{}", server.stderr());
+    let shown =
+        |path| upstream.asked(path).iter().map(|asked| asked.header("authorization").is_some()).next();
+    assert_eq!((shown("/v1/models"), shown("/health")), (Some(true), Some(false)));
     // What can't be carried, or contradicts itself, isn't sent.
     for (more, param) in [
         (value!({"n": 2}), "n"),

@@ -97,6 +97,12 @@ fn a_client_gets_the_same_whatever_way_a_server_writes_it() {
     // A server, or a proxy before it, that doesn't stream at all.
     let whole = r#"{"id":"x","choices":[{"index":0,"message":{"role":"assistant","content":"all of it"},"finish_reason":"stop"}]}"#;
     check("an answer that comes whole", json(200, whole), "all of it", "stop");
+    check(
+        "nonsense behind the end",
+        raw(&format!("data: {hello}\n\ndata: {end}\n\ndata: {{oops\n\n")),
+        text,
+        "stop",
+    );
     check("an empty answer", stream(&[&role, &end]), "", "stop");
     server.assert_nothing_left();
 }

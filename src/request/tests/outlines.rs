@@ -102,6 +102,7 @@ fn what_cannot_be_carried_or_contradicts_itself_is_refused() {
         (CHAT, r#"{"model":"m","messages":[1],"stream":true,"stream":false}"#, None),
         (CHAT, r#"{"model":"m","messages":[1]} x"#, None),
         (CHAT, "[]", None),
+        (CHAT, r#"["m",null,null,null,null,null,null,[1]]"#, None),
         (CHAT, "", None),
     ] {
         let error = outlined(endpoint, body).expect_err(body);

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::answer::{self, Said, Stated};
 use super::body::rewritten;
-use super::connect::{Connection, request};
+use super::connect::{Connection, Presents, request};
 use super::events::{EVENT_BYTES_MAX, Event, Events, Unreadable};
 use super::fault::{Cause, Fault, retry_after};
 use super::probe::beginning;
@@ -86,7 +86,7 @@ impl Course {
                 return Ended::Failed(Fault { class, message, cause: Cause::Request });
             }
         };
-        let request = match request(&self.server, Method::POST, &path, body) {
+        let request = match request(&self.server, Method::POST, &path, Presents::Key, body) {
             Ok(request) => request,
             Err(error) => return Ended::Failed(Fault::broken(error.to_string())),
         };
@@ -172,7 +172,7 @@ impl Course {
                 while let Some(event) = events.next().map_err(unreadable)? {
                     match event {
                         Event::Done => return self.ended(Form::Done),
-                        Event::Data(data) => self.take(answer::read(&data).map_err(Ended::Failed)?)?,
+                        Event::Data(data) => self.read(&data)?,
                     }
                 }
             }
@@ -187,7 +187,7 @@ impl Course {
                 while let Some(event) = events.end().map_err(unreadable)? {
                     match event {
                         Event::Done => return self.ended(Form::Done),
-                        Event::Data(data) => self.take(answer::read(&data).map_err(Ended::Failed)?)?,
+                        Event::Data(data) => self.read(&data)?,
                     }
                 }
             }
@@ -203,6 +203,15 @@ impl Course {
             // It says that it is whole, and some servers say no more.
             None if is_done && self.chunks > 0 => Ok(Ended::Succeeded(FinishReason::Stop)),
             None => Err(Ended::Failed(Fault::broken("the answer of the server behind this model broke off"))),
+        }
+    }
+
+    fn read(&mut self, data: &str) -> Result<(), Ended> {
+        match answer::read(data) {
+            Ok(said) => self.take(said),
+            // The answer is whole: what comes behind it can't take it back.
+            Err(_) if self.finish.is_some() => Ok(()),
+            Err(fault) => Err(Ended::Failed(fault)),
         }
     }
 

@@ -32,6 +32,10 @@ fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de R
 /// In words for the client, when it isn't a request at all.
 pub(super) fn rewritten(body: &[u8], model_there: &str) -> Result<Vec<u8>, String> {
     let text = str::from_utf8(body).map_err(|error| error.to_string())?;
+    // An array would be read as the members in their order.
+    if !text.trim_start().starts_with('{') {
+        return Err("the body is not a JSON object".to_owned());
+    }
     let members: Members<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let mut edits = Edits::default();
     edits.replace(text, members.model, serde_json::Value::from(model_there).to_string());

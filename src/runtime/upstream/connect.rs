@@ -101,11 +101,21 @@ impl Connection {
     }
 }
 
-/// A request to a server, with its key.
+/// What a request shows of us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presents {
+    /// The server's key, if it has one.
+    Key,
+    /// Nothing.
+    Nothing,
+}
+
+/// A request to a server.
 pub(super) fn request(
     server: &Server,
     method: Method,
     path: &str,
+    presents: Presents,
     body: Vec<u8>,
 ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
     let mut request = Request::builder()
@@ -117,7 +127,7 @@ pub(super) fn request(
     if method == Method::POST {
         request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, "text/event-stream");
     }
-    if let Some(key) = server.key() {
+    if let Some(key) = server.key().filter(|_| presents == Presents::Key) {
         let mut value = HeaderValue::try_from(format!("Bearer {}", key.text()))?;
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);

@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Response, StatusCode};
 
-use super::connect::{ConnectError, Connection, request};
+use super::connect::{ConnectError, Connection, Presents, request};
 use super::list::{self, LIST_BYTES_MAX, Listed};
 use super::server::Server;
 
@@ -53,19 +53,32 @@ impl Trouble {
     }
 }
 
-/// Looks. `None` is a server that is well and has no list.
-pub(super) async fn look(server: &Server) -> Result<Option<Vec<Listed>>, Trouble> {
-    tokio::time::timeout(LOOK_MAX, look_patiently(server)).await.unwrap_or(Err(Trouble::TimedOut))
+/// What is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// The list of models: that it answers says that it is well.
+    List,
+    /// Its own word on its health before that: it was down, or there is reason to doubt.
+    Health,
 }
 
-async fn look_patiently(server: &Server) -> Result<Option<Vec<Listed>>, Trouble> {
-    // Where models are listed before they are loaded (llama.cpp), only this tells; others (Ollama) don't have it.
-    let (status, _) = get(server, &server.url().path_beside("/health")).await?;
-    if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
-        return Err(Trouble::NotReady(status.as_u16()));
+/// Looks. `None` is a server that is well and has no list.
+pub(super) async fn look(server: &Server, at: Look) -> Result<Option<Vec<Listed>>, Trouble> {
+    tokio::time::timeout(LOOK_MAX, look_patiently(server, at)).await.unwrap_or(Err(Trouble::TimedOut))
+}
+
+async fn look_patiently(server: &Server, at: Look) -> Result<Option<Vec<Listed>>, Trouble> {
+    if at == Look::Health {
+        // Where models are listed before they are loaded (llama.cpp), only this tells; others (Ollama) don't have it.
+        // Without the key, and seldom: for who has it, some gateways (LiteLLM) try every model that they have.
+        let path = server.url().path_beside("/health");
+        let (status, _) = answer_to(server, &path, Presents::Nothing).await?;
+        if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
+            return Err(Trouble::NotReady(status.as_u16()));
+        }
     }
     let path = server.url().path_of("/models");
-    let (status, body) = get(server, &path).await?;
+    let (status, body) = answer_to(server, &path, Presents::Key).await?;
     let no_list = |problem: String| Trouble::NoList { path: path.clone(), problem };
     match status {
         StatusCode::OK => list::parse(&body).map(Some).map_err(|error| no_list(error.to_string())),
@@ -76,9 +89,13 @@ async fn look_patiently(server: &Server) -> Result<Option<Vec<Listed>>, Trouble>
     }
 }
 
-async fn get(server: &Server, path: &str) -> Result<(StatusCode, Vec<u8>), Trouble> {
+async fn answer_to(
+    server: &Server,
+    path: &str,
+    presents: Presents,
+) -> Result<(StatusCode, Vec<u8>), Trouble> {
     let mut connection = Connection::open(server).await?;
-    let request = request(server, Method::GET, path, Vec::new());
+    let request = request(server, Method::GET, path, presents, Vec::new());
     let request =
         request.map_err(|error| Trouble::NoList { path: path.to_owned(), problem: error.to_string() })?;
     let response = connection.send(request).await?;

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::list::Listed;
-use super::probe;
+use super::probe::{self, Look};
 use crate::runtime::Catalog;
 use crate::secrets::ServerKey;
 use crate::sync::lock;
@@ -178,7 +178,7 @@ impl Server {
 
     /// Looks at it for ever, and tells the catalog what changes.
     pub async fn watch(self: Arc<Self>, catalog: Arc<Catalog>) {
-        let (mut again, mut misses) = (LOOK_AGAIN, 0);
+        let (mut again, mut misses, mut at) = (LOOK_AGAIN, 0, Look::Health);
         loop {
             // What a request found is news that nobody was told of yet.
             let was_up = self.is_up();
@@ -189,9 +189,9 @@ impl Server {
             if let Some(until) = rest.filter(|until| *until > Instant::now()) {
                 tokio::time::sleep_until(until).await;
             }
-            let wait = match probe::look(&self).await {
+            let wait = match probe::look(&self, at).await {
                 Ok(listed) => {
-                    (again, misses) = (LOOK_AGAIN, 0);
+                    (again, misses, at) = (LOOK_AGAIN, 0, Look::List);
                     let lists_anew = self.take_list(listed);
                     if self.set(Health::Up, None) || lists_anew {
                         catalog.update(&self);
@@ -199,10 +199,11 @@ impl Server {
                     LOOK_EVERY
                 }
                 Err(trouble) if was_up && misses == 0 && !trouble.is_certain() => {
-                    misses += 1;
+                    (misses, at) = (1, Look::Health);
                     LOOK_TWICE
                 }
                 Err(trouble) => {
+                    at = Look::Health;
                     self.set(Health::Down, Some(&trouble));
                     catalog.update(&self);
                     let wait = again;
@@ -212,7 +213,7 @@ impl Server {
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.look_now.notified(), if self.is_up() || wait == LOOK_EVERY => {}
+                () = self.look_now.notified(), if self.is_up() || wait == LOOK_EVERY => at = Look::Health,
             }
         }
     }

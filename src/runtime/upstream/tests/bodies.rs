@@ -54,6 +54,7 @@ fn only_the_name_and_the_stream_are_changed() {
         "",
         "{}",
         "[]",
+        r#"["m"]"#,
         r#"{"model":"m""#,
         r#"{"model":"m","model":"n"}"#,
         r#"{"model":"m","stream":1,"stream":2}"#,
