@@ -44,6 +44,8 @@ pub enum Event {
     NodeGone(NodeGone),
     /// A node is still here.
     Heartbeat(Heartbeat),
+    /// What a node serves isn't what it was.
+    Offers(Box<Offers>),
     /// A node's owner asks for something.
     NodeWish(NodeWish),
     /// A node signed something wrongly; counts against it.
@@ -352,6 +354,17 @@ pub struct Heartbeat {
     pub warm: Vec<ModelName>,
 }
 
+/// What a node serves now, all of it, on the connection that it has: what runs goes on.
+#[derive(Debug, Clone)]
+pub struct Offers {
+    /// Who.
+    pub node: NodeId,
+    /// On which connection.
+    pub session: Session,
+    /// What it serves. A model that it knows and can't run now has no slots.
+    pub models: Vec<ModelOffer>,
+}
+
 /// What a node's owner asks for.
 #[derive(Debug, Clone)]
 pub struct NodeWish {
@@ -437,6 +450,25 @@ pub enum FinishReason {
     Stop,
     /// The most tokens allowed were generated.
     Length,
+    /// The model calls tools.
+    ToolCalls,
+    /// The model calls a function, by the older name of the same.
+    FunctionCall,
+    /// A filter of the server's left something out.
+    ContentFilter,
+}
+
+impl FinishReason {
+    /// The word that the API uses.
+    pub fn word(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::ToolCalls => "tool_calls",
+            FinishReason::FunctionCall => "function_call",
+            FinishReason::ContentFilter => "content_filter",
+        }
+    }
 }
 
 /// Why an attempt or a job failed.

@@ -290,6 +290,7 @@ impl Coordinator {
             Event::NodeConnected(hello) => self.on_node_connected(*hello),
             Event::NodeGone(gone) => self.on_node_gone(gone),
             Event::Heartbeat(beat) => self.on_heartbeat(&beat),
+            Event::Offers(offers) => self.on_offers(&offers),
             Event::NodeWish(wish) => self.on_node_wish(&wish),
             Event::BadSignature(node) => self.on_bad_signature(&node),
             Event::Accepted(node, reservation) => self.on_accepted(&node, reservation),

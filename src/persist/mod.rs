@@ -4,10 +4,11 @@
 //! integers, no trailing bytes) of serde structs that mirror the core's types; longer than 4 KiB it lies in the journal
 //! as a payload, whatever it is. A job is one row, but for its body, its answer, and what is long about it ([`job`]).
 //!
-//! Bodies and answers are the bytes themselves behind the version byte. A body is written once, with the step that
-//! accepts its job; that of an unkeyed sync or stream job only if the job fails, for dead letters are kept whole, unless
-//! the body itself says `"store": false`.
+//! Bodies are the bytes themselves behind the version byte, and so are answers of text ([`answer`]). A body is written
+//! once, with the step that accepts its job; that of an unkeyed sync or stream job only if the job fails, for dead
+//! letters are kept whole, unless the body itself says `"store": false`.
 
+mod answer;
 mod books;
 #[cfg(test)]
 mod draw;
@@ -27,7 +28,7 @@ use bincode::Options;
 use serde::Serialize;
 use switchbox_storage::{Change, Codec, Rows, VALUE_BYTES_MAX};
 
-use self::job::{JobV2, Parts, Place};
+use self::job::{JobV3, Parts, Place};
 use self::keys::Table;
 use self::mirror::Mirror;
 use self::records::{
@@ -36,10 +37,10 @@ use self::records::{
 };
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::{JobRow, JobState};
-use crate::output::Chunk;
 use crate::request::forbids_storing;
 use crate::rows::{RowKey, RowValue};
 
+pub use self::answer::{Position, StoredAnswer};
 pub use self::books::Books;
 pub use self::load::{Loaded, Loader};
 pub use self::read::{
@@ -47,10 +48,13 @@ pub use self::read::{
     read_job_without_body, row_len,
 };
 
-/// The version of values that are written now, but for those of tables that are at their second.
+/// The version of values that are written now, but for those below.
 const VERSION: u8 = 1;
-/// The version of the values of jobs, balances, nodes and configurations that are written now; 1 is read.
+/// The version of the values of balances, nodes and configurations that are written now (1 is read), and of answers that
+/// are more than text.
 const SECOND: u8 = 2;
+/// The version of jobs' values that are written now; 1 and 2 are read.
+const JOB_VERSION: u8 = 3;
 /// Bytes of extras that stay in the job's value.
 const EXTRAS_HERE_BYTES_MAX: usize = 512;
 /// Bytes of a trace that stay in the job's value.
@@ -130,7 +134,7 @@ fn encode(change: &Change<RowKey, RowValue>, put: &mut dyn FnMut(&[u8], Option<V
             tables.into_iter().for_each(|table| put(&keys::of_job(table, *job), None));
         }
         (_, None) => put(&bytes, None),
-        (_, Some(RowValue::Answer(chunks))) => put(&bytes, Some(Value::Payload(&answer_bytes(chunks)))),
+        (_, Some(RowValue::Answer(chunks))) => put(&bytes, Some(Value::Payload(&answer::encode(chunks)))),
         (_, Some(RowValue::Row(Row::Job(row)))) => encode_job(row, put),
         (_, Some(RowValue::Row(row))) => {
             if let Some(record) = record(row) {
@@ -154,8 +158,8 @@ fn encode_job(row: &JobRow, put: &mut dyn FnMut(&[u8], Option<Value<'_>>)) {
     } else {
         put(&keys::of_job(Table::Traces, id), Some(Value::Payload(&trace)));
     }
-    let job = JobV2 { job, later };
-    put(&keys::of_job(Table::Jobs, id), Some(Value::Row(&with_version(SECOND, &job))));
+    let job = JobV3 { job, later };
+    put(&keys::of_job(Table::Jobs, id), Some(Value::Row(&with_version(JOB_VERSION, &job))));
     encode_body(row, put);
 }
 
@@ -169,14 +173,6 @@ fn encode_body(row: &JobRow, put: &mut dyn FnMut(&[u8], Option<Value<'_>>)) {
         None if !row.state.is_live() && job::body_is_kept_alive(row) => put(&key, None),
         None => {}
     }
-}
-
-fn answer_bytes(chunks: &[Chunk]) -> Vec<u8> {
-    let length: usize = chunks.iter().map(|chunk| chunk.text.len()).sum();
-    let mut bytes = Vec::with_capacity(1 + length);
-    bytes.push(VERSION);
-    chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk.text.as_bytes()));
-    bytes
 }
 
 fn behind_version(bytes: &[u8]) -> Vec<u8> {

@@ -8,8 +8,9 @@ use bincode::Options;
 use serde::de::DeserializeOwned;
 use switchbox_storage::{Store, Stored};
 
+use super::answer::StoredAnswer;
 use super::former::BalanceV1;
-use super::job::{ExtrasV1, JobV1, JobV2, LaterV2, Parts, Place};
+use super::job::{ExtrasV1, JobV1, JobV2, JobV3, LaterV3, Parts, Place};
 use super::keys::{self, Table};
 use super::mirror::{Mirror, Unfit};
 use super::records::{
@@ -17,7 +18,7 @@ use super::records::{
     SnapshotV1, SnapshotV2, SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
-use super::{SECOND, VERSION};
+use super::{JOB_VERSION, SECOND, VERSION};
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::JobRow;
 use crate::coordinator::ledger::Balance;
@@ -67,7 +68,11 @@ pub(super) fn body_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], Decod
 }
 
 /// The version of a value, at most the `newest`, and what is behind it.
-fn versioned_body_of<'a>(key: &[u8], value: &'a [u8], newest: u8) -> Result<(u8, &'a [u8]), DecodeError> {
+pub(super) fn versioned_body_of<'a>(
+    key: &[u8],
+    value: &'a [u8],
+    newest: u8,
+) -> Result<(u8, &'a [u8]), DecodeError> {
     match value.split_first() {
         Some((&version, body)) if (1..=newest).contains(&version) => Ok((version, body)),
         Some((version, _)) => {
@@ -164,8 +169,12 @@ fn decode_job<E: From<DecodeError>>(
     part: &mut dyn FnMut(Table, JobId) -> Result<Option<Vec<u8>>, E>,
 ) -> Result<JobRow, E> {
     let id = keys::job_of(key).ok_or_else(|| DecodeError::new(key, "it is no job's key"))?;
-    let JobV2 { mut job, later } = match versioned_body_of(key, value, SECOND)? {
-        (1, body) => JobV2 { job: mirror_of_body::<JobV1>(key, body)?, later: LaterV2::of_version_1() },
+    let JobV3 { mut job, later } = match versioned_body_of(key, value, JOB_VERSION)? {
+        (1, body) => JobV3 { job: mirror_of_body::<JobV1>(key, body)?, later: LaterV3::of_version_1() },
+        (2, body) => {
+            let JobV2 { job, later } = mirror_of_body(key, body)?;
+            JobV3 { job, later: LaterV3::of_version_2(later) }
+        }
         (_, body) => mirror_of_body(key, body)?,
     };
     let mut bytes_at = |place: &mut Place, table: Table| match std::mem::replace(place, Place::Apart) {
@@ -195,7 +204,7 @@ pub fn check(key: &[u8], value: &[u8]) -> Result<(), DecodeError> {
     let table = Table::of(key).ok_or_else(|| DecodeError::new(key, "there is no such table"))?;
     match table {
         Table::Bodies => body_of(key, value).map(drop),
-        Table::Answers => text_of(key, value).map(drop),
+        Table::Answers => StoredAnswer::decode(key, value).map(drop),
         Table::Extras => mirror::<ExtrasV1>(key, value).map(drop),
         Table::Traces => mirror::<Vec<TraceEntryV1>>(key, value).map(drop),
         Table::Jobs => {
@@ -219,10 +228,6 @@ impl From<DecodeError> for Part {
     fn from(error: DecodeError) -> Self {
         Part::Wrong(error)
     }
-}
-
-fn text_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a str, DecodeError> {
-    std::str::from_utf8(body_of(key, value)?).map_err(|error| DecodeError::new(key, error.to_string()))
 }
 
 /// A row's part of the ledger's sum, which is zero over all rows.
@@ -263,14 +268,14 @@ fn read_parts(
     decode_job(&key, &value, part).map(Some)
 }
 
-/// The text of a job's stored answer.
+/// A job's stored answer.
 ///
 /// # Errors
 /// As [`read_job`].
-pub fn read_answer(store: &Store, job: JobId) -> Result<Option<Arc<str>>, LoadError> {
+pub fn read_answer(store: &Store, job: JobId) -> Result<Option<StoredAnswer>, LoadError> {
     let key = keys::of_job(Table::Answers, job);
     let Some(value) = store.value(&key)? else { return Ok(None) };
-    Ok(Some(text_of(&key, &value)?.into()))
+    Ok(Some(StoredAnswer::decode(&key, &value)?))
 }
 
 /// How many bytes a job's row has in the store, its body and its answer not counted; 0 without one.

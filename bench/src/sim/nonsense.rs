@@ -117,7 +117,7 @@ impl Fuzz {
         }
     }
 
-    fn offer(&mut self) -> ModelOffer {
+    pub(super) fn offer(&mut self) -> ModelOffer {
         ModelOffer {
             model: self.model(),
             version: self.rng.chance(50).then(|| name("v1")),
@@ -131,8 +131,9 @@ impl Fuzz {
 
     pub(super) fn completion(&mut self) -> Completion {
         let class = *self.rng.pick(&[ErrorClass::Node, ErrorClass::Terminal, ErrorClass::Transient]);
-        let status = match self.rng.below(3) {
+        let status = match self.rng.below(4) {
             0 => Status::Succeeded(FinishReason::Stop),
+            2 => Status::Succeeded(FinishReason::ToolCalls),
             1 => Status::Succeeded(FinishReason::Length),
             _ => Status::Failed(JobError { class, message: "m".repeat(*self.rng.pick(&[0, 9, 70_000])) }),
         };

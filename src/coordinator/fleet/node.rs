@@ -107,8 +107,8 @@ impl Node {
         }
     }
 
-    /// Takes over what a connection brings; what was measured of a model stays with it.
-    pub(super) fn arrive(&mut self, hello: &NodeHello, models: Vec<Serving>, now: Time) {
+    /// Takes over what it serves; what was measured of a model stays with it.
+    pub(super) fn offer(&mut self, models: Vec<Serving>) {
         let before = std::mem::take(&mut self.models);
         self.models = models;
         for serving in &mut self.models {
@@ -121,6 +121,11 @@ impl Node {
         let offered: Vec<ModelKey> = self.models.iter().map(|serving| serving.model).collect();
         let gone = before.into_iter().filter(|s| s.taken > 0 && !offered.contains(&s.model));
         self.models.extend(gone.map(|serving| Serving { slots: 0, ..serving }));
+        self.later = None;
+    }
+
+    /// Takes over what else a connection brings.
+    pub(super) fn arrive(&mut self, hello: &NodeHello, now: Time) {
         self.record.on_connected();
         (self.connected_at, self.heard_at) = (now, now);
         self.session = hello.session;

@@ -24,8 +24,8 @@ use crate::credits::{Credits, Price};
 use crate::ids::{Digest, IdempotencyKey, JobId, Namespace, NodeId, OperationId, ReservationId};
 use crate::time::Time;
 
-/// A line for each row of the samples: key and value in hexadecimal digits. Version 2 knows one job more, and version 3
-/// what was folded into balances and which answers were proven wrong.
+/// A line for each row of the samples: key and value in hexadecimal digits. Versions 2 and 3 know one job more each, and
+/// version 3 what was folded into balances and which answers were proven wrong.
 const GOLDEN_1: &str = include_str!("golden-1.txt");
 const GOLDEN_2: &str = include_str!("golden-2.txt");
 const GOLDEN_3: &str = include_str!("golden-3.txt");
@@ -66,6 +66,21 @@ fn waiting_job() -> JobRow {
 fn unstored_job() -> JobRow {
     let spec = JobSpec { storing: Storing::Forbidden, ..(*waiting_job().spec).clone() };
     JobRow { id: JobId { counter: 44, ..JOB }, spec: Arc::new(spec), ..waiting_job() }
+}
+
+/// What version 2 couldn't say.
+fn tool_calling_job() -> JobRow {
+    let spec = JobSpec { bytes_per_token: 256, ..(*waiting_job().spec).clone() };
+    let end = Some(End::Succeeded(FinishReason::ToolCalls));
+    let progress = Progress { end, ended_at: Some(Time(30)), ..Progress::default() };
+    JobRow {
+        id: JobId { counter: 45, ..JOB },
+        spec: Arc::new(spec),
+        state: JobState::Succeeded,
+        body: None,
+        progress: progress.into(),
+        ..waiting_job()
+    }
 }
 
 /// A spec that asks for everything.
@@ -331,9 +346,12 @@ fn rows_of(golden: &str) -> Bytes {
 #[test]
 fn old_versions_are_read_and_the_newest_is_what_it_was() {
     let mut bytes = Bytes::new();
-    let unstored = || Row::Job(Box::new(unstored_job()));
-    let mut newest = samples(&NEWEST);
-    newest.push(unstored());
+    let with = |mut rows: Vec<Row>, job| {
+        rows.push(Row::Job(Box::new(job)));
+        rows
+    };
+    let (first, second) = (samples(&OLDER), with(samples(&OLDER), unstored_job()));
+    let newest = with(with(samples(&NEWEST), unstored_job()), tool_calling_job());
     newest.iter().for_each(|row| keep(&mut bytes, row));
     let mut written = String::new();
     for (key, value) in &bytes {
@@ -342,10 +360,7 @@ fn old_versions_are_read_and_the_newest_is_what_it_was() {
     }
     assert_eq!(written, GOLDEN_3, "rows are written as version 3 says");
     let golden = rows_of(GOLDEN_3);
-    let mut second = samples(&OLDER);
-    second.push(unstored());
-    let versions = [(samples(&OLDER), GOLDEN_1), (second, GOLDEN_2), (newest, GOLDEN_3)];
-    for (rows, of) in versions.map(|(rows, golden)| (rows, rows_of(golden))) {
+    for (rows, of) in [(first, rows_of(GOLDEN_1)), (second, rows_of(GOLDEN_2)), (newest, rows_of(GOLDEN_3))] {
         for row in rows {
             let back = kept(&of, &row).expect("all versions are read");
             assert_eq!(text(&back), text(&row));

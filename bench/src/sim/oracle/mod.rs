@@ -154,6 +154,7 @@ impl Oracle {
             Event::Heartbeat(beat) => {
                 self.fleet.heard(beat, now);
             }
+            Event::Offers(offers) => self.fleet.offers(offers),
             Event::NodeWish(wish) => (note.node, note.wish) = (Some(wish.node.clone()), Some(wish.wish)),
             Event::BadSignature(node) => note.node = Some(node.clone()),
             Event::Accepted(node, reservation) => {
@@ -375,6 +376,7 @@ fn word_of(event: &Event) -> &'static str {
         Event::NodeConnected(_) => "NodeConnected",
         Event::NodeGone(_) => "NodeGone",
         Event::Heartbeat(_) => "Heartbeat",
+        Event::Offers(_) => "Offers",
         Event::NodeWish(_) => "NodeWish",
         Event::BadSignature(_) => "BadSignature",
         Event::Accepted(..) => "Accepted",
