@@ -71,7 +71,7 @@ impl Look<'_> {
     fn suits_budget(&self, job: &Job, key: Key, charged: Tier) -> (Suit, Option<Finding>) {
         let Waits::ForNode(place) = job.waits else { return (Suit::No, None) };
         let lane = place.lane;
-        let bytes = output_bytes(job, &self.limits);
+        let bytes = output_bytes(job, self.limits);
         if self.counts.output_bytes_held + bytes > self.limits.output_budget_bytes {
             let mine = self.placing.starved.get(&lane).filter(|starved| starved.job == key);
             let waited = mine.is_some_and(|starved| self.now.since(starved.since) >= FIT_WAIT);

@@ -139,9 +139,9 @@ struct Piece<'a> {
 
 fn piece_at(pieces: &[u8], at: usize) -> Option<Piece<'_>> {
     let head = pieces.get(at..at + HEAD_BYTES)?;
-    let kind = match head.first()? {
-        &TEXT => ChunkKind::Text,
-        &JSON => ChunkKind::Json,
+    let kind = match *head.first()? {
+        TEXT => ChunkKind::Text,
+        JSON => ChunkKind::Json,
         _ => return None,
     };
     let length = u32::from_le_bytes(head.get(1..)?.try_into().ok()?) as usize;
