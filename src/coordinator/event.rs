@@ -12,7 +12,7 @@ use super::job::JobRow;
 use super::standing::Trust;
 use crate::ids::{
     ClientId, Digest, GpuClass, JobId, ModelName, ModelVersion, Namespace, NodeId, Region, ReservationId,
-    Session,
+    RuntimeName, Session,
 };
 use crate::time::{Span, Time};
 
@@ -299,8 +299,8 @@ impl NodeHello {
 impl ModelOffer {
     /// A model that is in memory, of no particular version.
     pub fn warm(model: ModelName, slots: u32) -> Self {
-        let (version, digest, load) = (None, None, Span::default());
-        Self { model, version, digest, slots, warmth: Warmth::Warm, load }
+        let (version, digest, runtime, load) = (None, None, None, Span::default());
+        Self { model, version, digest, runtime, slots, warmth: Warmth::Warm, load }
     }
 }
 
@@ -313,6 +313,9 @@ pub struct ModelOffer {
     pub version: Option<ModelVersion>,
     /// SHA-256 of what it has under that name.
     pub digest: Option<Digest>,
+    /// What computes it, to the byte: nodes that have the same bytes under that name and the same runtime give the same
+    /// answer to a request that allows only one. `None` from who can't promise that.
+    pub runtime: Option<RuntimeName>,
     /// How many jobs of it run at once.
     pub slots: u32,
     /// Whether it is in memory.

@@ -60,6 +60,7 @@ mod tests;
 mod timers;
 pub mod trace;
 pub mod upkeep;
+mod validation;
 mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,7 +72,6 @@ pub use invariants::Audit;
 
 use affinity::Affinity;
 use backlog::Backlog;
-use checks::Validating;
 use clients::Clients;
 use command::Scope;
 use deserted::Deserted;
@@ -93,6 +93,7 @@ use snapshot::Snapshots;
 use spec::Environment;
 use subcloud::Subclouds;
 use timers::Timers;
+use validation::Validating;
 
 use crate::ids::{ClientId, JobId, Lsn, ModelName, ReservationId};
 use crate::time::Time;
@@ -328,7 +329,7 @@ impl Coordinator {
         self.effects.push(Effect::Row(row));
     }
 
-    /// Ends the step: rows of changed live jobs (those that ended have emitted theirs), and the LSN.
+    /// Ends the step: rows of changed live jobs (those that ended have emitted theirs) and balances, and the LSN.
     fn emit_rows(&mut self) {
         let changed = std::mem::take(&mut self.changed);
         for (id, key) in &changed {
@@ -341,6 +342,11 @@ impl Coordinator {
         }
         self.changed = changed;
         self.changed.clear();
+        let (effects, writes) = (&mut self.effects, &mut self.writes);
+        self.ledger.take_changed(|balance| {
+            *writes = Writes::Some;
+            effects.push(Effect::Row(Row::Balance(balance)));
+        });
         if self.writes == Writes::Some {
             self.lsn.0 += 1;
             self.writes = Writes::None;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::read::DecodeError;
-use super::{ANSWER_VERSION, VERSION};
+use super::{SECOND, VERSION};
 use crate::output::{Chunk, ChunkKind};
 
 /// Bytes before a piece of version 2.
@@ -44,7 +44,7 @@ impl StoredAnswer {
     /// The answer of a row's value.
     pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Self, DecodeError> {
         let text = |bytes| str::from_utf8(bytes).map_err(|error| DecodeError::new(key, error.to_string()));
-        let (version, body) = super::read::versioned_body_of(key, value, ANSWER_VERSION)?;
+        let (version, body) = super::read::versioned_body_of(key, value, SECOND)?;
         if version == VERSION {
             return Ok(Self(Kept::Text(text(body)?.into())));
         }
@@ -108,7 +108,7 @@ pub(super) fn encode(chunks: &[Chunk]) -> Vec<u8> {
         bytes.push(VERSION);
         chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk.text.as_bytes()));
     } else {
-        bytes.push(ANSWER_VERSION);
+        bytes.push(SECOND);
         write_pieces(chunks, &mut bytes);
     }
     bytes

@@ -9,8 +9,10 @@
 //! letters are kept whole, unless the body itself says `"store": false`.
 
 mod answer;
+mod books;
 #[cfg(test)]
 mod draw;
+mod former;
 mod job;
 pub mod keys;
 mod load;
@@ -30,26 +32,28 @@ use self::job::{JobV3, Parts, Place};
 use self::keys::Table;
 use self::mirror::Mirror;
 use self::records::{
-    BalanceV1, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ScopeV1,
-    SnapshotV1, SubcloudV1, TemplateV1,
+    BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV2, PostingV1, PriceRuleV1, ScopeV1,
+    SnapshotV2, SubcloudV1, TemplateV1,
 };
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::{JobRow, JobState};
-use crate::coordinator::ledger::Balance;
 use crate::request::forbids_storing;
 use crate::rows::{RowKey, RowValue};
 
 pub use self::answer::{Position, StoredAnswer};
+pub use self::books::Books;
 pub use self::load::{Loaded, Loader};
 pub use self::read::{
     DecodeError, LoadError, answer_len, audit, body_len, check, decode, read_answer, read_job,
     read_job_without_body, row_len,
 };
 
-/// The version of all values but jobs', and of answers that are text alone, that are written now.
+/// The version of values that are written now, but for those of tables that are at a later one; also of answers that are
+/// text alone.
 const VERSION: u8 = 1;
-/// The version of answers that are more than text.
-const ANSWER_VERSION: u8 = 2;
+/// The version of the values of balances, nodes and configurations, and of answers that are more than text, that are
+/// written now; 1 is read.
+const SECOND: u8 = 2;
 /// The version of jobs' values that are written now; 1 and 2 are read.
 const JOB_VERSION: u8 = 3;
 /// Bytes of extras that stay in the job's value.
@@ -183,11 +187,8 @@ fn behind_version(bytes: &[u8]) -> Vec<u8> {
 fn record(row: &Row) -> Option<Vec<u8>> {
     Some(match row {
         Row::Posting(posting) => versioned(&PostingV1::of(posting)),
-        Row::Balance { account, balance } => {
-            let balance = Balance { account: account.clone(), balance: *balance };
-            versioned(&BalanceV1::of(&balance))
-        }
-        Row::Node(node) => versioned(&NodeV1::of(node)),
+        Row::Balance(balance) => with_version(SECOND, &BalanceV2::of(balance)),
+        Row::Node(node) => with_version(SECOND, &NodeV2::of(node)),
         Row::Namespace(settings) => versioned(&NamespaceV1::of(settings)),
         Row::Key(key) => versioned(&KeyV1::of(key)),
         Row::DeadLetter(job, requeued_as) => {
@@ -197,10 +198,11 @@ fn record(row: &Row) -> Option<Vec<u8>> {
         Row::Price(rule) => versioned(&PriceRuleV1::of(rule)),
         Row::Template(template) => versioned(&TemplateV1::of(template)),
         Row::Subcloud(subcloud) => versioned(&SubcloudV1::of(subcloud)),
-        Row::Configuration(snapshot) => versioned(&SnapshotV1::of(snapshot)),
+        Row::Configuration(snapshot) => with_version(SECOND, &SnapshotV2::of(snapshot)),
         Row::Feedback(feedback) => versioned(&FeedbackV1::of(feedback)),
         Row::Job(_)
         | Row::JobForgotten(_)
+        | Row::OperationForgotten(..)
         | Row::AnswerForgotten(_)
         | Row::KeyForgotten(_)
         | Row::DeadLetterForgotten(_)

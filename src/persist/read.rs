@@ -9,15 +9,16 @@ use serde::de::DeserializeOwned;
 use switchbox_storage::{Store, Stored};
 
 use super::answer::StoredAnswer;
+use super::former::BalanceV1;
 use super::job::{ExtrasV1, JobV1, JobV2, JobV3, LaterV3, Parts, Place};
 use super::keys::{self, Table};
 use super::mirror::{Mirror, Unfit};
 use super::records::{
-    BalanceV1, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ScopeV1,
-    SnapshotV1, SubcloudV1, TemplateV1,
+    BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, NodeV2, PostingV1, PriceRuleV1, ScopeV1,
+    SnapshotV1, SnapshotV2, SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
-use super::{JOB_VERSION, VERSION};
+use super::{JOB_VERSION, SECOND, VERSION};
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::JobRow;
 use crate::coordinator::ledger::Balance;
@@ -61,7 +62,7 @@ pub enum LoadError {
     Row(#[from] DecodeError),
 }
 
-/// What is behind the version byte of anything but a job's value.
+/// What is behind the version byte of a value of a table that is at its first version.
 pub(super) fn body_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], DecodeError> {
     versioned_body_of(key, value, VERSION).map(|(_, body)| body)
 }
@@ -123,11 +124,8 @@ pub fn decode<E: From<DecodeError>>(
 fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeError> {
     Ok(match table {
         Table::Settlements | Table::Operations => Row::Posting(record::<PostingV1, _>(key, value)?),
-        Table::Balances => {
-            let Balance { account, balance } = record::<BalanceV1, _>(key, value)?;
-            Row::Balance { account, balance }
-        }
-        Table::Nodes => Row::Node(Box::new(record::<NodeV1, _>(key, value)?)),
+        Table::Balances => Row::Balance(balance_of(key, value)?),
+        Table::Nodes => Row::Node(Box::new(second::<NodeV1, NodeV2, _>(key, value)?)),
         Table::Namespaces => Row::Namespace(Box::new(record::<NamespaceV1, _>(key, value)?)),
         Table::Keys => Row::Key(record::<KeyV1, _>(key, value)?),
         Table::DeadLetters => {
@@ -138,12 +136,31 @@ fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeEr
         Table::Prices => Row::Price(record::<PriceRuleV1, _>(key, value)?),
         Table::Templates => Row::Template(Box::new(record::<TemplateV1, _>(key, value)?)),
         Table::Subclouds => Row::Subcloud(Box::new(record::<SubcloudV1, _>(key, value)?)),
-        Table::Configurations => Row::Configuration(Box::new(record::<SnapshotV1, _>(key, value)?)),
+        Table::Configurations => {
+            Row::Configuration(Box::new(second::<SnapshotV1, SnapshotV2, _>(key, value)?))
+        }
         Table::Feedback => Row::Feedback(record::<FeedbackV1, _>(key, value)?),
         Table::Jobs | Table::Bodies | Table::Extras | Table::Traces | Table::Answers => {
             return Err(DecodeError::new(key, "it is a part of a job"));
         }
     })
+}
+
+/// A record of a table that is at its second version.
+fn second<V1, V2, C>(key: &[u8], value: &[u8]) -> Result<C, DecodeError>
+where
+    V1: DeserializeOwned + Mirror<C>,
+    V2: DeserializeOwned + Mirror<C>,
+{
+    let back = match versioned_body_of(key, value, SECOND)? {
+        (1, body) => mirror_of_body::<V1>(key, body)?.back(),
+        (_, body) => mirror_of_body::<V2>(key, body)?.back(),
+    };
+    back.map_err(|Unfit(problem)| DecodeError::new(key, problem))
+}
+
+fn balance_of(key: &[u8], value: &[u8]) -> Result<Balance, DecodeError> {
+    second::<BalanceV1, BalanceV2, _>(key, value)
 }
 
 fn decode_job<E: From<DecodeError>>(
@@ -219,7 +236,7 @@ pub fn audit(key: &[u8], value: &[u8]) -> i128 {
         return 0;
     }
     // What can't be read is refused when it is loaded.
-    record::<BalanceV1, Balance>(key, value).map_or(0, |balance| i128::from(balance.balance.0))
+    balance_of(key, value).map_or(0, |balance| i128::from(balance.balance.0))
 }
 
 /// A job's row with everything that is kept of it.

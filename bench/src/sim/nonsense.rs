@@ -122,6 +122,7 @@ impl Fuzz {
             model: self.model(),
             version: self.rng.chance(50).then(|| name("v1")),
             digest: self.rng.chance(70).then(|| Digest(bytes32(3, self.rng.below(2)))),
+            runtime: self.rng.chance(70).then(|| name(["r1", "r2"][self.rng.below(2) as usize])),
             slots: self.small(),
             warmth: *self.rng.pick(&[Warmth::Warm, Warmth::Cold]),
             load: self.span(),

@@ -8,7 +8,9 @@ use super::super::standing::{Record, Standing};
 use super::super::timers::TimerKey;
 use super::ready::Place;
 use super::speed::Pace;
-use crate::ids::{Digest, GpuClass, ModelName, ModelVersion, NodeId, Region, ReservationId, Session};
+use crate::ids::{
+    Digest, GpuClass, ModelName, ModelVersion, NodeId, Region, ReservationId, RuntimeName, Session,
+};
 use crate::time::{Span, Time};
 
 /// Tokens of a node's cache that are believed: sums over all its reservations stay far from overflow.
@@ -65,6 +67,7 @@ pub(in crate::coordinator) struct Serving {
     pub(in crate::coordinator) model: ModelKey,
     pub(in crate::coordinator) version: Option<ModelVersion>,
     pub(in crate::coordinator) digest: Digest,
+    pub(in crate::coordinator) runtime: Option<RuntimeName>,
     pub(in crate::coordinator) slots: u32,
     pub(in crate::coordinator) taken: u32,
     pub(in crate::coordinator) warmth: Warmth,

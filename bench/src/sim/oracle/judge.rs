@@ -46,6 +46,7 @@ lines! {
     SumZero = "postings sum to zero",
     /// A balance row is what the postings add up to.
     BalanceIsPostings = "a balance is the sum of its postings",
+    BalanceIsKept = "a balance is what its kept postings and the folded ones add up to",
     /// An id is posted once.
     PostedOnce = "a ledger step is posted once",
     /// SPEC 6, case by case.
@@ -96,6 +97,7 @@ lines! {
     CapacityKept = "no node really runs more than it can",
     /// SPEC 5.
     HonestNotStruck = "an honest node is never struck",
+    HonestNotBlamed = "an answer that is proven wrong is of a node that gave wrong ones",
     /// SPEC 5.
     CooldownKept = "an exclusion lasts until its cooldown is over",
     /// CORE 3.

@@ -88,6 +88,8 @@ pub(crate) struct Oracle {
     revoked: BTreeMap<ReservationId, (u32, u32)>,
     /// Attempts whose node said that they failed, or something that can't be.
     spoken: BTreeSet<ReservationId>,
+    /// Nodes that ever gave a wrong answer.
+    pub(crate) wrong: BTreeSet<NodeId>,
     /// How long what could run.
     ages: Ages,
     /// Why nothing may be placed, if so.
@@ -117,6 +119,7 @@ impl Oracle {
             issued: BTreeMap::new(),
             revoked: BTreeMap::new(),
             spoken: BTreeSet::new(),
+            wrong: BTreeSet::new(),
             ages: Ages::default(),
             closed: None,
             delivered: BTreeSet::new(),
