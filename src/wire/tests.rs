@@ -11,6 +11,7 @@ use crate::coordinator::event::{Endpoint, Environment};
 
 mod bad_messages;
 mod handshakes;
+mod receipts;
 mod statements;
 mod there_and_back;
 
