@@ -15,6 +15,7 @@ use crate::coordinator::effect::End;
 use crate::coordinator::event::FinishReason;
 use crate::coordinator::job::{AttemptOutcome, JobRow};
 use crate::ids::NodeId;
+use crate::output::ChunkKind;
 use crate::wire::OutputHasher;
 use crate::wire::receipt::{Billed, Proof, Receipt, Stated};
 
@@ -91,9 +92,14 @@ fn receipt_of(context: &Context, stored: &StoredJob) -> Result<Receipt, ApiError
 fn stated_by_box(stored: &StoredJob, finish_reason: FinishReason) -> Option<Stated> {
     let row: &JobRow = &stored.row;
     let attempt = row.history.iter().rev().find(|attempt| attempt.outcome == AttemptOutcome::Succeeded)?;
-    let output_hash = stored.answer.as_ref().map(|text| {
+    let output_hash = stored.answer.as_ref().map(|answer| {
         let mut hasher = OutputHasher::new();
-        hasher.text(text);
+        for (kind, text) in answer.pieces() {
+            match kind {
+                ChunkKind::Text => hasher.text(text),
+                ChunkKind::Json => hasher.json(text),
+            }
+        }
         hasher.hash()
     });
     Some(Stated {

@@ -59,6 +59,7 @@ mod tests;
 mod timers;
 pub mod trace;
 pub mod upkeep;
+mod validation;
 mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,7 +71,6 @@ pub use invariants::Audit;
 
 use affinity::Affinity;
 use backlog::Backlog;
-use checks::Validating;
 use clients::Clients;
 use command::Scope;
 use deserted::Deserted;
@@ -92,6 +92,7 @@ use snapshot::Snapshots;
 use spec::Environment;
 use subcloud::Subclouds;
 use timers::Timers;
+use validation::Validating;
 
 use crate::ids::{ClientId, JobId, Lsn, ModelName, ReservationId};
 use crate::time::Time;
@@ -289,6 +290,7 @@ impl Coordinator {
             Event::NodeConnected(hello) => self.on_node_connected(*hello),
             Event::NodeGone(gone) => self.on_node_gone(gone),
             Event::Heartbeat(beat) => self.on_heartbeat(&beat),
+            Event::Offers(offers) => self.on_offers(&offers),
             Event::NodeWish(wish) => self.on_node_wish(&wish),
             Event::BadSignature(node) => self.on_bad_signature(&node),
             Event::Accepted(node, reservation) => self.on_accepted(&node, reservation),

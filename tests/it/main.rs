@@ -27,3 +27,5 @@ mod shutdown;
 mod stalled;
 mod startup;
 mod tidy;
+mod upstream;
+mod upstream_quirks;
