@@ -31,3 +31,4 @@ pub mod serve;
 mod sync;
 pub mod time;
 pub mod url;
+pub mod wire;

@@ -147,6 +147,8 @@ pub enum Row {
     Configuration(Box<Snapshot>),
     /// What a client thought of an answer.
     Feedback(Feedback),
+    /// What proves the result of a job that a remote node answered.
+    Proof(JobId, Arc<[u8]>),
 }
 
 /// What a node is told apart from work.
@@ -186,6 +188,8 @@ pub struct Assignment {
     pub endpoint: Endpoint,
     /// Which model.
     pub model: ModelName,
+    /// Which of the job's models that is: 0 is the one asked for, its fallbacks follow.
+    pub model_index: u32,
     /// The client's raw body.
     pub body: Arc<[u8]>,
     /// Tokens of the prompt as the box counts them.

@@ -113,6 +113,7 @@ impl Coordinator {
             environment: spec.environment,
             endpoint: spec.endpoint,
             model: row.model().clone(),
+            model_index: row.model_index,
             body: row.body.clone().expect("a live job has its body"),
             input_tokens: spec.input_tokens,
             output_tokens_max: spec.output_tokens_max,

@@ -14,8 +14,8 @@ use super::job::{ExtrasV1, JobV1, JobV2, JobV3, LaterV3, Parts, Place};
 use super::keys::{self, Table};
 use super::mirror::{Mirror, Unfit};
 use super::records::{
-    BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, NodeV2, PostingV1, PriceRuleV1, ScopeV1,
-    SnapshotV1, SnapshotV2, SubcloudV1, TemplateV1,
+    BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, NodeV2, PostingV1, PriceRuleV1, ProofV1,
+    ScopeV1, SnapshotV1, SnapshotV2, SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
 use super::{JOB_VERSION, SECOND, VERSION};
@@ -140,6 +140,10 @@ fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeEr
             Row::Configuration(Box::new(second::<SnapshotV1, SnapshotV2, _>(key, value)?))
         }
         Table::Feedback => Row::Feedback(record::<FeedbackV1, _>(key, value)?),
+        Table::Proofs => {
+            let ProofV1 { job, proof } = mirror(key, value)?;
+            Row::Proof(job, proof)
+        }
         Table::Jobs | Table::Bodies | Table::Extras | Table::Traces | Table::Answers => {
             return Err(DecodeError::new(key, "it is a part of a job"));
         }
@@ -276,6 +280,16 @@ pub fn read_answer(store: &Store, job: JobId) -> Result<Option<StoredAnswer>, Lo
     let key = keys::of_job(Table::Answers, job);
     let Some(value) = store.value(&key)? else { return Ok(None) };
     Ok(Some(StoredAnswer::decode(&key, &value)?))
+}
+
+/// What proves a job's result; `None` where a remote node didn't answer it.
+///
+/// # Errors
+/// As [`read_job`].
+pub fn read_proof(store: &Store, job: JobId) -> Result<Option<Arc<[u8]>>, LoadError> {
+    let key = keys::of_job(Table::Proofs, job);
+    let Some(value) = store.value(&key)? else { return Ok(None) };
+    mirror(&key, &value).map(|ProofV1 { proof, .. }| Some(proof)).map_err(LoadError::from)
 }
 
 /// How many bytes a job's row has in the store, its body and its answer not counted; 0 without one.

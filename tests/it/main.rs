@@ -22,6 +22,7 @@ mod durable;
 mod killed_streams;
 mod named_jobs;
 mod operator;
+mod receipts;
 mod shutdown;
 mod stalled;
 mod startup;

@@ -37,7 +37,7 @@ const fn by(
 
 use Kind::{Counter, Gauge};
 
-const FAMILIES: [CoreFamily; 39] = [
+const FAMILIES: [CoreFamily; 41] = [
     by(
         "jobs",
         Gauge,

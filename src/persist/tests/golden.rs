@@ -352,7 +352,8 @@ fn old_versions_are_read_and_the_newest_is_what_it_was() {
         rows
     };
     let third = with(samples(&NEWEST), unstored_job());
-    let newest = with(third.clone(), tool_calling_job());
+    let mut newest = with(third.clone(), tool_calling_job());
+    newest.push(Row::Proof(JOB, Arc::from(*b"signed")));
     newest.iter().for_each(|row| keep(&mut bytes, row));
     let mut written = String::new();
     for (key, value) in &bytes {

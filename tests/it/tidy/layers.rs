@@ -125,9 +125,40 @@ fn fences_hold_in_the_manifests() {
 
 #[test]
 fn only_the_edge_verifies() {
-    let elsewhere = |s: &Source| {
-        s.is_product() && !s.path.starts_with("src/wire") && s.path != "src/coordinator/event.rs"
+    let product = |s: &Source| {
+        s.is_product() && s.path.starts_with("src/") && s.path != "src/coordinator/event/verified.rs"
     };
-    let places = places_of(elsewhere, &["Verified(", "Verified {"]);
+    let mut places = places_of(|s| product(s), &["Verified(", "Verified {"]);
+    places.extend(places_of(
+        |s| product(s) && s.path != "src/wire/verify.rs",
+        &["Verified::proven", "proven("],
+    ));
+    // What comes over a socket is never the box's own word.
+    places.extend(places_of(|s| product(s) && s.path != "src/node.rs", &["Verified::local"]));
     report("only wire::verify and Verified::local make a Verified", places);
+}
+
+#[test]
+fn the_protocol_is_pure() {
+    let banned = [
+        "tokio::",
+        "hyper::",
+        "tracing::",
+        "getrandom::",
+        "std::fs",
+        "std::net",
+        "std::thread",
+        "std::env",
+        "std::io",
+        "Instant",
+        "SystemTime",
+        "HashMap",
+        "HashSet",
+        "Mutex",
+        "async",
+        "await",
+        "println!",
+        "eprintln!",
+    ];
+    report("wire has no I/O, clock or randomness", places_of(within("src/wire"), &banned));
 }
