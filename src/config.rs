@@ -7,6 +7,7 @@
 mod document;
 mod limits;
 mod model;
+mod served;
 mod settings;
 pub mod snapshot;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use document::ConfigError;
 use document::{Document, Stated};
 pub use limits::Limits;
 pub use model::{Model, ModelSpec};
+pub use served::{Served, ServedFlags, Upstream, UpstreamServer, served};
 pub use settings::Flags;
 use settings::Settings;
 
@@ -59,8 +61,8 @@ pub struct Config {
     pub executor: Executor,
     /// Every bound and deadline.
     pub limits: Limits,
-    /// What is served; at least one, each name once.
-    pub models: Vec<Model>,
+    /// What is served.
+    pub served: Served,
 }
 
 /// The inference listener.
@@ -169,7 +171,7 @@ impl Config {
             log_format: choice(settings.log_format.as_ref(), &LOG_FORMATS)?.unwrap_or(LogFormat::Human),
             executor: executor(settings.threads.as_ref(), settings.prefill_chunk.as_ref())?,
             limits,
-            models: model::models(settings.models, settings.slots.as_ref())?,
+            served: settings.served.check()?,
         })
     }
 

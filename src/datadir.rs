@@ -34,6 +34,8 @@ const BOOT_SECRET_BYTES: usize = 32;
 /// The seed of the key that nodes know the box by.
 const BOX_KEY: &str = "box.key";
 const BOX_KEY_BYTES: usize = 32;
+/// What that key's owner is known by.
+const BOX_PUBLIC_KEY: &str = "box.pub";
 const ADMIN_TOKEN: &str = "admin.token";
 const LISTEN_ADDR: &str = "listen.addr";
 const ADMIN_ADDR: &str = "admin.addr";
@@ -213,6 +215,11 @@ impl DataDir {
         let line = Zeroizing::new(format!("{}\n", token.text()));
         self.dir.write(ADMIN_TOKEN, line.as_bytes())?;
         Ok(token)
+    }
+
+    /// Publishes the key that nodes and readers of receipts know the box by, in hexadecimal digits.
+    pub fn publish_box_key(&self, public: &str) -> Result<(), DataDirError> {
+        self.dir.write(BOX_PUBLIC_KEY, format!("{public}\n").as_bytes())
     }
 
     /// Publishes where the inference listener listens: `http://IP:PORT`.

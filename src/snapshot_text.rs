@@ -176,6 +176,7 @@ struct PenaltiesText {
     forgive_after_us: u64,
     quality_min: u32,
     quality_checks_min: u32,
+    lies_max: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -316,6 +317,7 @@ impl PenaltiesText {
             forgive_after_us: rules.forgive_after.0,
             quality_min: rules.quality_min,
             quality_checks_min: rules.quality_checks_min,
+            lies_max: rules.lies_max,
         }
     }
 
@@ -332,6 +334,7 @@ impl PenaltiesText {
             forgive_after: Span(self.forgive_after_us),
             quality_min: self.quality_min,
             quality_checks_min: self.quality_checks_min,
+            lies_max: self.lies_max,
         }
     }
 }

@@ -18,6 +18,7 @@ mod limits;
 mod metrics;
 mod openai;
 mod origin;
+mod receipts;
 mod rejection;
 mod response;
 mod route;
@@ -229,6 +230,7 @@ async fn dispatch(
         Keyed::SubmitJob => jobs::submit(context, principal, request).await,
         Keyed::Job(id, JobVerb::Read) => jobs::read(context, principal, id, request.uri().query()).await,
         Keyed::Job(id, JobVerb::Cancel) => jobs::cancel(context, principal, id).await,
+        Keyed::Job(id, JobVerb::Receipt) => receipts::show(context, principal, id).await,
         Keyed::Subclouds(_) => owner(context, principal, request).await,
     }
 }

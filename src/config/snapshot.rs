@@ -60,6 +60,7 @@ const SECTIONS: [(&str, &[&str]); 4] = [
             "forgive_after_ms",
             "quality_min",
             "quality_checks_min",
+            "lies_max",
         ],
     ),
     (
@@ -306,6 +307,7 @@ impl SnapshotFile {
             forgive_after: self.span(section, "penalties", "forgive_after_ms", before.forgive_after)?,
             quality_min: self.small(section, at("quality_min"), before.quality_min)?,
             quality_checks_min: self.small(section, at("quality_checks_min"), before.quality_checks_min)?,
+            lies_max: self.small(section, at("lies_max"), before.lies_max)?,
         };
         Ok(())
     }
@@ -402,6 +404,7 @@ pub fn written(
         penalties.forgive_after.as_ms(),
         penalties.quality_min.into(),
         penalties.quality_checks_min.into(),
+        penalties.lies_max.into(),
     ];
     section(&mut out, "penalties", &[&weights[..], &rules[..]].concat());
     let Timeouts { accept, first_output, cold_first_output, progress, attempt, .. } = timeouts;

@@ -3,35 +3,22 @@
 
 use super::Coordinator;
 use super::effect::{CancelCause, Effect, End, Notice, Usage};
-use super::event::{Completion, Determinism, FinishReason, JobSpec, Mode, Origin, Submission, Tier};
+use super::event::{Completion, FinishReason, JobSpec, Origin, Submission};
 use super::fleet::Sample;
 use super::integrity::{
-    Gravity, Judgement, ResultFacts, Sampling, Seen, billed_input, billed_output, judge_blind,
-    judge_validation, plausible,
+    Expect, Gravity, Judgement, ResultFacts, Seen, billed_input, billed_output, judge_blind, plausible,
 };
 use super::job::Job;
 use super::ledger::{Account, Owner};
 use super::names::NodeKey;
-use super::noise::{Purpose, choose, draw, noise};
-use super::rare::Rare;
+use super::noise::{Purpose, choose, noise};
 use super::slab::Key;
 use super::snapshot::Participation;
 use super::spec::{Environment, InputCount};
 use super::standing::{Check, Trust};
-use super::upkeep::{Passed, SYSTEM_NAMESPACE, submission_of};
-use crate::ids::{JobId, Namespace, ReservationId};
+use super::upkeep::{Passed, submission_of};
+use crate::ids::{JobId, ReservationId};
 use crate::time::Time;
-
-/// Validation jobs whose first result is remembered.
-const VALIDATIONS_MAX: usize = 1_000;
-
-/// The first result of a job that a second node repeats.
-#[derive(Debug, Clone)]
-pub(super) struct Validating {
-    first: NodeKey,
-    facts: ResultFacts,
-    sampling: Sampling,
-}
 
 impl Coordinator {
     /// What nodes of an environment must put up with.
@@ -147,7 +134,7 @@ impl Coordinator {
 
     /// Whether the integrity account has what a check may cost. If it hasn't, the check isn't made: that is counted, and
     /// said once until there is credit again. (Test jobs are made on credit: without them no node could ever begin.)
-    fn is_paid(&mut self, spec: &JobSpec) -> bool {
+    pub(super) fn is_paid(&mut self, spec: &JobSpec) -> bool {
         let environment = spec.environment;
         let price = self.prices.price_at(environment, &spec.model, spec.tier, self.now);
         let worst = price.worst_cost(spec.input_tokens, spec.output_tokens_max);
@@ -181,44 +168,6 @@ impl Coordinator {
         ring.into_iter().find(could)
     }
 
-    /// A job with an answer may be repeated on a second node.
-    pub(super) fn validate(&mut self, key: Key, node: NodeKey, facts: &ResultFacts) {
-        let row = &self.jobs[key].row;
-        if *row.origin != Origin::Client || self.fleet.node(node).is_local() {
-            return;
-        }
-        let record = self.fleet.node(node).record.row();
-        let (settled, checks) = (record.conduct.settled_jobs, record.quality.checks_ever);
-        let rate = self.participation(row.spec.environment).check_rate_of(settled, checks);
-        let id = row.id;
-        let chance = noise(&self.boot.secret, Purpose::ValidationDraw, id.counter, u64::from(id.epoch));
-        if self.validating.len() >= VALIDATIONS_MAX || !draw(chance, rate) {
-            return;
-        }
-        let Some(body) = row.body.clone() else { return };
-        let mut spec = (*row.spec).clone();
-        spec.namespace = Namespace::named(SYSTEM_NAMESPACE);
-        spec.model = row.model().clone();
-        spec.mode = Mode::Polling;
-        spec.tier = Tier::Background;
-        spec.key = Rare::default();
-        spec.not_before = Rare::default();
-        spec.fallbacks = Default::default();
-        spec.constraints.deny.push(self.fleet.node(node).id().clone());
-        let sampling = match spec.determinism {
-            Determinism::Exact => Sampling::Deterministic,
-            Determinism::Sampled => Sampling::Random,
-        };
-        if !self.is_paid(&spec) {
-            return;
-        }
-        if let Ok(job) = self.accept(Submission::new(spec, body), Origin::Validation { of: id }, None) {
-            self.counts.validations += 1;
-            let validation = self.jobs[job].row.id;
-            self.validating.insert(validation, Validating { first: node, facts: *facts, sampling });
-        }
-    }
-
     /// A job of the system's own ended: what it shows of its node is noted.
     pub(super) fn system_job_ended(&mut self, job: &Job, end: &End) {
         match &*job.row.origin {
@@ -232,8 +181,10 @@ impl Coordinator {
                 let template = self.templates.iter().find(|t| t.name == *template && t.model == *model);
                 let judgement = template.zip(job.past.facts.as_ref()).map(|(t, facts)| judge_blind(t, facts));
                 let node = job.row.node.as_ref().and_then(|node| self.fleet.find(node));
-                if let Some((judgement, node)) = judgement.zip(node) {
-                    self.check_of(node, judgement);
+                if let (Some(judgement), Some(template), Some(node)) = (judgement, template, node)
+                    && let Some(check) = blind_check(judgement, &template.expect)
+                {
+                    self.check_of(node, check);
                 }
             }
             Origin::Validation { .. } => self.validated(job),
@@ -248,32 +199,8 @@ impl Coordinator {
         template.map_or(Judgement::Unclear, |template| judge_blind(template, facts))
     }
 
-    fn validated(&mut self, job: &Job) {
-        let Some(first) = self.validating.remove(&job.row.id) else { return };
-        let (Some(facts), Some(second)) =
-            (&job.past.facts, job.row.node.as_ref().and_then(|node| self.fleet.find(node)))
-        else {
-            return;
-        };
-        let factor = self.participation(job.row.spec.environment).validation_tokens_factor_max;
-        // Only the very same bytes must give the very same answer.
-        let digest = |node: NodeKey| {
-            self.fleet.node(node).serving(job.need.model).map(|serving| serving.digest).unwrap_or_default()
-        };
-        let same = digest(first.first) == digest(second) && digest(second) != Default::default();
-        let sampling = if same { first.sampling } else { Sampling::Random };
-        let judgement = judge_validation(sampling, &first.facts, facts, factor);
-        self.check_of(first.first, judgement);
-        self.check_of(second, judgement);
-    }
-
     /// A check says something of a node. The operator's own machines are what the others are measured by.
-    fn check_of(&mut self, node: NodeKey, judgement: Judgement) {
-        let check = match judgement {
-            Judgement::Passed => Check::Passed,
-            Judgement::Failed => Check::Failed,
-            Judgement::Unclear => return,
-        };
+    pub(super) fn check_of(&mut self, node: NodeKey, check: Check) {
         if self.fleet.node(node).record.row().trust == Trust::Own {
             return;
         }
@@ -281,6 +208,16 @@ impl Coordinator {
         self.counts.check(check);
         let verdict = self.fleet.node_mut(node).record.on_check(check, now, &rules);
         self.judged(node, verdict);
+    }
+}
+
+/// What a blind job shows: where its answers are known, one that isn't among them is a lie.
+fn blind_check(judgement: Judgement, expect: &Expect) -> Option<Check> {
+    match (judgement, expect) {
+        (Judgement::Passed, _) => Some(Check::Passed),
+        (Judgement::Failed, Expect::Digests(_)) => Some(Check::Lied),
+        (Judgement::Failed, Expect::Tokens { .. }) => Some(Check::Failed),
+        (Judgement::Unclear, _) => None,
     }
 }
 

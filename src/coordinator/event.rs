@@ -3,6 +3,9 @@
 //! Events are values that were parsed and verified at the edge; nothing here is text from outside that
 //! still needs checking, and nothing here knows sockets.
 
+mod local;
+mod verified;
+
 use std::sync::Arc;
 
 use super::command::Operation;
@@ -12,10 +15,13 @@ use super::job::JobRow;
 use super::standing::Trust;
 use crate::ids::{
     ClientId, Digest, GpuClass, JobId, ModelName, ModelVersion, Namespace, NodeId, Region, ReservationId,
-    Session,
+    RuntimeName, Session,
 };
 use crate::time::{Span, Time};
 
+pub use self::local::{Progress, Revoked, StoreRoom};
+pub use self::verified::Verified;
+pub use super::outcome::{ErrorClass, FinishReason, JobError, Status};
 pub use super::question::{Ask, Question};
 pub use super::spec::{
     Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Origin,
@@ -45,6 +51,8 @@ pub enum Event {
     NodeGone(NodeGone),
     /// A node is still here.
     Heartbeat(Heartbeat),
+    /// What a node serves isn't what it was.
+    Offers(Box<Offers>),
     /// A node's owner asks for something.
     NodeWish(NodeWish),
     /// A node signed something wrongly; counts against it.
@@ -67,39 +75,6 @@ pub enum Event {
     StoreRoom(StoreRoom),
     /// Ten milliseconds passed; drives every timer.
     Tick,
-}
-
-/// Room on the way to the disk. Below its high-water mark there is enough for all; above it the rest is kept for what
-/// live reservations still write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreRoom {
-    /// Enough.
-    Open,
-    /// The disk is behind: nothing new starts.
-    Behind,
-}
-
-/// A statement of a node whose origin is proven. Only `wire::verify` (remote nodes) and
-/// [`Verified::local`] (the box's own node, which needs no signature) make one.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Verified<T>(T);
-
-impl<T> Verified<T> {
-    /// A statement of the box's own node: it came over a channel of this process.
-    pub fn local(statement: T) -> Self {
-        Self(statement)
-    }
-
-    /// A statement whose signature was checked just now: for `wire::verify` and nobody else, which a test of the
-    /// sources sees to.
-    pub(crate) fn proven(statement: T) -> Self {
-        Self(statement)
-    }
-
-    /// The statement itself.
-    pub fn into_inner(self) -> T {
-        self.0
-    }
 }
 
 /// When what ends an unkeyed sync or stream job may leave. Everything else waits for its commit either way.
@@ -265,8 +240,8 @@ impl NodeHello {
 impl ModelOffer {
     /// A model that is in memory, of no particular version.
     pub fn warm(model: ModelName, slots: u32) -> Self {
-        let (version, digest, load) = (None, None, Span::default());
-        Self { model, version, digest, slots, warmth: Warmth::Warm, load }
+        let (version, digest, runtime, load) = (None, None, None, Span::default());
+        Self { model, version, digest, runtime, slots, warmth: Warmth::Warm, load }
     }
 }
 
@@ -279,6 +254,9 @@ pub struct ModelOffer {
     pub version: Option<ModelVersion>,
     /// SHA-256 of what it has under that name.
     pub digest: Option<Digest>,
+    /// What computes it, to the byte: nodes that have the same bytes under that name and the same runtime give the same
+    /// answer to a request that allows only one. `None` from who can't promise that.
+    pub runtime: Option<RuntimeName>,
     /// How many jobs of it run at once.
     pub slots: u32,
     /// Whether it is in memory.
@@ -316,6 +294,17 @@ pub struct Heartbeat {
     pub session: Session,
     /// Models that are in its memory now.
     pub warm: Vec<ModelName>,
+}
+
+/// What a node serves now, all of it, on the connection that it has: what runs goes on.
+#[derive(Debug, Clone)]
+pub struct Offers {
+    /// Who.
+    pub node: NodeId,
+    /// On which connection.
+    pub session: Session,
+    /// What it serves. A model that it knows and can't run now has no slots.
+    pub models: Vec<ModelOffer>,
 }
 
 /// What a node's owner asks for.
@@ -393,44 +382,6 @@ pub struct Seen {
     pub last_at: Option<Time>,
 }
 
-/// How an attempt went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Status {
-    /// The answer is whole.
-    Succeeded(FinishReason),
-    /// There is none.
-    Failed(JobError),
-}
-
-/// Why generation ended, in OpenAI's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model ended, or a stop string came.
-    Stop,
-    /// The most tokens allowed were generated.
-    Length,
-}
-
-/// Why an attempt or a job failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobError {
-    /// What may be done about it.
-    pub class: ErrorClass,
-    /// For the client: what was wrong.
-    pub message: String,
-}
-
-/// What a failure says about trying again (SPEC section 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ErrorClass {
-    /// The request is wrong: never retried.
-    Terminal,
-    /// The node is at fault: retried elsewhere.
-    Node,
-    /// It may go better later: retried with backoff.
-    Transient,
-}
-
 /// A node's word that it stopped, with what it had done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stopped {
@@ -442,28 +393,4 @@ pub struct Stopped {
     pub input_tokens: u32,
     /// Tokens generated.
     pub output_tokens: u32,
-}
-
-/// What closing an output found.
-#[derive(Debug, Clone, Copy)]
-pub struct Revoked {
-    /// Whose output.
-    pub reservation: ReservationId,
-    /// Chunks that an attended client took.
-    pub delivered: u32,
-    /// Chunks that had been written.
-    pub written: u32,
-    /// Tokens that had been written, as the box counts them, else bytes.
-    pub written_tokens: u32,
-}
-
-/// What an output looked like when a progress deadline was due.
-#[derive(Debug, Clone, Copy)]
-pub struct Progress {
-    /// Whose output.
-    pub reservation: ReservationId,
-    /// Chunks written so far.
-    pub written: u32,
-    /// When the last one was written; `None` while there is none.
-    pub last_at: Option<Time>,
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::effect::{NodeMessage, Row};
 use super::event::{Environment, JobSpec, Mode, Origin, Submission, Tier};
 use super::fleet::{Ending, ReservationState};
-use super::integrity::Template;
+use super::integrity::{TEMPLATE_TOKENS_PER_MESSAGE, Template};
 use super::job::Job;
 use super::names::{ModelKey, NodeKey};
 use super::noise::{Purpose, noise};
 use super::slab::Key;
-use super::spec::Endpoint;
+use super::spec::{Endpoint, InputCount};
 use super::standing::{Fault, Standing, TrialDue, Trust, Verdict};
 use super::{Coordinator, Timer};
 use crate::ids::{Digest, ModelName, Namespace, NodeId, ReservationId};
@@ -327,7 +327,15 @@ pub(super) enum Passed {
 
 /// A template as a client would submit it.
 pub(super) fn submission_of(template: &Template, environment: Environment) -> Submission {
+    // No prompt has more tokens than its request has bytes: where a template says so, nobody counted.
+    let beyond = u64::from(template.input_tokens).checked_sub(template.body.len() as u64);
+    let (input_count, messages) = match beyond {
+        None => (InputCount::Exact, 1),
+        Some(beyond) => (InputCount::AtMost, beyond / TEMPLATE_TOKENS_PER_MESSAGE),
+    };
     let spec = JobSpec {
+        input_count,
+        messages: u32::try_from(messages).unwrap_or(u32::MAX),
         environment,
         mode: template.mode,
         tier: template.tier,

@@ -44,7 +44,7 @@ const GOLDEN: &str = concat!(
     r#""validation_tokens_factor_max":4,"tokens_per_kilobyte_min":30,"tokens_per_kilobyte_max":1000,"tokens_per_second_max":5000},"#,
     r#""penalties":{"attempt_failed":60,"timed_out":80,"died":100,"failed_check":150,"failed_test":100,"forged":300,"#,
     r#""success_repair":5,"half_life_us":3600000000,"exclude_below":500,"failures_in_a_row_max":5,"cooldown_us":60000000,"#,
-    r#""cooldown_max_us":86400000000,"forgive_after_us":604800000000,"quality_min":800,"quality_checks_min":10},"#,
+    r#""cooldown_max_us":86400000000,"forgive_after_us":604800000000,"quality_min":800,"quality_checks_min":10,"lies_max":2},"#,
     r#""timeouts":{"accept_us":10000000,"first_output_us":120000000,"cold_first_output_us":600000000,"progress_us":60000000,"#,
     r#""attempt_us":1800000000,"stop_us":10000000,"heartbeat_ttl_us":15000000,"reconnect_ttl_us":60000000},"#,
     r#""subclouds":[{"name":"lab","digest":"0101010101010101010101010101010101010101010101010101010101010101"}]}"#,

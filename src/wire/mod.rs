@@ -11,7 +11,7 @@
 //! - *Statements*: a node signs a [`ResultStatement`] or [`StoppedStatement`] with [`Signed::sign`]; the box checks with
 //!   [`verify::result`] and [`verify::stopped`], the only places that make a `Verified` of what came over a socket.
 //! - *Hashes*: [`request_hash`], [`OutputHasher`].
-//! - *Join string*: [`JoinString`].
+//! - *Join string*: [`JoinString`]. *Receipts*: [`receipt::Receipt`].
 
 pub mod close;
 pub mod handshake;
@@ -20,6 +20,7 @@ pub mod join;
 pub mod keys;
 mod layout;
 pub mod message;
+pub mod receipt;
 pub mod statement;
 #[cfg(test)]
 mod tests;

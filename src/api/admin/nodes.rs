@@ -126,6 +126,7 @@ pub(super) fn shown(view: &NodeView) -> Value {
         "quality": row.quality.score(),
         "quality_checks": row.quality.checks_ever,
         "quality_checks_failed": row.quality.failed_ever,
+        "lies_proven": row.quality.lies,
         "settled_jobs": row.conduct.settled_jobs,
         "faults": row.conduct.faults.iter().map(|(fault, count)| (fault.to_string(), Value::from(*count)))
             .collect::<Map<_, _>>(),

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod http;
 pub mod metrics;
 pub mod server;
+pub mod upstream;
 
 use std::path::PathBuf;
 use std::process::Command;
