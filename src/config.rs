@@ -181,12 +181,15 @@ impl Config {
             queue_bytes_max: limits.queue_bytes_max,
             output_budget_bytes: limits.output_budget_bytes,
             output_bytes_max: limits.output_bytes_max,
-            // Both ranges are far below what the types hold.
+            // All ranges are far below what the types hold.
             finished_jobs_max: usize::try_from(limits.finished_jobs_max).unwrap_or(usize::MAX),
             finished_unnamed_jobs_max: usize::try_from(limits.finished_unnamed_jobs_max)
                 .unwrap_or(usize::MAX),
             finished_bytes_max: limits.finished_bytes_max,
             finished_age_max: Span::from_ms(limits.finished_age_max_ms),
+            dead_letters_max: usize::try_from(limits.dead_letters_max).unwrap_or(usize::MAX),
+            operation_postings_max: usize::try_from(limits.operation_postings_max).unwrap_or(usize::MAX),
+            operation_postings_age_max: Span::from_ms(limits.operation_postings_age_max_ms),
             attempts_max: u32::try_from(limits.attempts_max).unwrap_or(u32::MAX),
             accept_timeout: Span::from_ms(limits.accept_timeout_ms),
             first_output_timeout: Span::from_ms(limits.first_output_timeout_ms),

@@ -6,7 +6,10 @@ pub use switchbox_storage::Severity;
 use switchbox_storage::{Finding, StoreOptions};
 
 use crate::datadir::{self, DataDirError, Quiet};
-use crate::persist;
+use crate::persist::{self, Books};
+
+/// Accounts that are named whose balance is wrong.
+const ACCOUNTS_NAMED_MAX: usize = 10;
 
 /// Why a directory can't be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -94,8 +97,10 @@ pub fn examine(dir: &Path, scratch: &Path) -> Result<Report, DoctorError> {
         return Ok(report);
     }
     let options = StoreOptions { audit: persist::audit, ..StoreOptions::default() };
+    let mut books = Books::default();
     let mut check = |key: &[u8], value: &[u8]| {
-        persist::check(key, value).map_err(|error| format!("{error}; a start refuses it"))
+        let checked = persist::check(key, value).and_then(|()| books.take(key, value));
+        checked.map_err(|error| format!("{error}; a start refuses it"))
     };
     let found =
         switchbox_storage::doctor_with(&store, scratch, &options, &mut check).map_err(
@@ -118,6 +123,26 @@ pub fn examine(dir: &Path, scratch: &Path) -> Result<Report, DoctorError> {
                 ),
             ),
         }
+        compare(&books, &mut report);
     }
     Ok(report)
+}
+
+/// Each balance with its postings.
+fn compare(books: &Books, report: &mut Report) {
+    let unexplained = books.unexplained();
+    if unexplained.is_empty() {
+        let text = format!(
+            "ledger: each balance is what the {} kept postings and older ones add up to",
+            books.postings()
+        );
+        report.say(Severity::Note, text);
+    }
+    for (account, rest) in unexplained.into_iter().take(ACCOUNTS_NAMED_MAX) {
+        let text = format!(
+            "ledger: the balance of {account:?} is {rest} micro-credits more than its postings add up to; a start \
+             doesn't mend it"
+        );
+        report.say(Severity::Loss, text);
+    }
 }

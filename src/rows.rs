@@ -64,6 +64,7 @@ pub(crate) fn changes_of(row: Row, changes: &mut Vec<Change<RowKey, RowValue>>) 
             let keys = [RowKey::Job, RowKey::Answer, RowKey::Settlement, RowKey::Feedback];
             changes.extend(keys.map(|key| (key(job), None)));
         }
+        Row::OperationForgotten(operation, at) => changes.push((RowKey::Operation(operation, at), None)),
         Row::AnswerForgotten(job) => changes.push((RowKey::Answer(job), None)),
         Row::KeyForgotten(key) => changes.push((RowKey::Key(key), None)),
         Row::DeadLetterForgotten(job) => changes.push((RowKey::DeadLetter(job), None)),
@@ -85,7 +86,7 @@ pub fn key_of(row: &Row) -> Option<RowKey> {
     Some(match row {
         Row::Job(job) => RowKey::Job(job.id),
         Row::Posting(posting) => posting_key(posting),
-        Row::Balance { account, .. } => RowKey::Balance(account.clone()),
+        Row::Balance(balance) => RowKey::Balance(balance.account.clone()),
         Row::Node(node) => RowKey::Node(node.node.clone()),
         Row::Namespace(settings) => RowKey::Namespace(settings.namespace.clone()),
         Row::Key(key) => RowKey::Key(key.key),
@@ -97,6 +98,7 @@ pub fn key_of(row: &Row) -> Option<RowKey> {
         Row::Configuration(snapshot) => RowKey::Configuration(snapshot.environment),
         Row::Feedback(feedback) => RowKey::Feedback(feedback.job),
         Row::JobForgotten(_)
+        | Row::OperationForgotten(..)
         | Row::AnswerForgotten(_)
         | Row::KeyForgotten(_)
         | Row::DeadLetterForgotten(_)

@@ -65,6 +65,13 @@ limits! {
     finished_bytes_max: 4 * GIB, 4 * KIB => 1_048_576 * GIB;
     /// How long they are kept.
     finished_age_max_ms: WEEK, SECOND => 520 * WEEK;
+    /// Dead letters that are listed and can be requeued. Of too many, the namespace that has the most loses its oldest.
+    dead_letters_max: 1_000, 1 => 1_000_000;
+    /// Deposits and other operations of operators that are kept one by one; older ones are in the balances alone. Those
+    /// of the last day are kept whatever their number.
+    operation_postings_max: 200_000, 1 => 10_000_000;
+    /// How long.
+    operation_postings_age_max_ms: 400 * 24 * HOUR, 24 * HOUR => 5_200 * WEEK;
     /// Bytes of disk below which no new jobs are taken; at least twice the state is kept free.
     disk_reserve_bytes: 2 * GIB, MIB => 1_024 * GIB;
     /// Attempts that may fail before the job does.

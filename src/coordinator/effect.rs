@@ -7,16 +7,15 @@ use super::event::{Endpoint, Environment};
 use super::integrity::{Feedback, Template};
 use super::job::JobRow;
 use super::keys::KeyRow;
-use super::ledger::{Account, Posting, PriceRule};
+use super::ledger::{Balance, Posting, PriceRule};
 use super::namespaces::NamespaceRow;
 use super::snapshot::Snapshot;
 use super::standing::{NodeRow, Standing};
 use super::subcloud::Subcloud;
-use crate::credits::Credits;
 use crate::ids::{
-    ClientId, Digest, IdempotencyKey, JobId, Lsn, ModelName, NodeId, ReservationId, SubcloudName,
+    ClientId, Digest, IdempotencyKey, JobId, Lsn, ModelName, NodeId, OperationId, ReservationId, SubcloudName,
 };
-use crate::time::Span;
+use crate::time::{Span, Time};
 
 pub use super::answer::{
     Answer, CancelCause, CancelState, DeadLetterView, End, Finished, JobView, NodeView, QueueView, Rejection,
@@ -108,19 +107,16 @@ pub enum When {
 pub enum Row {
     /// A job, live or finished.
     Job(Box<JobRow>),
-    /// A finished job that is too old to be kept.
+    /// A finished job that is too old to be kept; its posting goes too, and its balances say so.
     JobForgotten(JobId),
     /// The answer of a finished job that isn't to be stored any longer; the rest of the job stays.
     AnswerForgotten(JobId),
     /// Credits that moved.
     Posting(Posting),
+    /// An operator's posting that is too old to be kept, by its id and time; its balances say so.
+    OperationForgotten(OperationId, Time),
     /// An account's balance.
-    Balance {
-        /// Which account.
-        account: Account,
-        /// Its balance.
-        balance: Credits,
-    },
+    Balance(Balance),
     /// A node's record.
     Node(Box<NodeRow>),
     /// A namespace's settings.

@@ -58,6 +58,10 @@ pub struct Limits {
     pub finished_age_max: Span,
     /// Dead letters that are listed and may be requeued, among the finished jobs.
     pub dead_letters_max: usize,
+    /// Postings of operators (deposits and the like) that are kept; those of jobs are, as long as their jobs.
+    pub operation_postings_max: usize,
+    /// How long, a day at least.
+    pub operation_postings_age_max: Span,
     /// Idempotency keys that a namespace may have at once.
     pub keys_per_namespace_max: usize,
     /// Namespaces, models and nodes that the box can tell apart, of each.
@@ -120,6 +124,8 @@ impl Default for Limits {
             finished_bytes_max: 4 << 30,
             finished_age_max: Span::from_secs(7 * 24 * 3_600),
             dead_letters_max: 1_000,
+            operation_postings_max: 200_000,
+            operation_postings_age_max: Span::from_secs(400 * 24 * 3_600),
             keys_per_namespace_max: 100_000,
             names_max: 100_000,
             attempts_max: 3,

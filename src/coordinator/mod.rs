@@ -326,7 +326,7 @@ impl Coordinator {
         self.effects.push(Effect::Row(row));
     }
 
-    /// Ends the step: rows of changed live jobs (those that ended have emitted theirs), and the LSN.
+    /// Ends the step: rows of changed live jobs (those that ended have emitted theirs) and balances, and the LSN.
     fn emit_rows(&mut self) {
         let changed = std::mem::take(&mut self.changed);
         for (id, key) in &changed {
@@ -339,6 +339,11 @@ impl Coordinator {
         }
         self.changed = changed;
         self.changed.clear();
+        let (effects, writes) = (&mut self.effects, &mut self.writes);
+        self.ledger.take_changed(|balance| {
+            *writes = Writes::Some;
+            effects.push(Effect::Row(Row::Balance(balance)));
+        });
         if self.writes == Writes::Some {
             self.lsn.0 += 1;
             self.writes = Writes::None;

@@ -36,6 +36,8 @@ pub enum Mutant {
     ListedResultLost,
     /// (16) A reservation of an earlier epoch counts against its honest node.
     EarlierEpochStruck,
+    /// (17) A forgotten job's posting leaves its balances unexplained.
+    ForgottenNotFolded,
     /// A reservation is never dropped (for the unit tests of the recount).
     LeakReservation,
     /// A hold is never settled (likewise).
@@ -45,8 +47,8 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    /// The sixteen that the simulator must catch.
-    pub const ALL: [Mutant; 16] = [
+    /// The seventeen that the simulator must catch.
+    pub const ALL: [Mutant; 17] = [
         Mutant::HoldKeptOnExpiry,
         Mutant::CapturedTwice,
         Mutant::StaleReservationAccepted,
@@ -63,6 +65,7 @@ impl Mutant {
         Mutant::BatchTakesSlot,
         Mutant::ListedResultLost,
         Mutant::EarlierEpochStruck,
+        Mutant::ForgottenNotFolded,
     ];
 }
 

@@ -4,7 +4,7 @@ use super::Coordinator;
 use super::command::{Amount, Command, NamespaceSettings, NodeCommand, NodeSettings, Operation, Scope};
 use super::effect::{Answer, NodeMessage, Rejection, Row};
 use super::event::Environment;
-use super::ledger::{Account, Applied, CreditLine, Operation as LedgerOperation, Owner, Posted};
+use super::ledger::{Account, Applied, CreditLine, Operation as LedgerOperation, Owner, Posting};
 use super::limits::PAUSE_LOOK_MAX;
 use super::names::NodeKey;
 use super::snapshot::{Applied as SnapshotApplied, Snapshot};
@@ -242,13 +242,11 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Keeps what moved: the posting, and the balances after it.
-    pub(super) fn keep_posted(&mut self, posted: Option<Posted>) {
-        let Some(Posted { posting, balances }) = posted else { return };
-        for balance in balances {
-            self.keep(Row::Balance { account: balance.account, balance: balance.balance });
+    /// Keeps what moved; the balances after it are kept as the step ends.
+    pub(super) fn keep_posted(&mut self, posted: Option<Posting>) {
+        if let Some(posting) = posted {
+            self.keep(Row::Posting(posting));
         }
-        self.keep(Row::Posting(posting));
     }
 
     fn put_subcloud(&mut self, actor: &Actor, subcloud: Subcloud) -> Result<(), Rejection> {

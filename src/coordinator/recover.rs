@@ -12,7 +12,7 @@ use super::event::{Durability, ErrorClass, JobError, Mode, Origin};
 use super::fleet::{Began, Capacity, Deadline, Reservation, ReservationState};
 use super::job::{AttemptOutcome, Job, JobRow, JobState, Listeners, Past, ReservationRow, RowState, Waits};
 use super::keys::KeyRow;
-use super::ledger::{Account, Subject};
+use super::ledger::Account;
 use super::limits::{BOX_CUTS_MAX, Limits};
 use super::mutant::mutant;
 use super::names::NodeKey;
@@ -62,6 +62,7 @@ impl Coordinator {
         for row in rows {
             core.restore_row(row, &mut read);
         }
+        core.ledger.restore_folds();
         let Read { mut jobs, subclouds, snapshots } = read;
         core.subclouds = Subclouds::recover(subclouds);
         // A configuration that was in force passed its checks then; one that doesn't any more isn't.
@@ -84,12 +85,8 @@ impl Coordinator {
     fn restore_row(&mut self, row: Row, read: &mut Read) {
         match row {
             Row::Job(job) => read.jobs.push(*job),
-            Row::Balance { account, balance } => self.ledger.restore(&account, balance),
-            Row::Posting(posting) => {
-                if matches!(posting.id.subject, Subject::Operation(_)) {
-                    self.ledger.restore_operation(posting);
-                }
-            }
+            Row::Balance(balance) => self.ledger.restore(&balance),
+            Row::Posting(posting) => self.ledger.restore_posting(posting),
             Row::Node(row) => {
                 if row.frozen.is_some() {
                     self.ledger.freeze(&row.node);
@@ -122,6 +119,7 @@ impl Coordinator {
             Row::Subcloud(subcloud) => read.subclouds.push(*subcloud),
             Row::Configuration(snapshot) => read.snapshots.push(*snapshot),
             Row::JobForgotten(_)
+            | Row::OperationForgotten(..)
             | Row::AnswerForgotten(_)
             | Row::KeyForgotten(_)
             | Row::DeadLetterForgotten(_)

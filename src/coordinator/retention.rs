@@ -17,13 +17,15 @@ use super::Coordinator;
 use super::effect::Row;
 use super::job::{Job, JobRow, JobState};
 use super::keys::Look;
+use super::ledger::OperationsKept;
 use super::limits::{BYTES_PER_TOKEN_MAX, Limits};
+use super::mutant::mutant;
 use super::shelf::{Age, Shelf, Whose};
 use super::spec::{Keyed, Storing};
-use crate::ids::{JobId, Namespace};
+use crate::ids::{JobId, Namespace, OperationId};
 use crate::time::Time;
 
-/// Finished jobs and dead letters that one step forgets: each deletes rows.
+/// Finished jobs, dead letters and postings that one step forgets: each deletes rows.
 const FORGOTTEN_MAX: usize = 64;
 
 /// What the core knows of jobs that have ended; their rows are in the store.
@@ -219,6 +221,8 @@ impl Coordinator {
                 self.forget(namespace, age);
             } else if let Some(job) = self.retention.take_dead_letter(&self.limits) {
                 self.keep(Row::DeadLetterForgotten(job));
+            } else if let Some((operation, at)) = self.forget_operation() {
+                self.keep(Row::OperationForgotten(operation, at));
             } else {
                 return;
             }
@@ -234,6 +238,17 @@ impl Coordinator {
             self.retention.dead.remove(&namespace, age);
             self.keep(Row::DeadLetterForgotten(job));
         }
+        if !mutant!(ForgottenNotFolded) {
+            self.ledger.forget_job(job);
+        }
         self.keep(Row::JobForgotten(job));
+    }
+
+    fn forget_operation(&mut self) -> Option<(OperationId, Time)> {
+        let bounds = OperationsKept {
+            postings_max: self.limits.operation_postings_max,
+            age_max: self.limits.operation_postings_age_max,
+        };
+        self.ledger.forget_operation(bounds, self.now)
     }
 }

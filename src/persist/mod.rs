@@ -8,6 +8,7 @@
 //! accepts its job; that of an unkeyed sync or stream job only if the job fails, for dead letters are kept whole, unless
 //! the body itself says `"store": false`.
 
+mod books;
 #[cfg(test)]
 mod draw;
 mod job;
@@ -29,26 +30,28 @@ use self::job::{JobV2, Parts, Place};
 use self::keys::Table;
 use self::mirror::Mirror;
 use self::records::{
-    BalanceV1, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ScopeV1,
+    BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ScopeV1,
     SnapshotV1, SubcloudV1, TemplateV1,
 };
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::{JobRow, JobState};
-use crate::coordinator::ledger::Balance;
 use crate::output::Chunk;
 use crate::request::forbids_storing;
 use crate::rows::{RowKey, RowValue};
 
+pub use self::books::Books;
 pub use self::load::{Loaded, Loader};
 pub use self::read::{
     DecodeError, LoadError, answer_len, audit, body_len, check, decode, read_answer, read_job,
     read_job_without_body, row_len,
 };
 
-/// The version of all values but jobs' that are written now.
+/// The version of all values but jobs' and balances' that are written now.
 const VERSION: u8 = 1;
 /// The version of jobs' values that are written now; 1 is read.
 const JOB_VERSION: u8 = 2;
+/// The version of balances' values that are written now; 1 is read.
+const BALANCE_VERSION: u8 = 2;
 /// Bytes of extras that stay in the job's value.
 const EXTRAS_HERE_BYTES_MAX: usize = 512;
 /// Bytes of a trace that stay in the job's value.
@@ -188,10 +191,7 @@ fn behind_version(bytes: &[u8]) -> Vec<u8> {
 fn record(row: &Row) -> Option<Vec<u8>> {
     Some(match row {
         Row::Posting(posting) => versioned(&PostingV1::of(posting)),
-        Row::Balance { account, balance } => {
-            let balance = Balance { account: account.clone(), balance: *balance };
-            versioned(&BalanceV1::of(&balance))
-        }
+        Row::Balance(balance) => with_version(BALANCE_VERSION, &BalanceV2::of(balance)),
         Row::Node(node) => versioned(&NodeV1::of(node)),
         Row::Namespace(settings) => versioned(&NamespaceV1::of(settings)),
         Row::Key(key) => versioned(&KeyV1::of(key)),
@@ -206,6 +206,7 @@ fn record(row: &Row) -> Option<Vec<u8>> {
         Row::Feedback(feedback) => versioned(&FeedbackV1::of(feedback)),
         Row::Job(_)
         | Row::JobForgotten(_)
+        | Row::OperationForgotten(..)
         | Row::AnswerForgotten(_)
         | Row::KeyForgotten(_)
         | Row::DeadLetterForgotten(_)

@@ -12,11 +12,11 @@ use super::job::{ExtrasV1, JobV1, JobV2, LaterV2, Parts, Place};
 use super::keys::{self, Table};
 use super::mirror::{Mirror, Unfit};
 use super::records::{
-    BalanceV1, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ScopeV1,
-    SnapshotV1, SubcloudV1, TemplateV1,
+    BalanceV1, BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1,
+    ScopeV1, SnapshotV1, SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
-use super::{JOB_VERSION, VERSION};
+use super::{BALANCE_VERSION, JOB_VERSION, VERSION};
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::JobRow;
 use crate::coordinator::ledger::Balance;
@@ -60,7 +60,7 @@ pub enum LoadError {
     Row(#[from] DecodeError),
 }
 
-/// What is behind the version byte of anything but a job's value.
+/// What is behind the version byte of anything but a job's or a balance's value.
 pub(super) fn body_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], DecodeError> {
     versioned_body_of(key, value, VERSION).map(|(_, body)| body)
 }
@@ -118,10 +118,7 @@ pub fn decode<E: From<DecodeError>>(
 fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeError> {
     Ok(match table {
         Table::Settlements | Table::Operations => Row::Posting(record::<PostingV1, _>(key, value)?),
-        Table::Balances => {
-            let Balance { account, balance } = record::<BalanceV1, _>(key, value)?;
-            Row::Balance { account, balance }
-        }
+        Table::Balances => Row::Balance(balance_of(key, value)?),
         Table::Nodes => Row::Node(Box::new(record::<NodeV1, _>(key, value)?)),
         Table::Namespaces => Row::Namespace(Box::new(record::<NamespaceV1, _>(key, value)?)),
         Table::Keys => Row::Key(record::<KeyV1, _>(key, value)?),
@@ -139,6 +136,14 @@ fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeEr
             return Err(DecodeError::new(key, "it is a part of a job"));
         }
     })
+}
+
+fn balance_of(key: &[u8], value: &[u8]) -> Result<Balance, DecodeError> {
+    let back = match versioned_body_of(key, value, BALANCE_VERSION)? {
+        (1, body) => mirror_of_body::<BalanceV1>(key, body)?.back(),
+        (_, body) => mirror_of_body::<BalanceV2>(key, body)?.back(),
+    };
+    back.map_err(|Unfit(problem)| DecodeError::new(key, problem))
 }
 
 fn decode_job<E: From<DecodeError>>(
@@ -214,7 +219,7 @@ pub fn audit(key: &[u8], value: &[u8]) -> i128 {
         return 0;
     }
     // What can't be read is refused when it is loaded.
-    record::<BalanceV1, Balance>(key, value).map_or(0, |balance| i128::from(balance.balance.0))
+    balance_of(key, value).map_or(0, |balance| i128::from(balance.balance.0))
 }
 
 /// A job's row with everything that is kept of it.

@@ -24,7 +24,7 @@ use crate::time::{Span, Time};
 
 mirror_struct! {
     AccountV1 = Account { environment: EnvironmentV1, owner: OwnerV1 }
-    BalanceV1 = Balance { account: AccountV1, balance: Credits }
+    BalanceV2 = Balance { account: AccountV1, balance: Credits, folded: Option<Credits> }
     PostingIdV1 = PostingId { subject: SubjectV1, step: StepV1 }
     PostingV1 = Posting {
         id: PostingIdV1,
@@ -205,6 +205,22 @@ mirror_struct! {
         penalties: PenaltyRulesV1,
         timeouts: TimeoutsV1,
         subclouds: Vec<(SubcloudName, Digest)>,
+    }
+}
+
+/// A balance that doesn't say what was folded into it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct BalanceV1 {
+    account: AccountV1,
+    balance: Credits,
+}
+
+impl Mirror<Balance> for BalanceV1 {
+    fn of(core: &Balance) -> Self {
+        Self { account: Mirror::of(&core.account), balance: core.balance }
+    }
+    fn back(self) -> Result<Balance, Unfit> {
+        Ok(Balance { account: self.account.back()?, balance: self.balance, folded: None })
     }
 }
 

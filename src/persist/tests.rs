@@ -10,18 +10,19 @@ use super::job::{ConstraintsV1, FallbacksV1, KeyedV1, OriginV1, ProgressV1};
 use super::keys::{self, Table};
 use super::mirror::{Mirror, Unusual};
 use super::records::{
-    BalanceV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ScopeV1, SnapshotV1,
+    BalanceV2, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ScopeV1, SnapshotV1,
     SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
 use super::values::{
     DeterminismV1, EndpointV1, EnvironmentV1, InputCountV1, JobStateV1, ModeV1, StoringV2, TierV1,
 };
-use super::{DecodeError, Value, audit, decode, encode};
+use super::{Books, DecodeError, Value, audit, decode, encode};
 use crate::coordinator::effect::Row;
 use crate::coordinator::event::JobSpec;
 use crate::coordinator::job::JobRow;
-use crate::coordinator::ledger::Balance;
+use crate::coordinator::ledger::{Account, Balance, Owner, Posting};
+use crate::credits::Credits;
 use crate::output::Chunk;
 use crate::rows::{RowKey, RowValue, changes_of, key_of};
 
@@ -103,10 +104,9 @@ fn job(source: &mut Source) -> JobRow {
 
 /// One row of every kind that is kept but jobs.
 fn records(source: &mut Source) -> Vec<Row> {
-    let Balance { account, balance } = core::<BalanceV1, _>(source);
     vec![
         Row::Posting(core::<PostingV1, _>(source)),
-        Row::Balance { account, balance },
+        Row::Balance(core::<BalanceV2, _>(source)),
         Row::Node(Box::new(core::<NodeV1, _>(source))),
         Row::Namespace(Box::new(core::<NamespaceV1, _>(source))),
         Row::Key(core::<KeyV1, _>(source)),
@@ -316,12 +316,31 @@ fn an_answer_is_its_text() {
 #[test]
 fn the_audit_sums_balances() {
     let mut source = Source::new(9);
-    let Balance { account, .. } = core::<BalanceV1, _>(&mut source);
     let mut bytes = Bytes::new();
-    keep(&mut bytes, &Row::Balance { account, balance: crate::credits::Credits(-7) });
+    let drawn = core::<BalanceV2, _>(&mut source);
+    keep(&mut bytes, &Row::Balance(Balance { balance: crate::credits::Credits(-7), ..drawn }));
     records(&mut source)
         .iter()
-        .filter(|row| !matches!(row, Row::Balance { .. }))
+        .filter(|row| !matches!(row, Row::Balance(_)))
         .for_each(|row| keep(&mut bytes, row));
     assert_eq!(bytes.iter().map(|(key, value)| audit(key, value)).sum::<i128>(), -7);
+}
+
+#[test]
+fn books_say_whose_balance_is_not_what_its_postings_say() {
+    let mut source = Source::new(11);
+    let drawn = core::<PostingV1, _>(&mut source);
+    let account = Account { environment: drawn.environment, owner: Owner::Fee };
+    let posting = Posting { legs: vec![(Owner::Fee, Credits(5))], ..drawn };
+    for (balance, folded, expected) in
+        [(12, Some(7), vec![]), (12, Some(0), vec![(&account, 7)]), (12, None, vec![]), (4, Some(-1), vec![])]
+    {
+        let balance =
+            Balance { account: account.clone(), balance: Credits(balance), folded: folded.map(Credits) };
+        let mut bytes = Bytes::new();
+        [Row::Balance(balance), Row::Posting(posting.clone())].iter().for_each(|row| keep(&mut bytes, row));
+        let mut books = Books::default();
+        bytes.iter().for_each(|(key, value)| books.take(key, value).expect("rows"));
+        assert_eq!(books.unexplained(), expected);
+    }
 }

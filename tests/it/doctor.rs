@@ -87,6 +87,25 @@ fn a_healthy_directory_is_said_to_be_and_left_as_it_is() {
 }
 
 #[test]
+fn balances_add_up_when_postings_are_gone() {
+    let dir = TempDir::new();
+    let data = dir.join("data");
+    let few = "[limits]\nfinished_jobs_max = 1\nfinished_unnamed_jobs_max = 2";
+    let mut server = Setup::keyed().model("echo", "echo:").config(few).start_in(&data);
+    for n in 0..9 {
+        let asked = chat::ask(&server, "echo", &format!("number {n}"), json!({}));
+        assert_eq!(asked.status, 200, "{}", asked.text());
+    }
+    let kept = || server.admin("GET", "/metrics").text().contains("\nswitchbox_store_groups_behind 0\n");
+    wait_for("the state store to have all rows", || kept().then_some(()));
+    let balances = server.admin("GET", "/admin/balances").value();
+    assert!(balances.to_string().contains("-"), "somebody paid: {balances}");
+    end(&mut server);
+    doctor(&data, &[])
+        .check(0, &["each balance is what the 2 kept postings and older ones add up to", "\nhealthy\n"]);
+}
+
+#[test]
 fn a_directory_that_a_box_has_is_refused_with_its_process() {
     let server = Setup::open().model("echo", "echo:").start();
     let pid = format!("pid {}", server.pid().as_raw_nonzero());

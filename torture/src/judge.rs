@@ -168,9 +168,9 @@ fn judge_prompts(facts: &Facts, wrong: &mut Vec<Finding>) {
     }
 }
 
-/// Balances are the sums of postings, and zero in all.
+/// Balances are the sums of postings and of what went, and zero in all.
 fn judge_balances(facts: &Facts, wrong: &mut Vec<Finding>) {
-    let mut sums: BTreeMap<Account, i128> = BTreeMap::new();
+    let mut sums: BTreeMap<Account, i128> = facts.folded.clone();
     for posting in &facts.postings {
         for (owner, credits) in &posting.legs {
             let account = Account { environment: posting.environment, owner: owner.clone() };
@@ -183,7 +183,7 @@ fn judge_balances(facts: &Facts, wrong: &mut Vec<Finding>) {
         let of = |map: &BTreeMap<Account, i128>| map.get(account).copied().unwrap_or(0);
         let (balance, sum) = (of(&facts.balances), of(&sums));
         if balance != sum {
-            let text = format!("{account:?} has {balance}, its postings sum to {sum}");
+            let text = format!("{account:?} has {balance}, its postings, with those that went, sum to {sum}");
             wrong.push(Kind::Wrong.says(text));
         }
     }
@@ -279,7 +279,7 @@ mod tests {
         let mut wrong = facts(vec![deposit(1, 5)]);
         let account = wrong.balances.keys().next().expect("an account").clone();
         *wrong.balances.entry(account).or_default() += 1;
-        check(&wrong, Upto::Now, &["its postings sum to", "all balances sum to 1"]);
+        check(&wrong, Upto::Now, &["with those that went, sum to", "all balances sum to 1"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use switchbox::coordinator::effect::Row;
 use switchbox::coordinator::job::JobRow;
-use switchbox::coordinator::ledger::{Account, Posting};
+use switchbox::coordinator::ledger::{Account, Balance, Posting};
 use switchbox::persist::keys::Table;
 use switchbox::persist::{self, DecodeError, LoadError};
 use switchbox_storage::{Error, JournalOptions, StateKind, Store, StoreOptions, Stored};
@@ -79,6 +79,8 @@ pub struct Facts {
     pub postings: Vec<Posting>,
     /// Balances.
     pub balances: BTreeMap<Account, i128>,
+    /// What of them comes from postings that aren't there any more.
+    pub folded: BTreeMap<Account, i128>,
 }
 
 impl Facts {
@@ -114,7 +116,8 @@ impl Facts {
         match row {
             Row::Job(job) => drop(self.jobs.insert(job.id.to_string(), *job)),
             Row::Posting(posting) => self.postings.push(posting),
-            Row::Balance { account, balance } => {
+            Row::Balance(Balance { account, balance, folded }) => {
+                self.folded.insert(account.clone(), folded.map_or(0, |folded| folded.0.into()));
                 self.balances.insert(account, balance.0.into());
             }
             _ => {}

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use switchbox::coordinator::effect::Row;
 use switchbox::coordinator::job::JobRow;
+use switchbox::coordinator::ledger::Subject;
 use switchbox::ids::{JobId, Lsn};
 
 /// Rows in the order in which they were written.
@@ -61,6 +62,9 @@ impl Store {
                 Key::Holds(key) => drop(state.insert(key, row)),
                 Key::Ends(key) => drop(state.remove(&key)),
             }
+            if let Row::JobForgotten(job) = row {
+                state.remove(&posting_of(Subject::Job(*job)));
+            }
         }
         state.into_values().cloned().map(without_bodies_of_its_own).collect()
     }
@@ -96,8 +100,9 @@ fn key_of(row: &Row) -> Key {
         Row::JobForgotten(job) => Ends(format!("job {job}")),
         // Answers are the driver's; whose is there is the oracle's to know.
         Row::AnswerForgotten(job) => Ends(format!("answer {job}")),
-        Row::Posting(posting) => Holds(format!("posting {:?}", posting.id)),
-        Row::Balance { account, .. } => Holds(format!("balance {account:?}")),
+        Row::Posting(posting) => Holds(posting_of(posting.id.subject)),
+        Row::OperationForgotten(operation, _) => Ends(posting_of(Subject::Operation(*operation))),
+        Row::Balance(balance) => Holds(format!("balance {:?}", balance.account)),
         Row::Node(node) => Holds(format!("node {}", node.node)),
         Row::Namespace(settings) => Holds(format!("namespace {}", settings.namespace)),
         Row::Key(key) => Holds(format!("key {:?}", key.key)),
@@ -116,4 +121,9 @@ fn key_of(row: &Row) -> Key {
         Row::Configuration(snapshot) => Holds(format!("configuration {:?}", snapshot.environment)),
         Row::Feedback(feedback) => Holds(format!("feedback {}", feedback.job)),
     }
+}
+
+/// There is one posting of a job, and operations of a simulation have ids of their own.
+fn posting_of(subject: Subject) -> String {
+    format!("posting {subject:?}")
 }

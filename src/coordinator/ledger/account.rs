@@ -42,6 +42,9 @@ pub struct Balance {
     pub account: Account,
     /// What it has; below zero where it owes.
     pub balance: Credits,
+    /// What of it comes from postings that aren't kept any more; the rest is what the kept ones add up to. `None` in
+    /// rows of builds that didn't say so: a start works it out.
+    pub folded: Option<Credits>,
 }
 
 /// How far below zero an account may go.

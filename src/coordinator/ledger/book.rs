@@ -5,22 +5,41 @@
 
 use super::super::by_hash::{ByHash, Number};
 use super::super::event::Environment;
-use super::{ACCOUNTS_MAX, Account, Balance, CreditLine, LedgerRefusal, Owner, Posted, Posting, Statement};
+use super::{ACCOUNTS_MAX, Account, Balance, CreditLine, LedgerRefusal, Owner, Posting, Statement};
 use crate::credits::Credits;
 
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     owner: Owner,
     balance: Credits,
+    /// What of it comes from postings that aren't kept any more; `None` until a start has worked it out.
+    folded: Option<Credits>,
     held: Credits,
     holds: u64,
     pub(super) line: CreditLine,
+    row: EntryRow,
+}
+
+/// Whether an account's row says how it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EntryRow {
+    /// It does, or there is nothing to say.
+    Kept,
+    /// It was changed in this step.
+    Changed,
 }
 
 impl Entry {
     fn new(owner: &Owner) -> Self {
-        let line = CreditLine::default();
-        Self { owner: owner.clone(), balance: Credits::ZERO, held: Credits::ZERO, holds: 0, line }
+        Self {
+            owner: owner.clone(),
+            balance: Credits::ZERO,
+            folded: Some(Credits::ZERO),
+            held: Credits::ZERO,
+            holds: 0,
+            line: CreditLine::default(),
+            row: EntryRow::Kept,
+        }
     }
 
     fn available(&self) -> Credits {
@@ -52,18 +71,24 @@ pub(super) struct Book {
     above_zero: i128,
     held: i128,
     holds: u64,
+    /// Places of the accounts that were changed in this step.
+    changed: Vec<usize>,
 }
 
 impl Book {
     /// An account, opened if need be.
     pub(super) fn entry(&mut self, owner: &Owner) -> &mut Entry {
-        let place = self.place(owner).unwrap_or_else(|number| {
+        let place = self.opened(owner);
+        &mut self.entries[place]
+    }
+
+    fn opened(&mut self, owner: &Owner) -> usize {
+        self.place(owner).unwrap_or_else(|number| {
             self.entries.push(Entry::new(owner));
             let place = self.entries.len() - 1;
             self.by_hash.file(number, place);
             place
-        });
-        &mut self.entries[place]
+        })
     }
 
     fn find(&self, owner: &Owner) -> Option<&Entry> {
@@ -139,33 +164,79 @@ impl Book {
     }
 
     /// Changes the accounts.
-    pub(super) fn post(&mut self, posting: Posting) -> Posted {
+    pub(super) fn post(&mut self, posting: &Posting) {
         let sum: i128 = posting.legs.iter().map(|(_, change)| i128::from(change.0)).sum();
         assert_eq!(sum, 0, "a posting sums to zero: {posting:?}");
-        let mut balances = Vec::with_capacity(posting.legs.len());
-        for (owner, change) in &posting.legs {
-            let account = Account { environment: posting.environment, owner: owner.clone() };
-            balances.push(Balance { balance: self.change(owner, *change), account });
-        }
-        Posted { posting, balances }
+        posting.legs.iter().for_each(|(owner, change)| self.change(owner, *change));
     }
 
-    fn change(&mut self, owner: &Owner, change: Credits) -> Credits {
-        let entry = self.entry(owner);
+    fn change(&mut self, owner: &Owner, change: Credits) {
+        let place = self.opened(owner);
+        let entry = &mut self.entries[place];
         let before = entry.above_zero();
         let balance = entry.balance.0.checked_add(change.0);
         entry.balance.0 = balance.expect("what can overflow is refused before");
-        let (balance, risen) = (entry.balance, entry.above_zero() - before);
-        self.above_zero += risen;
-        balance
-    }
-
-    pub(super) fn restore(&mut self, owner: &Owner, balance: Credits) {
-        let entry = self.entry(owner);
-        let before = entry.above_zero();
-        entry.balance = balance;
         let risen = entry.above_zero() - before;
         self.above_zero += risen;
+        self.row_changes(place);
+    }
+
+    /// A posting's row goes: its legs are in the balances alone from now on.
+    pub(super) fn fold(&mut self, legs: &[(Owner, Credits)]) {
+        for (owner, change) in legs {
+            let place = self.opened(owner);
+            let folded = &mut self.entries[place].folded;
+            // Partial sums of postings may be larger than any balance ever was; what wraps comes back.
+            *folded = folded.map(|folded| Credits(folded.0.wrapping_add(change.0)));
+            self.row_changes(place);
+        }
+    }
+
+    fn row_changes(&mut self, place: usize) {
+        let row = &mut self.entries[place].row;
+        if std::mem::replace(row, EntryRow::Changed) == EntryRow::Kept {
+            self.changed.push(place);
+        }
+    }
+
+    /// Gives the rows of the accounts that were changed since the last time.
+    pub(super) fn take_changed(&mut self, environment: Environment, mut take: impl FnMut(Balance)) {
+        for place in self.changed.drain(..) {
+            let entry = &mut self.entries[place];
+            entry.row = EntryRow::Kept;
+            let account = Account { environment, owner: entry.owner.clone() };
+            take(Balance { account, balance: entry.balance, folded: entry.folded });
+        }
+    }
+
+    pub(super) fn restore(&mut self, balance: &Balance) {
+        let entry = self.entry(&balance.account.owner);
+        let before = entry.above_zero();
+        (entry.balance, entry.folded) = (balance.balance, balance.folded);
+        let risen = entry.above_zero() - before;
+        self.above_zero += risen;
+    }
+
+    /// Works out what isn't known to be folded, of rows that didn't say: what the kept postings don't explain.
+    pub(super) fn restore_folds(&mut self, kept: impl Fn(&Owner) -> i128) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.folded.is_none()) {
+            let folded = i128::from(entry.balance.0) - kept(&entry.owner);
+            // As in `fold`.
+            entry.folded = Some(Credits(folded as i64));
+        }
+    }
+
+    /// Accounts whose balance isn't what was folded and the kept postings add up to.
+    pub(super) fn unexplained(&self, kept: impl Fn(&Owner) -> i128) -> Vec<String> {
+        let explained = |entry: &Entry| {
+            let folded = entry.folded.map(|folded| folded.0.wrapping_add(kept(&entry.owner) as i64));
+            folded.is_none_or(|sum| sum == entry.balance.0)
+        };
+        let odd = self.entries.iter().filter(|entry| !explained(entry));
+        odd.map(|entry| {
+            format!("{entry:?}: its kept postings add up to {}, which isn't the rest", kept(&entry.owner))
+        })
+        .collect()
     }
 
     pub(super) fn statement(&self, owner: &Owner) -> Statement {

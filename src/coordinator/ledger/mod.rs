@@ -5,27 +5,31 @@
 //! an operator does has an id that the operator chose, and happens once. The ledger never decides what a job
 //! costs, and it never forgets a credit: whatever can't be done is refused before anything has changed.
 //!
-//! Its rows are balances and postings. Holds come back with the live jobs, credit lines with the settings, and
+//! Its rows are balances and postings; a posting's row goes with its job, or when it is old, and leaves the balances
+//! that say how much of them is no longer explained (`kept`). Holds come back with the live jobs, credit lines with the settings, and
 //! which nodes are frozen with the nodes' standings.
 
 mod account;
 mod book;
+mod kept;
 mod operation;
 mod posting;
 mod prices;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 pub use self::account::{Account, Balance, CreditLine, Owner, Statement};
+pub(super) use self::kept::OperationsKept;
 pub use self::operation::{OPERATION_NOTE_BYTES_MAX, OPERATION_RETENTION, OPERATIONS_KEPT_MAX, Operation};
 pub use self::posting::{Posting, PostingId, Step, Subject};
 
 pub use self::prices::{PRICE_RULES_MAX, PriceRule, PriceRulesFull, PriceTable};
 
 use self::book::Book;
+use self::kept::{KeptPostings, Moved};
 use self::operation::Operations;
 use super::event::Environment;
 use crate::credits::Credits;
@@ -84,20 +88,11 @@ impl fmt::Display for LedgerRefusal {
     }
 }
 
-/// What one change of the ledger is kept as.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Posted {
-    /// The change.
-    pub posting: Posting,
-    /// The accounts that it changed, as they are now.
-    pub balances: Vec<Balance>,
-}
-
 /// What became of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
     /// It happened now.
-    Posted(Posted),
+    Posted(Posting),
     /// It had happened before, as told here; nothing changed.
     Repeated(Posting),
 }
@@ -137,6 +132,7 @@ pub(super) struct Ledger {
     testnet: Book,
     frozen: BTreeSet<NodeId>,
     operations: Operations,
+    kept: KeptPostings,
 }
 
 impl Ledger {
@@ -174,7 +170,7 @@ impl Ledger {
     /// Ends a job's hold: its cost goes to the node and the operator's fee, the rest is free again. Moving
     /// nothing leaves no posting. A job has a hold exactly as long as it lives, so for a job that has ended or
     /// is unknown there is nothing to call this with; what a caller may have got wrong is asserted.
-    pub(super) fn settle(&mut self, settlement: Settlement<'_>) -> Option<Posted> {
+    pub(super) fn settle(&mut self, settlement: Settlement<'_>) -> Option<Posting> {
         let Settlement { job, environment, payer, held, cost, split, at } = settlement;
         assert!(cost >= Credits::ZERO && cost <= held, "job {job}: capture {cost} outside its hold {held}");
         let book = self.book_mut(environment);
@@ -185,7 +181,10 @@ impl Ledger {
         }
         let legs = posting::capture_legs(payer, cost, split);
         let id = PostingId { subject: Subject::Job(job), step: Step::Capture };
-        Some(book.post(Posting { id, environment, at, legs, note: String::new() }))
+        let posting = Posting { id, environment, at, legs, note: String::new() };
+        book.post(&posting);
+        self.kept.keep(&posting);
+        Some(posting)
     }
 
     /// Ends a job's hold without a cost.
@@ -212,7 +211,37 @@ impl Ledger {
         self.check_operation(operation, &posting)?;
         self.operations.check_room()?;
         self.operations.keep(posting.clone());
-        Ok(Applied::Posted(self.book_mut(posting.environment).post(posting)))
+        self.book_mut(posting.environment).post(&posting);
+        self.kept.keep(&posting);
+        Ok(Applied::Posted(posting))
+    }
+
+    /// A job's posting isn't kept any more, if there is one.
+    pub(super) fn forget_job(&mut self, job: JobId) {
+        if let Some(moved) = self.kept.take_job(job) {
+            self.fold(&moved);
+        }
+    }
+
+    /// Forgets the oldest posting of an operator that is too old or one too many, and names it.
+    pub(super) fn forget_operation(
+        &mut self,
+        bounds: OperationsKept,
+        now: Time,
+    ) -> Option<(OperationId, Time)> {
+        let (id, at, moved) = self.kept.take_operation(bounds, now)?;
+        self.fold(&moved);
+        Some((id, at))
+    }
+
+    fn fold(&mut self, moved: &Moved) {
+        self.book_mut(moved.environment).fold(&moved.legs);
+    }
+
+    /// Gives the rows of the accounts that were changed since the last time.
+    pub(super) fn take_changed(&mut self, mut take: impl FnMut(Balance)) {
+        self.mainnet.take_changed(Environment::Mainnet, &mut take);
+        self.testnet.take_changed(Environment::Testnet, &mut take);
     }
 
     fn check_operation(&self, operation: &Operation, posting: &Posting) -> Result<(), LedgerRefusal> {
@@ -235,8 +264,8 @@ impl Ledger {
     }
 
     /// Puts back a balance that was kept.
-    pub(super) fn restore(&mut self, account: &Account, balance: Credits) {
-        self.book_mut(account.environment).restore(&account.owner, balance);
+    pub(super) fn restore(&mut self, balance: &Balance) {
+        self.book_mut(balance.account.environment).restore(balance);
     }
 
     /// Puts back the hold of a live job, whatever the payer's line is now.
@@ -245,10 +274,20 @@ impl Ledger {
         self.book_mut(payer.environment).hold(&payer.owner, amount);
     }
 
-    /// Puts back the memory of an operation that was posted; its balances are rows of their own. Postings of
-    /// jobs are none of it, and postings that are too old are forgotten with the next operation.
-    pub(super) fn restore_operation(&mut self, posting: Posting) {
+    /// Puts back a posting; its balances are rows of their own. Operations that are too old to be repeats are
+    /// forgotten as such with the next one.
+    pub(super) fn restore_posting(&mut self, posting: Posting) {
+        self.kept.keep(&posting);
         self.operations.keep(posting);
+    }
+
+    /// When all balances and postings are back: works out what rows of older builds don't say.
+    pub(super) fn restore_folds(&mut self) {
+        let sums = self.kept.sums();
+        for environment in [Environment::Mainnet, Environment::Testnet] {
+            let kept = |owner: &Owner| kept_of(&sums, environment, owner);
+            self.book_mut(environment).restore_folds(kept);
+        }
     }
 
     /// Live holds.
@@ -296,7 +335,11 @@ impl Ledger {
 
     /// Every broken invariant in a sentence.
     pub(super) fn check(&self) -> Vec<String> {
-        let books = self.books().flat_map(|(environment, book)| book.check(environment));
+        let sums = self.kept.sums();
+        let books = self.books().flat_map(|(environment, book)| {
+            let unexplained = book.unexplained(|owner| kept_of(&sums, environment, owner));
+            book.check(environment).into_iter().chain(unexplained)
+        });
         books.chain(self.operations.check()).collect()
     }
 
@@ -317,4 +360,9 @@ impl Ledger {
             Environment::Testnet => &mut self.testnet,
         }
     }
+}
+
+/// What kept postings add up to on an account.
+fn kept_of(sums: &BTreeMap<Account, i128>, environment: Environment, owner: &Owner) -> i128 {
+    sums.get(&Account { environment, owner: owner.clone() }).copied().unwrap_or(0)
 }

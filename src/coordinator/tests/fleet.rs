@@ -6,7 +6,7 @@ use super::super::command::{Amount, Command, NodeCommand, NodeSettings, Operatio
 use super::super::effect::{Answer, NodeMessage, Row};
 use super::super::event::*;
 use super::super::job::JobRow;
-use super::super::ledger::{Account, Owner};
+use super::super::ledger::{Account, Owner, Subject};
 use super::super::limits::Limits;
 use super::super::standing::{NodeRow, Standing, Trust};
 use super::super::trace::{TraceEntry, TraceEvent};
@@ -279,6 +279,9 @@ pub(super) fn newest<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Row> {
         } else {
             newest.remove(&name);
         }
+        if let Row::JobForgotten(job) = row {
+            newest.remove(&posting_of(Subject::Job(*job)));
+        }
     }
     newest.into_values().collect()
 }
@@ -289,8 +292,9 @@ fn name_of(row: &Row, at: usize) -> (String, bool) {
         Row::Job(job) => (format!("job {}", job.id), true),
         Row::JobForgotten(job) => (format!("job {job}"), false),
         Row::AnswerForgotten(job) => (format!("answer {job}"), false),
-        Row::Posting(posting) => (format!("posting {:?}", posting.id), true),
-        Row::Balance { account, .. } => (format!("balance {account:?}"), true),
+        Row::Posting(posting) => (posting_of(posting.id.subject), true),
+        Row::OperationForgotten(operation, _) => (posting_of(Subject::Operation(*operation)), false),
+        Row::Balance(balance) => (format!("balance {:?}", balance.account), true),
         Row::Node(node) => (format!("node {}", node.node), true),
         Row::Namespace(settings) => (format!("namespace {}", settings.namespace), true),
         Row::Key(key) => (format!("key {:?}", key.key), true),
@@ -309,6 +313,10 @@ fn name_of(row: &Row, at: usize) -> (String, bool) {
         Row::Configuration(snapshot) => (format!("configuration {:?}", snapshot.environment), true),
         Row::Feedback(_) => (format!("feedback {at}"), true),
     }
+}
+
+fn posting_of(subject: Subject) -> String {
+    format!("posting {subject:?}")
 }
 
 /// A time so far after the world's beginning.

@@ -1,4 +1,4 @@
-//! The bytes of versions 1 and 2. They may never change: directories that exist are made of them.
+//! The bytes of versions 1 to 3. They may never change: directories that exist are made of them.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use crate::coordinator::event::{
 use crate::coordinator::integrity::{Expect, Feedback, Note, Opinion, Template};
 use crate::coordinator::job::{AttemptOutcome, AttemptRow, JobState, Progress, ReservationRow};
 use crate::coordinator::keys::{KeyEntry, KeyRow};
-use crate::coordinator::ledger::{Account, Owner, Posting, PostingId, PriceRule, Step, Subject};
+use crate::coordinator::ledger::{Account, Balance, Owner, Posting, PostingId, PriceRule, Step, Subject};
 use crate::coordinator::score::Score;
 use crate::coordinator::snapshot::{ModelSpec, RuntimeKind, Snapshot};
 use crate::coordinator::standing::{Environments, Exclusion, Fault, NodeRow, Order, Party, Trial, Trust};
@@ -22,9 +22,11 @@ use crate::credits::{Credits, Price};
 use crate::ids::{Digest, IdempotencyKey, JobId, Namespace, NodeId, OperationId, ReservationId};
 use crate::time::Time;
 
-/// A line for each row of the samples: key and value in hexadecimal digits. Version 2 knows one job more.
+/// A line for each row of the samples: key and value in hexadecimal digits. Version 2 knows one job more, and version 3
+/// what was folded into balances.
 const GOLDEN_1: &str = include_str!("golden-1.txt");
 const GOLDEN_2: &str = include_str!("golden-2.txt");
+const GOLDEN_3: &str = include_str!("golden-3.txt");
 
 const JOB: JobId = JobId { epoch: 0x6925_0c5a, counter: 42 };
 const RESERVATION: ReservationId = ReservationId { epoch: 0x6925_0c5a, counter: 7 };
@@ -208,8 +210,10 @@ fn configuration() -> Snapshot {
 }
 
 /// The ledger's and the settings' rows.
-fn small_rows() -> Vec<Row> {
+fn small_rows(folded: Option<Credits>) -> Vec<Row> {
     let account = |owner| Account { environment: Environment::Mainnet, owner };
+    let balance =
+        |owner, micro| Row::Balance(Balance { account: account(owner), balance: Credits(micro), folded });
     let posting = |subject, step| Posting {
         id: PostingId { subject, step },
         environment: Environment::Mainnet,
@@ -220,8 +224,8 @@ fn small_rows() -> Vec<Row> {
     vec![
         Row::Posting(posting(Subject::Job(JOB), Step::Capture)),
         Row::Posting(posting(Subject::Operation(OperationId(1 << 100)), Step::Deposit)),
-        Row::Balance { account: account(Owner::Namespace(named("acme"))), balance: Credits(-5) },
-        Row::Balance { account: account(Owner::Issuance), balance: Credits(5) },
+        balance(Owner::Namespace(named("acme")), -5),
+        balance(Owner::Issuance, 5),
         Row::Namespace(Box::new(NamespaceSettings {
             namespace: named("acme"),
             weight: 10,
@@ -252,7 +256,8 @@ fn small_rows() -> Vec<Row> {
     ]
 }
 
-fn samples() -> Vec<Row> {
+/// Balances of builds that didn't say what was folded into them say `None`.
+fn samples(folded: Option<Credits>) -> Vec<Row> {
     let template = Template {
         name: "sum".into(),
         model: "small".into(),
@@ -289,7 +294,7 @@ fn samples() -> Vec<Row> {
         Row::Configuration(Box::new(configuration())),
         Row::Feedback(feedback),
     ];
-    rows.extend(small_rows());
+    rows.extend(small_rows(folded));
     rows
 }
 
@@ -311,21 +316,25 @@ fn rows_of(golden: &str) -> Bytes {
 }
 
 #[test]
-fn version_1_is_read_and_version_2_is_what_it_was() {
+fn old_versions_are_read_and_the_newest_is_what_it_was() {
     let mut bytes = Bytes::new();
-    let mut newest = samples();
-    newest.push(Row::Job(Box::new(unstored_job())));
+    let unstored = || Row::Job(Box::new(unstored_job()));
+    let mut newest = samples(Some(Credits(3)));
+    newest.push(unstored());
     newest.iter().for_each(|row| keep(&mut bytes, row));
     let mut written = String::new();
     for (key, value) in &bytes {
         let table = Table::of(key).expect("a table").word();
         writeln!(written, "{table} {} {}", hex(key), hex(value)).expect("text grows");
     }
-    assert_eq!(written, GOLDEN_2, "rows are written as version 2 says");
-    let golden = rows_of(GOLDEN_2);
-    for (rows, of) in [(samples(), rows_of(GOLDEN_1)), (newest, rows_of(GOLDEN_2))] {
+    assert_eq!(written, GOLDEN_3, "rows are written as version 3 says");
+    let golden = rows_of(GOLDEN_3);
+    let mut second = samples(None);
+    second.push(unstored());
+    let versions = [(samples(None), GOLDEN_1), (second, GOLDEN_2), (newest, GOLDEN_3)];
+    for (rows, of) in versions.map(|(rows, golden)| (rows, rows_of(golden))) {
         for row in rows {
-            let back = kept(&of, &row).expect("both versions are read");
+            let back = kept(&of, &row).expect("all versions are read");
             assert_eq!(text(&back), text(&row));
         }
     }

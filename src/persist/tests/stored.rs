@@ -109,7 +109,7 @@ fn what_was_committed_is_loaded_and_looked_up() {
     let found: BTreeMap<RowKey, String> =
         loaded.iter().map(|row| (key_of(row).expect("kept"), text(row))).collect();
     assert_eq!(found.len(), loaded.len(), "every row once");
-    let only_looked_up = |key: &RowKey| matches!(key, RowKey::Settlement(_) | RowKey::Feedback(_));
+    let only_looked_up = |key: &RowKey| matches!(key, RowKey::Feedback(_));
     let wanted: BTreeMap<RowKey, String> = rows
         .iter()
         .filter(|(key, _)| !only_looked_up(key))

@@ -11,7 +11,7 @@ use crate::coordinator::effect::Row;
 use crate::coordinator::event::{
     ClientGone, Departure, Endpoint, Environment, Event, JobSpec, Mode, ModelOffer, NodeHello, Submission,
 };
-use crate::coordinator::ledger::{Account, Owner};
+use crate::coordinator::ledger::{Account, Balance, Owner};
 use crate::credits::Credits;
 use crate::ids::{ClientId, Namespace};
 use crate::persist::RowCodec;
@@ -48,7 +48,8 @@ fn a_clock_that_was_accepted_once_stays_so_and_box_time_goes_on() {
     let (store, _) = Store::open(&dir.0, wrong).expect("a new directory");
     let committer = Committer::start_durable(store, RowCodec, CommitterOptions::default(), |_| ());
     let account = Account { environment: Environment::Mainnet, owner: Owner::Fee };
-    let balance = Row::Balance { account: account.clone(), balance: Credits(0) };
+    let (balance, folded) = (Credits(0), Some(Credits(0)));
+    let balance = Row::Balance(Balance { account: account.clone(), balance, folded });
     let changes = vec![(RowKey::Balance(account), Some(RowValue::Row(balance)))];
     committer.expect("a thread").append(Group { lsn: 1, at: far.0, changes }, Urgency::Lazy);
 

@@ -10,7 +10,7 @@ use switchbox::coordinator::command::{NamespaceSettings, Scope};
 use switchbox::coordinator::effect::{End, Row};
 use switchbox::coordinator::event::{Environment, ErrorClass, JobSpec, Origin, Storing, Tier};
 use switchbox::coordinator::job::{AttemptOutcome, JobRow, JobState};
-use switchbox::coordinator::ledger::{Account, Owner, Posting, PostingId};
+use switchbox::coordinator::ledger::{Account, Owner, Posting, PostingId, Step, Subject};
 use switchbox::coordinator::snapshot::Snapshot;
 use switchbox::coordinator::standing::NodeRow;
 use switchbox::coordinator::subcloud::Subcloud;
@@ -110,7 +110,11 @@ pub(crate) struct Book {
     pub(crate) postings: BTreeMap<PostingId, Posting>,
     /// What postings add up to.
     pub(crate) sums: BTreeMap<Account, i64>,
+    /// What those that aren't forgotten add up to.
+    pub(crate) kept_sums: BTreeMap<Account, i64>,
     pub(crate) balances: BTreeMap<Account, i64>,
+    /// What balances say that forgotten ones add up to.
+    pub(crate) folded: BTreeMap<Account, i64>,
     /// Held by live jobs.
     pub(crate) held: BTreeMap<Account, i64>,
     pub(crate) nodes: BTreeMap<NodeId, NodeRow>,
@@ -139,7 +143,11 @@ impl Book {
         match row {
             Row::Job(job) => self.apply_job(job),
             Row::Posting(posting) => self.apply_posting(posting),
-            Row::Balance { account, balance } => drop(self.balances.insert(account.clone(), balance.0)),
+            Row::OperationForgotten(operation, _) => self.forget_posting(Subject::Operation(*operation)),
+            Row::Balance(balance) => {
+                self.balances.insert(balance.account.clone(), balance.balance.0);
+                self.folded.insert(balance.account.clone(), balance.folded.map_or(0, |folded| folded.0));
+            }
             Row::Node(node) => drop(self.nodes.insert(node.node.clone(), (**node).clone())),
             Row::Namespace(settings) => {
                 self.namespaces.insert(settings.namespace.clone(), (**settings).clone());
@@ -161,6 +169,7 @@ impl Book {
             Row::JobForgotten(job) => {
                 self.kept.remove(job);
                 self.answers.remove(job);
+                self.forget_posting(Subject::Job(*job));
             }
             Row::AnswerForgotten(job) => drop(self.answers.remove(job)),
             Row::Key(row) => drop(self.standing_keys.insert(row.key, row.entry.job)),
@@ -221,7 +230,19 @@ impl Book {
         }
         for (owner, credits) in &posting.legs {
             let account = Account { environment: posting.environment, owner: owner.clone() };
-            *self.sums.entry(account).or_default() += credits.0;
+            *self.sums.entry(account.clone()).or_default() += credits.0;
+            *self.kept_sums.entry(account).or_default() += credits.0;
+        }
+    }
+
+    fn forget_posting(&mut self, subject: Subject) {
+        let steps = [Step::Capture, Step::Deposit, Step::Adjust, Step::Transfer];
+        let ids = steps.map(|step| PostingId { subject, step });
+        for posting in ids.iter().filter_map(|id| self.postings.get(id)) {
+            for (owner, credits) in &posting.legs {
+                let account = Account { environment: posting.environment, owner: owner.clone() };
+                *self.kept_sums.entry(account).or_default() -= credits.0;
+            }
         }
     }
 

@@ -46,6 +46,7 @@ lines! {
     SumZero = "postings sum to zero",
     /// A balance row is what the postings add up to.
     BalanceIsPostings = "a balance is the sum of its postings",
+    BalanceIsKept = "a balance is what its kept postings and the folded ones add up to",
     /// An id is posted once.
     PostedOnce = "a ledger step is posted once",
     /// SPEC 6, case by case.

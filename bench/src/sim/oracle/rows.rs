@@ -2,10 +2,14 @@
 //!
 //! It judges rows only; what messages and assignments may say is judged beside it.
 
+use std::collections::BTreeMap;
+
 use switchbox::coordinator::effect::{CancelCause, Effect, End, Row};
 use switchbox::coordinator::event::Origin;
 use switchbox::coordinator::job::{JobRow, JobState};
-use switchbox::coordinator::ledger::{Account, Owner, Posting, PostingId, Step as LedgerStep, Subject};
+use switchbox::coordinator::ledger::{
+    Account, Balance, Owner, Posting, PostingId, Step as LedgerStep, Subject,
+};
 use switchbox::ids::JobId;
 
 use super::book::JobFacts;
@@ -68,7 +72,13 @@ impl Oracle {
     }
 
     fn check_balance(&mut self, row: &Row) {
-        let Row::Balance { account, .. } = row else { return };
+        let Row::Balance(Balance { account, .. }) = row else { return };
+        let of = |sums: &BTreeMap<Account, i64>| sums.get(account).copied().unwrap_or(0);
+        let (folded, kept) = (of(&self.book.folded), of(&self.book.kept_sums));
+        let balance = self.balance(account);
+        self.judge.check(Line::BalanceIsKept, balance == folded + kept, || {
+            format!("{account:?} is {balance}, with {kept} in postings and {folded} folded")
+        });
         let (balance, sum) = (self.balance(account), self.book.sums.get(account).copied().unwrap_or(0));
         self.judge.check(Line::BalanceIsPostings, sum == balance, || {
             format!("{account:?} is {balance}, its postings add up to {sum}")

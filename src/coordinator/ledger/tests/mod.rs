@@ -6,6 +6,7 @@ mod speed;
 
 use super::*;
 use crate::ids::Namespace;
+use crate::time::Span;
 
 fn node(number: usize) -> NodeId {
     NodeId::named(&format!("node_{number}"))
@@ -48,8 +49,14 @@ fn operate(ledger: &mut Ledger, id: u128, operation: &Operation) -> Result<Appli
     ledger.operate(OperationId(id), operation, Time(1))
 }
 
+fn changed(ledger: &mut Ledger) -> Vec<Balance> {
+    let mut rows = Vec::new();
+    ledger.take_changed(|row| rows.push(row));
+    rows
+}
+
 /// Holds `held` for a job of `payer`'s and settles it at once.
-fn run(ledger: &mut Ledger, payer: &Account, held: i64, cost: i64, split: Split<'_>) -> Option<Posted> {
+fn run(ledger: &mut Ledger, payer: &Account, held: i64, cost: i64, split: Split<'_>) -> Option<Posting> {
     let held = Credits(held);
     ledger.hold(payer, held).expect("it can pay");
     let (environment, payer) = (payer.environment, &payer.owner);
@@ -78,8 +85,8 @@ fn a_cost_is_split_between_node_and_fee_and_nothing_is_lost() {
         assert_eq!(ledger.balance(&of(Owner::Node(node(1)))), Credits(to_node), "{cost} at {fee_ppm}");
         assert_eq!(ledger.balance(&of(Owner::Fee)), Credits(to_fee), "{cost} at {fee_ppm}");
         assert_eq!(ledger.balance(&of_namespace("a")), Credits::ZERO);
-        assert!(posted.posting.legs.iter().all(|(_, change)| *change != Credits::ZERO), "{posted:?}");
-        for row in &posted.balances {
+        assert!(posted.legs.iter().all(|(_, change)| *change != Credits::ZERO), "{posted:?}");
+        for row in changed(&mut ledger) {
             assert_eq!(row.balance, ledger.balance(&row.account), "rows say how it is");
         }
         assert_eq!(ledger.check(), Vec::<String>::new());
@@ -191,6 +198,47 @@ fn an_operation_happens_once_within_a_day() {
     let next_day = Time(0) + OPERATION_RETENTION;
     let later = ledger.operate(OperationId(0), &deposit("b", 1), next_day);
     assert!(matches!(later, Ok(Applied::Posted(_))), "the id is free again: {later:?}");
+}
+
+#[test]
+fn what_is_forgotten_stays_in_the_balances() {
+    let mut ledger = funded("a", 100);
+    let runner = node(1);
+    run(&mut ledger, &of_namespace("a"), 40, 40, Split { node: Some(&runner), fee_ppm: 250_000 });
+    changed(&mut ledger);
+    ledger.forget_job(job(1));
+    let rows = changed(&mut ledger);
+    let folded: Vec<_> = rows.iter().map(|row| (row.balance.0, row.folded.map(|f| f.0))).collect();
+    assert_eq!(folded, [(60, Some(-40)), (30, Some(30)), (10, Some(10))]);
+    ledger.forget_job(job(1));
+    assert_eq!(changed(&mut ledger), [], "once");
+    let (bounds, soon) = (OperationsKept { postings_max: 0, age_max: Span::default() }, Time(0));
+    assert_eq!(ledger.forget_operation(bounds, soon), None, "it still tells a repeat");
+    let later = Time(1) + OPERATION_RETENTION;
+    assert_eq!(ledger.forget_operation(bounds, later), Some((OperationId(0), Time(0))));
+    let rows = changed(&mut ledger);
+    let folded: Vec<_> = rows.iter().map(|row| (row.balance.0, row.folded.map(|f| f.0))).collect();
+    assert_eq!(folded, [(-100, Some(-100)), (60, Some(60))]);
+    assert_eq!(ledger.check(), Vec::<String>::new());
+}
+
+#[test]
+fn a_start_works_out_what_older_rows_do_not_say() {
+    let mut ledger = funded("a", 100);
+    let row =
+        |name: &str, micro| Balance { account: of_namespace(name), balance: Credits(micro), folded: None };
+    let mut again = Ledger::default();
+    again.restore(&row("a", 160));
+    let id = OperationId(0);
+    let posting = ledger.operate(id, &deposit("a", 100), Time(0)).expect("a repeat");
+    let Applied::Repeated(posting) = posting else { panic!("{posting:?} isn't a repeat") };
+    again.restore_posting(posting);
+    again.restore(&Balance { account: of(Owner::Issuance), ..row("a", -160) });
+    again.restore_folds();
+    assert_eq!(again.check(), Vec::<String>::new());
+    again.operate(OperationId(1), &deposit("a", 1), Time(1)).expect("a deposit");
+    let of_a = changed(&mut again).into_iter().find(|row| row.account == of_namespace("a"));
+    assert_eq!(of_a.map(|row| (row.balance, row.folded)), Some((Credits(161), Some(Credits(60)))));
 }
 
 #[test]

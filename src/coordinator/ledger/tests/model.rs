@@ -21,6 +21,10 @@ enum Act {
     Thaw(usize),
     Line(Account, Option<i64>),
     Pass(u64),
+    /// The oldest job whose posting is kept.
+    ForgetJob,
+    /// Operations beyond so many, and older than so many hours.
+    ForgetOperations(usize, u64),
 }
 
 #[derive(Default)]
@@ -90,6 +94,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..3_usize).prop_map(Act::Thaw),
         2 => (payer(), prop::option::weighted(0.8, 0..2_000_i64)).prop_map(|(of, line)| Act::Line(of, line)),
         1 => (0..20_u64).prop_map(|hours| Act::Pass(hours * 3_600_000_000)),
+        2 => Just(Act::ForgetJob),
+        1 => (0..4_usize, 0..60_u64).prop_map(|(most, hours)| Act::ForgetOperations(most, hours)),
     ]
 }
 
@@ -204,19 +210,42 @@ struct Pair {
     ledger: Ledger,
     model: Model,
     now: Time,
-    balance_rows: BTreeMap<Account, Credits>,
+    balance_rows: BTreeMap<Account, Balance>,
     postings: BTreeMap<(PostingId, Time), Posting>,
     ended: u64,
 }
 
 impl Pair {
-    fn keep(&mut self, posted: Posted) {
-        for row in posted.balances {
-            self.balance_rows.insert(row.account, row.balance);
-        }
-        let key = (posted.posting.id, posted.posting.at);
-        let before = self.postings.insert(key, posted.posting);
+    fn keep(&mut self, posting: Posting) {
+        let before = self.postings.insert((posting.id, posting.at), posting);
         assert_eq!(before, None, "posted twice");
+    }
+
+    fn forget_job(&mut self) {
+        let jobs = self.postings.keys().filter(|(id, _)| matches!(id.subject, Subject::Job(_)));
+        let oldest = jobs.min_by_key(|(_, at)| *at);
+        let Some(key) = oldest.copied() else { return };
+        self.postings.remove(&key);
+        if let Subject::Job(job) = key.0.subject {
+            self.ledger.forget_job(job);
+        }
+    }
+
+    fn forget_operations(&mut self, postings_max: usize, hours: u64) {
+        let bounds = OperationsKept { postings_max, age_max: Span::from_secs(hours * 3_600) };
+        while let Some((operation, at)) = self.ledger.forget_operation(bounds, self.now) {
+            assert!(self.now.since(at) > OPERATION_RETENTION, "it may be repeated");
+            let subject = Subject::Operation(operation);
+            let of_it = |key: &(PostingId, Time)| key.0.subject == subject && key.1 == at;
+            let before = self.postings.len();
+            self.postings.retain(|key, _| !of_it(key));
+            assert_eq!(self.postings.len() + 1, before, "there was one");
+        }
+        let day = |at: &Time| self.now.since(*at) > OPERATION_RETENTION;
+        let operations = self.postings.keys().filter(|(id, _)| matches!(id.subject, Subject::Operation(_)));
+        let old = operations.clone().filter(|(_, at)| day(at) && self.now.since(*at) > bounds.age_max);
+        assert_eq!(old.count(), 0);
+        assert!(operations.clone().count() <= postings_max || operations.clone().all(|(_, at)| !day(at)));
     }
 
     fn operate(&mut self, id: u8, operation: &Operation) {
@@ -285,7 +314,11 @@ impl Pair {
                 self.model.lines.insert(account, limit);
             }
             Act::Pass(span) => self.now = Time(self.now.0 + span),
+            Act::ForgetJob => self.forget_job(),
+            Act::ForgetOperations(most, hours) => self.forget_operations(most, hours),
         }
+        let rows = &mut self.balance_rows;
+        self.ledger.take_changed(|row| drop(rows.insert(row.account.clone(), row)));
         self.compare();
     }
 
@@ -295,8 +328,14 @@ impl Pair {
             assert_eq!(i128::from(statement.balance.0), self.model.balance(&account), "{account:?}");
             let held = self.model.held(|of| *of == account);
             assert_eq!(i128::from(statement.held.0), held, "{account:?}");
-            let row = self.balance_rows.get(&account).copied().unwrap_or_default();
-            assert_eq!(statement.balance, row, "{account:?} was changed without a row");
+            let row = self.balance_rows.get(&account);
+            let balance = row.map(|row| row.balance).unwrap_or_default();
+            assert_eq!(statement.balance, balance, "{account:?} was changed without a row");
+            let folded = row.map_or(0, |row| i128::from(row.folded.expect("new rows say so").0));
+            let kept = self.postings.values().filter(|posting| posting.environment == account.environment);
+            let legs = kept.flat_map(|posting| &posting.legs).filter(|(owner, _)| *owner == account.owner);
+            let kept: i128 = legs.map(|(_, change)| i128::from(change.0)).sum();
+            assert_eq!(balance.0, (folded + kept) as i64, "{account:?} isn't explained by rows");
         }
         let known: BTreeSet<Account> = self.ledger.statements().map(|(account, _)| account).collect();
         let missing = |(account, balance): &(&Account, &i128)| **balance != 0 && !known.contains(account);
@@ -310,13 +349,11 @@ impl Pair {
     /// The ledger as a restart brings it back.
     fn recovered(&self) -> Ledger {
         let mut ledger = Ledger::default();
-        for (account, balance) in &self.balance_rows {
-            ledger.restore(account, *balance);
-        }
+        self.balance_rows.values().for_each(|row| ledger.restore(row));
         for (payer, amount) in &self.model.holds {
             ledger.restore_hold(payer, Credits(*amount));
         }
-        self.postings.values().for_each(|posting| ledger.restore_operation(posting.clone()));
+        self.postings.values().for_each(|posting| ledger.restore_posting(posting.clone()));
         self.model.frozen.iter().for_each(|node| ledger.freeze(node));
         for (account, limit) in &self.model.lines {
             let line = limit.map_or(CreditLine::Unlimited, |limit| CreditLine::Limit(Credits(limit)));
