@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 pub use echo::Echo;
 pub use local::{Local, TemplateStuck};
-pub use session::LocalNode;
+pub use session::{Attempts, LocalNode};
 
 use crate::clock::Clock;
 use crate::coordinator::effect::Assignment;
