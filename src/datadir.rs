@@ -5,6 +5,7 @@
 //! without the lock. Nothing here prints a secret, follows a link inside
 //! the directory, or leaves a half-written file under its final name.
 
+mod agent;
 mod files;
 mod growing;
 mod sums;
@@ -14,6 +15,7 @@ mod tests;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+pub use agent::{AgentDir, Kept, ResultFiles, agent_default_path, socket_in};
 use files::{Lock, Privacy, PrivateDir};
 pub use growing::Growing;
 use sums::{SUMS, Sums};

@@ -1,5 +1,6 @@
 //! Switchbox: one binary that turns a single box into a low-latency inference network.
 
+pub mod agent;
 pub mod api;
 pub mod archive;
 pub mod backup;

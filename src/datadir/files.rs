@@ -119,14 +119,20 @@ impl PrivateDir {
     }
 
     pub(super) fn is_empty(&self) -> Result<bool, DataDirError> {
+        self.names().map(|names| names.is_empty())
+    }
+
+    /// What is in it, in no order. A name that isn't UTF-8 is shown as well as it can be.
+    pub(super) fn names(&self) -> Result<Vec<String>, DataDirError> {
         let failed = |errno| self.io("list", "", errno);
+        let mut names = Vec::new();
         for entry in fs::Dir::read_from(&self.dir).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                return Ok(false);
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
             }
         }
-        Ok(true)
+        Ok(names)
     }
 
     pub(super) fn has(&self, name: &str) -> Result<bool, DataDirError> {
@@ -200,6 +206,16 @@ impl PrivateDir {
         name: &str,
         privacy: Privacy,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, DataDirError> {
+        self.read_up_to(name, privacy, FILE_BYTES_MAX)
+    }
+
+    /// As [`PrivateDir::read`], for a file that may have so many bytes.
+    pub(super) fn read_up_to(
+        &self,
+        name: &str,
+        privacy: Privacy,
+        bytes_max: u64,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, DataDirError> {
         // Not blocking: what lies there might be a pipe.
         let file = match self.open(name, OFlags::RDONLY | OFlags::NONBLOCK) {
             Ok(file) => file,
@@ -207,17 +223,19 @@ impl PrivateDir {
             Err(errno) => return Err(self.io("open", name, errno)),
         };
         self.check_private(&file, name, privacy)?;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX as usize + 1));
+        // All of its room at once: what grows leaves copies of secrets behind.
+        let room = file.metadata().map_or(0, |meta| meta.len()).min(bytes_max) + 1;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or(0)));
         let path = || self.path.join(name);
-        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|source| DataDirError::Io {
+        file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|source| DataDirError::Io {
             action: "read",
             path: path(),
             source,
             remedy: DISK_REMEDY,
         })?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
+        if bytes.len() as u64 > bytes_max {
             let (problem, remedy) =
-                (format!("is longer than {FILE_BYTES_MAX} bytes"), "put the right file there");
+                (format!("is longer than {bytes_max} bytes"), "put the right file there");
             return Err(DataDirError::Unfit { path: path(), problem, remedy: remedy.into() });
         }
         Ok(Some(bytes))

@@ -1,0 +1,458 @@
+//! What the node decides: which assignments it takes, what becomes of those it holds, and what is said to the box. Knows
+//! no socket: messages come in as values and are taken out one by one.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::bells::Bells;
+use super::hold::{Assigned, Cause, Ended, Hold, Next, Phase, Sent};
+use super::offer::Offered;
+use crate::budget::Budget;
+use crate::coordinator::effect::Assignment;
+use crate::coordinator::event::{Environment, ErrorClass, JobError, Status, Wish};
+use crate::ids::{ModelName, ReservationId};
+use crate::node::{Answer, Slot, SlotAnswer, SlotResult};
+use crate::output::Output;
+use crate::runtime::Attempts;
+use crate::wire::to_agent::{Assign, Resume, Verdict};
+use crate::wire::to_box::{self, DeclineCause};
+use crate::wire::{CloseCode, FromAgent, HOLDS_MAX, Identity, PublicKey, REASON_BYTES_MAX, Refusal};
+
+/// Bytes of requests and outputs that the agent holds at most.
+const HELD_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of output for each token that may be generated.
+const BYTES_PER_TOKEN_MAX: u64 = 64;
+/// Bytes of output of one attempt at most, and at least.
+const OUTPUT_BYTES: (u64, u64) = (64 << 10, 64 << 20);
+
+/// Whether the node takes work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// It does.
+    Working,
+    /// Its owner wants a pause.
+    Paused,
+    /// It finishes what it has and leaves.
+    Draining,
+}
+
+/// Whether the box listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Line {
+    /// There is no connection, or the box hasn't said what becomes of what is held.
+    Closed,
+    /// The box was told what is held, and hasn't answered.
+    Listed(Vec<ReservationId>),
+    /// It is.
+    Open,
+}
+
+/// Why an assignment isn't taken.
+struct Decline(DeclineCause, String);
+
+/// The node's side of its work.
+pub(super) struct Desk {
+    identity: Arc<Identity>,
+    box_key: PublicKey,
+    environments: Vec<Environment>,
+    pub(super) offered: Offered,
+    attempts: Attempts,
+    answers: mpsc::UnboundedSender<SlotAnswer>,
+    holds: HashMap<ReservationId, Hold>,
+    /// Attempts that run, by model.
+    running: BTreeMap<ModelName, u32>,
+    memory: Arc<Budget>,
+    bells: Arc<Bells>,
+    mode: Mode,
+    line: Line,
+    /// Messages that wait for nothing but the socket: at most a few for each hold.
+    queue: VecDeque<FromAgent>,
+    pub(super) tally: Tally,
+}
+
+/// What the agent has done since it was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) succeeded: u64,
+    pub(super) failed: u64,
+    pub(super) stopped: u64,
+    pub(super) declined: u64,
+    pub(super) refused: u64,
+}
+
+/// Who the node is and whom it works for.
+pub(super) struct Parties {
+    pub(super) identity: Arc<Identity>,
+    pub(super) box_key: PublicKey,
+    pub(super) environments: Vec<Environment>,
+}
+
+impl Desk {
+    /// A desk with nothing on it. Runtimes answer through `answers`, which come back by [`Desk::on_answer`].
+    pub(super) fn new(
+        parties: Parties,
+        offered: Offered,
+        attempts: Attempts,
+        answers: mpsc::UnboundedSender<SlotAnswer>,
+    ) -> Self {
+        let Parties { identity, box_key, environments } = parties;
+        Self {
+            identity,
+            box_key,
+            environments,
+            offered,
+            attempts,
+            answers,
+            holds: HashMap::new(),
+            running: BTreeMap::new(),
+            memory: Arc::new(Budget::new(HELD_BYTES_MAX)),
+            bells: Arc::default(),
+            mode: Mode::Working,
+            line: Line::Closed,
+            queue: VecDeque::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Attempts that run.
+    pub(super) fn running(&self) -> u32 {
+        self.running.values().sum()
+    }
+
+    /// Results that the box hasn't settled.
+    pub(super) fn unsettled(&self) -> usize {
+        self.holds.values().filter(|hold| matches!(hold.phase, Phase::Ended(_))).count()
+    }
+
+    /// Whether anything is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.holds.is_empty()
+    }
+
+    /// Whether the node takes work.
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What the node says once it was let in. Until the box has answered, nothing else is said.
+    pub(super) fn ready(&mut self, configurations: Vec<to_box::ConfigurationHeld>) -> FromAgent {
+        self.disconnected();
+        let holds: Vec<to_box::Hold> = self.holds.values().take(HOLDS_MAX).map(Hold::listed).collect();
+        self.line = Line::Listed(holds.iter().map(|hold| hold.reservation).collect());
+        FromAgent::Ready(Box::new(to_box::Ready { offer: self.offered.offer(), configurations, holds }))
+    }
+
+    /// The connection is gone, and with it what was about to be said.
+    pub(super) fn disconnected(&mut self) {
+        self.line = Line::Closed;
+        self.queue.clear();
+        self.bells.silence();
+    }
+
+    /// The box says what becomes of what was listed.
+    pub(super) fn on_welcome(&mut self, verdicts: &[Resume]) -> Result<(), Refusal> {
+        let out_of_order = |reason: &str| Refusal::new(CloseCode::OutOfOrder, reason);
+        let Line::Listed(listed) = std::mem::replace(&mut self.line, Line::Open) else {
+            return Err(out_of_order("a second `welcome` came"));
+        };
+        if !verdicts.iter().map(|verdict| verdict.reservation).eq(listed) {
+            return Err(out_of_order("`welcome` answers something else than was listed"));
+        }
+        for Resume { reservation, verdict } in verdicts {
+            let Some(hold) = self.holds.get_mut(reservation) else { continue };
+            match verdict {
+                Verdict::Resume { from } if !hold.resume(*from) => {
+                    return Err(out_of_order("`welcome` resumes an output where there is none"));
+                }
+                Verdict::Resume { .. } => {}
+                Verdict::Taken => hold.taken(),
+                Verdict::Unknown => self.drop_unknown(*reservation),
+            }
+        }
+        match self.mode {
+            Mode::Working => {}
+            Mode::Paused => self.wish(Wish::Pause),
+            Mode::Draining => self.wish(Wish::Drain),
+        }
+        Ok(())
+    }
+
+    /// The box waits for nothing of it: what runs is stopped, and says so; a result goes.
+    fn drop_unknown(&mut self, reservation: ReservationId) {
+        let Some(hold) = self.holds.get(&reservation) else { return };
+        if let Phase::Ended(ended) = &hold.phase {
+            let stated = &ended.result.statement;
+            let (input, output) = (stated.input_tokens, stated.output_tokens);
+            self.say_stopped(reservation, input, output);
+        } else {
+            self.stop(reservation, Cause::Unwanted);
+        }
+    }
+
+    /// Takes an assignment, or says why not.
+    pub(super) fn on_assign(&mut self, assign: Assign) {
+        if self.holds.contains_key(&assign.reservation) {
+            tracing::warn!(reservation = %assign.reservation, "the box assigned this twice: the second time is ignored");
+            return;
+        }
+        match self.check(&assign) {
+            Ok(share) => self.start(assign, share),
+            Err(Decline(cause, reason)) => self.decline(assign.reservation, cause, reason),
+        }
+    }
+
+    fn check(&self, assign: &Assign) -> Result<crate::budget::Share, Decline> {
+        let decline = |cause, reason: &str| Err(Decline(cause, reason.to_owned()));
+        match self.mode {
+            Mode::Working => {}
+            Mode::Paused => return decline(DeclineCause::Other, "the node's owner paused it"),
+            Mode::Draining => return decline(DeclineCause::Stopping, "the node is about to stop"),
+        }
+        if !self.environments.contains(&assign.environment) {
+            return decline(DeclineCause::Configuration, "the node doesn't work in this environment");
+        }
+        let Some(model) = self.offered.model(&assign.model) else {
+            let reason = format!("the node doesn't have the model `{}`", assign.model);
+            return Err(Decline(DeclineCause::Model, reason));
+        };
+        let of_model = self.running.get(&assign.model).copied().unwrap_or(0);
+        if of_model >= model.slots || self.running() >= self.offered.slots() {
+            return decline(DeclineCause::Busy, "all slots are taken");
+        }
+        if self.holds.len() >= HOLDS_MAX {
+            return decline(DeclineCause::Busy, "too many results wait to be settled");
+        }
+        let bytes = assign.body.0.len() as u64 + output_bytes_max(assign.output_tokens_max);
+        let share = self.memory.take(bytes);
+        share.ok_or_else(|| Decline(DeclineCause::Busy, "the memory for requests and outputs is taken".to_owned()))
+    }
+
+    fn start(&mut self, assign: Assign, share: crate::budget::Share) {
+        let reservation = assign.reservation;
+        let digest = self.offered.model(&assign.model).and_then(|model| model.digest);
+        let assigned = Assigned::of(&assign, digest);
+        let output = Output::new(output_bytes_max(assign.output_tokens_max));
+        *self.running.entry(assign.model.clone()).or_default() += 1;
+        let hold = Hold::new(assigned, Arc::clone(&output), self.bells.bell(reservation), share);
+        hold.ring();
+        self.holds.insert(reservation, hold);
+        let slot = Slot::of_agent(reservation, &output, &self.answers);
+        tracing::debug!(job = %assign.job, %reservation, model = %assign.model, "begins");
+        self.attempts.start(assignment_of(assign), output, slot);
+    }
+
+    fn decline(&mut self, reservation: ReservationId, cause: DeclineCause, mut reason: String) {
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX.min(reason.len())));
+        self.tally.declined += 1;
+        tracing::info!(%reservation, ?cause, reason, "declined");
+        self.say(FromAgent::Declined(to_box::Declined { reservation, cause, reason }));
+    }
+
+    /// A runtime says something of an attempt.
+    pub(super) fn on_answer(&mut self, said: SlotAnswer) {
+        let SlotAnswer { reservation, answer } = said;
+        let Some(hold) = self.holds.get_mut(&reservation) else { return };
+        let phase = match &hold.phase {
+            Phase::Running => None,
+            Phase::Stopping(cause) => Some(*cause),
+            // Each attempt has one result.
+            Phase::Ended(_) => return,
+        };
+        match (answer, phase) {
+            (Answer::Accepted, None) => self.say(FromAgent::Accepted(to_box::Accepted { reservation })),
+            (Answer::Accepted, Some(_)) => {}
+            (Answer::Declined(reason), _) => {
+                self.remove(reservation);
+                self.decline(reservation, DeclineCause::Other, reason);
+            }
+            (Answer::Completed(result), None) => self.complete(reservation, result),
+            (Answer::Completed(result), Some(Cause::Unwanted)) => {
+                self.say_stopped(reservation, result.input_tokens, result.output_tokens);
+            }
+            // It came to its end just in time.
+            (Answer::Completed(result), Some(Cause::Leaving)) => self.complete(reservation, result),
+            (Answer::Stopped { input_tokens, output_tokens }, Some(Cause::Leaving)) => {
+                let message = "the node that ran the job was stopped".to_owned();
+                let status = Status::Failed(JobError { class: ErrorClass::Transient, message });
+                let chunks = hold.chunks();
+                self.complete(reservation, SlotResult { status, input_tokens, output_tokens, chunks });
+            }
+            (Answer::Stopped { input_tokens, output_tokens }, _) => {
+                self.say_stopped(reservation, input_tokens, output_tokens);
+            }
+        }
+    }
+
+    fn complete(&mut self, reservation: ReservationId, result: SlotResult) {
+        let Some(hold) = self.holds.get_mut(&reservation) else { return };
+        match &result.status {
+            Status::Succeeded(_) => {
+                self.tally.succeeded += 1;
+                let (input, output) = (result.input_tokens, result.output_tokens);
+                tracing::debug!(job = %hold.assigned.job, input_tokens = input, output_tokens = output, "done");
+            }
+            Status::Failed(error) => {
+                self.tally.failed += 1;
+                tracing::warn!(job = %hold.assigned.job, class = ?error.class, "failed: {}", error.message);
+            }
+        }
+        hold.complete(result, &self.identity, self.box_key);
+        let model = hold.assigned.model.clone();
+        self.runs_no_more(&model);
+    }
+
+    fn say_stopped(&mut self, reservation: ReservationId, input_tokens: u32, output_tokens: u32) {
+        let Some(hold) = self.remove(reservation) else { return };
+        self.tally.stopped += 1;
+        tracing::debug!(job = %hold.assigned.job, output_tokens, "stopped");
+        let stopped = hold.stopped(input_tokens, output_tokens, &self.identity, self.box_key);
+        self.say(FromAgent::Stopped(stopped));
+    }
+
+    /// The box doesn't want an attempt any more.
+    pub(super) fn on_stop(&mut self, reservation: ReservationId) {
+        let Some(hold) = self.holds.get(&reservation) else { return };
+        match &hold.phase {
+            Phase::Running => self.stop(reservation, Cause::Unwanted),
+            // The result crosses the stop.
+            Phase::Ended(Ended { sent: Sent::Yes, .. }) | Phase::Stopping(Cause::Unwanted) => {}
+            Phase::Stopping(Cause::Leaving) => self.stop(reservation, Cause::Unwanted),
+            Phase::Ended(Ended { result, sent: Sent::No }) => {
+                let (input, output) = (result.statement.input_tokens, result.statement.output_tokens);
+                self.say_stopped(reservation, input, output);
+            }
+        }
+    }
+
+    fn stop(&mut self, reservation: ReservationId, cause: Cause) {
+        let Some(hold) = self.holds.get_mut(&reservation) else { return };
+        hold.phase = Phase::Stopping(cause);
+        if cause == Cause::Unwanted {
+            // Nobody reads it any more.
+            hold.output.close();
+        }
+        self.attempts.stop(reservation);
+    }
+
+    /// The box has decided on a result: it needn't be kept. `false` if there was none.
+    pub(super) fn on_settled(&mut self, reservation: ReservationId) -> bool {
+        let is_ended = self.holds.get(&reservation).is_some_and(|hold| matches!(hold.phase, Phase::Ended(_)));
+        is_ended && self.remove(reservation).is_some()
+    }
+
+    fn remove(&mut self, reservation: ReservationId) -> Option<Hold> {
+        let hold = self.holds.remove(&reservation)?;
+        if !matches!(hold.phase, Phase::Ended(_)) {
+            let model = hold.assigned.model.clone();
+            self.runs_no_more(&model);
+        }
+        Some(hold)
+    }
+
+    fn runs_no_more(&mut self, model: &ModelName) {
+        if let Some(running) = self.running.get_mut(model) {
+            *running -= 1;
+            if *running == 0 {
+                self.running.remove(model);
+            }
+        }
+    }
+
+    /// The owner's wish, kept and told.
+    pub(super) fn set_mode(&mut self, mode: Mode) {
+        if mode == self.mode || self.mode == Mode::Draining {
+            return;
+        }
+        self.mode = mode;
+        self.wish(match mode {
+            Mode::Working => Wish::Resume,
+            Mode::Paused => Wish::Pause,
+            Mode::Draining => Wish::Drain,
+        });
+    }
+
+    fn wish(&mut self, wish: Wish) {
+        self.say(FromAgent::Wish(to_box::Wished { wish }));
+    }
+
+    /// Gives back every attempt of which the box has seen nothing: another node may begin it at once.
+    pub(super) fn hand_back(&mut self) {
+        self.stop_those(Cause::Unwanted, |hold| !hold.has_shown());
+    }
+
+    /// Stops everything that runs: what was seen of it ends in failed results.
+    pub(super) fn stop_all(&mut self) {
+        self.hand_back();
+        self.stop_those(Cause::Leaving, |_| true);
+    }
+
+    /// Stops attempts that have run since before `since`: no box waits for them any more.
+    pub(super) fn stop_overdue(&mut self, since: Instant) {
+        self.stop_those(Cause::Unwanted, |hold| hold.since < since);
+    }
+
+    fn stop_those(&mut self, cause: Cause, which: impl Fn(&Hold) -> bool) {
+        let those: Vec<ReservationId> = self
+            .holds
+            .iter()
+            .filter(|(_, hold)| matches!(hold.phase, Phase::Running) && which(hold))
+            .map(|(reservation, _)| *reservation)
+            .collect();
+        those.into_iter().for_each(|reservation| self.stop(reservation, cause));
+    }
+
+    /// The sign of life that is due.
+    pub(super) fn heartbeat(&mut self) {
+        let heartbeat = to_box::Heartbeat { warm: self.offered.warm(), running: self.running() };
+        self.say(FromAgent::Heartbeat(heartbeat));
+    }
+
+    /// Says something, if the box listens: what it misses, a reconnect tells it.
+    pub(super) fn say(&mut self, message: FromAgent) {
+        if self.line == Line::Open {
+            self.queue.push_back(message);
+        }
+    }
+
+    /// The next message that is to be sent; where there is none, `waker` is woken when there may be one.
+    pub(super) fn next_message(&mut self, waker: &Waker) -> Option<FromAgent> {
+        if self.line != Line::Open {
+            return None;
+        }
+        if let Some(message) = self.queue.pop_front() {
+            return Some(message);
+        }
+        while let Some(reservation) = self.bells.next() {
+            let Some(hold) = self.holds.get_mut(&reservation) else { continue };
+            match hold.next() {
+                Next::Nothing => {}
+                Next::Output(output) => return Some(FromAgent::Output(output)),
+                Next::Completed(completed) => return Some(FromAgent::Completed(completed)),
+            }
+        }
+        self.bells.listen(waker);
+        None
+    }
+}
+
+fn output_bytes_max(tokens: u32) -> u64 {
+    (u64::from(tokens) * BYTES_PER_TOKEN_MAX).clamp(OUTPUT_BYTES.0, OUTPUT_BYTES.1)
+}
+
+fn assignment_of(assign: Assign) -> Assignment {
+    Assignment {
+        reservation: assign.reservation,
+        job: assign.job,
+        environment: assign.environment,
+        endpoint: assign.endpoint,
+        model: assign.model,
+        model_index: assign.model_index,
+        body: assign.body.0,
+        input_tokens: assign.input_tokens,
+        output_tokens_max: assign.output_tokens_max,
+    }
+}

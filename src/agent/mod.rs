@@ -1,0 +1,102 @@
+//! The node-side program: dials out to a box, proves its key, offers its models, runs what it is assigned, and keeps every
+//! result until the box has settled it.
+//!
+//! One task owns everything (`session`); what it decides is decided without a socket (`desk`, `hold`). Runtimes compute
+//! on threads of their own and ring a bell when there is something to send.
+
+mod backoff;
+mod bells;
+mod desk;
+mod dial;
+mod hold;
+mod joined;
+mod link;
+mod offer;
+mod session;
+mod tls;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Clock;
+use crate::coordinator::event::Environment;
+use crate::datadir::{AgentDir, DataDirError};
+use crate::ids::{ModelName, Region};
+use crate::runtime::{Attempts, Catalog};
+use crate::wire::{Hash, JoinString, Refusal};
+use desk::{Desk, Parties};
+use dial::Caller;
+use joined::Joined;
+pub use joined::JoinedError;
+use offer::Offered;
+use session::{Command, Session};
+
+/// Owner's commands that wait to be looked at.
+const COMMANDS_MAX: usize = 16;
+
+/// What an agent is started with.
+pub struct Options {
+    /// Its directory.
+    pub dir: AgentDir,
+    /// What it runs.
+    pub catalog: Arc<Catalog>,
+    /// Digests of its models' files.
+    pub digests: BTreeMap<ModelName, Hash>,
+    /// Where it wants to work; at least one.
+    pub environments: Vec<Environment>,
+    /// Where it stands.
+    pub region: Option<Region>,
+    /// How to join a box; needed once.
+    pub join: Option<JoinString>,
+    /// How long attempts may go on once it is told to stop.
+    pub drain_deadline: Duration,
+    /// Told, in a line, when the box has let the node in for the first time.
+    pub announce: Box<dyn FnMut(&str)>,
+}
+
+/// Why an agent didn't start, or gave up.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Its directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// Its box.
+    #[error(transparent)]
+    Joined(#[from] JoinedError),
+    /// TLS.
+    #[error("TLS can't be set up: {0}")]
+    Tls(String),
+    /// The box won't have it.
+    #[error("the box won't let this node work: {0}")]
+    Refused(Refusal),
+}
+
+/// Serves a box until `stop` closes and what runs has come to its end, or until the box won't have the node any more.
+///
+/// # Errors
+/// When it can't start, or dialling again would be of no use.
+pub async fn run(options: Options, stop: watch::Receiver<()>) -> Result<(), AgentError> {
+    let Options { dir, catalog, digests, environments, region, join, drain_deadline, announce } = options;
+    let identity = Arc::new(dir.identity()?);
+    let joined = Joined::load(&dir, join)?;
+    let tls = tls::client_config(joined.tls).map_err(AgentError::Tls)?;
+    let (answering, answers) = mpsc::unbounded_channel();
+    let attempts = Attempts::new(Arc::clone(&catalog), Clock::start());
+    let parties =
+        Parties { identity: Arc::clone(&identity), box_key: joined.box_key, environments: environments.clone() };
+    let desk = Desk::new(parties, Offered::of(&catalog, &digests, region), attempts, answering);
+    let (command, commands) = mpsc::channel(COMMANDS_MAX);
+    tokio::spawn(leave_when_told(stop, command));
+    tracing::info!(node = %identity.public().node(), url = joined.url, "the agent of this node starts");
+    let caller = Caller { identity, joined, environments, tls };
+    Session::new(dir, caller, desk, answers, commands, drain_deadline, announce).run().await
+}
+
+async fn leave_when_told(mut stop: watch::Receiver<()>, command: mpsc::Sender<Command>) {
+    while stop.changed().await.is_ok() {}
+    // A session that ended has left already.
+    let _ = command.send(Command::Leave).await;
+}
