@@ -4,6 +4,7 @@
 //! Nothing here opens a socket or a data directory or reads the environment, and nothing is guessed: a key that
 //! isn't known, or a value out of its range, is refused by name, with its place and what to do instead.
 
+mod agent;
 mod document;
 mod limits;
 mod model;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::coordinator;
 use crate::coordinator::event::Durability;
 use crate::time::Span;
+pub use agent::{AgentConfig, AgentFlags};
 pub use document::ConfigError;
 use document::{Document, Stated};
 pub use limits::Limits;

@@ -28,6 +28,7 @@ pub mod runtime;
 pub mod secrets;
 pub mod sender;
 pub mod serve;
+pub mod signals;
 mod sync;
 pub mod time;
 pub mod wire;

@@ -52,7 +52,11 @@ impl SlotRoom {
     pub fn take(&self, reservation: ReservationId, output: &Arc<Output>) -> Option<Slot> {
         let permit = self.room.take()?;
         let output = Arc::clone(output);
-        Some(Slot { reservation, output, answer: Some(Answering::Core { permit, sender: self.sender.clone() }) })
+        Some(Slot {
+            reservation,
+            output,
+            answer: Some(Answering::Core { permit, sender: self.sender.clone() }),
+        })
     }
 }
 

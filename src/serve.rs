@@ -28,9 +28,9 @@ use crate::runtime::{Catalog, LocalNode};
 use crate::sender::Sender;
 use recovery::Recovered;
 
+pub mod agent;
 mod models;
 mod recovery;
-mod signals;
 
 /// How often the core hears that time has passed.
 const TICK: Duration = Duration::from_millis(10);
@@ -115,7 +115,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         data_dir.renew_identity()?;
         tracing::info!("a new identity: this start makes an API key and secrets of its own");
     }
-    let catalog = Arc::new(models::load(&config)?);
+    let catalog = Arc::new(models::load(&config.models, config.executor)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Of this runtime, only the blocking pool starts threads: long prompts, which may wait a little.
@@ -157,7 +157,7 @@ fn give_way() {
 
 async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Result<(), ServeError> {
     let stop_asked =
-        signals::listen().map_err(|error| ServeError::System { what: "signal handlers", error })?;
+        crate::signals::listen().map_err(|error| ServeError::System { what: "signal handlers", error })?;
     let http = bind_tcp(config.http.listen, "http.listen").await?;
     let http_address = address_of(&http)?;
     let (admin, admin_address) = bind_admin(&config.admin_listen).await?;

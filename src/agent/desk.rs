@@ -228,7 +228,9 @@ impl Desk {
         }
         let bytes = assign.body.0.len() as u64 + output_bytes_max(assign.output_tokens_max);
         let share = self.memory.take(bytes);
-        share.ok_or_else(|| Decline(DeclineCause::Busy, "the memory for requests and outputs is taken".to_owned()))
+        share.ok_or_else(|| {
+            Decline(DeclineCause::Busy, "the memory for requests and outputs is taken".to_owned())
+        })
     }
 
     fn start(&mut self, assign: Assign, share: crate::budget::Share) {

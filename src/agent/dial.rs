@@ -20,8 +20,8 @@ use crate::wire::handshake::{AgentSide, Proven};
 use crate::wire::keys::Hex;
 use crate::wire::to_agent::Admitted;
 use crate::wire::{
-    CloseCode, FRAGMENT_BYTES_MAX, FromAgent, FromBox, HANDSHAKE_BYTES_MAX, HANDSHAKE_TIMEOUT_MS, Identity, Refusal,
-    SUBPROTOCOL,
+    CloseCode, FRAGMENT_BYTES_MAX, FromAgent, FromBox, HANDSHAKE_BYTES_MAX, HANDSHAKE_TIMEOUT_MS, Identity,
+    Refusal, SUBPROTOCOL,
 };
 
 /// How long a connection, its TLS and its upgrade may take.
@@ -60,7 +60,8 @@ pub(super) struct Dialled {
 pub(super) async fn dial(caller: Arc<Caller>) -> Result<Dialled, Ended> {
     let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(&caller)).await;
     let mut link = connecting.unwrap_or_else(|_| Err(broken("it doesn't answer".to_owned())))?;
-    let greeting = tokio::time::timeout(Duration::from_millis(HANDSHAKE_TIMEOUT_MS), greet(&mut link, &caller));
+    let greeting =
+        tokio::time::timeout(Duration::from_millis(HANDSHAKE_TIMEOUT_MS), greet(&mut link, &caller));
     match greeting.await {
         Ok(Ok((proven, admitted))) => Ok(Dialled { link, proven, admitted }),
         Ok(Err(Greeting::Refused(refusal))) => {
@@ -69,7 +70,9 @@ pub(super) async fn dial(caller: Arc<Caller>) -> Result<Dialled, Ended> {
             Err(refusal.into())
         }
         Ok(Err(Greeting::Ended(ended))) => Err(ended),
-        Err(_) => Err(Refusal::new(CloseCode::HandshakeTimeout, "the box didn't answer the handshake").into()),
+        Err(_) => {
+            Err(Refusal::new(CloseCode::HandshakeTimeout, "the box didn't answer the handshake").into())
+        }
     }
 }
 
@@ -139,10 +142,13 @@ impl From<Refusal> for Greeting {
 
 async fn greet(link: &mut Link, caller: &Caller) -> Result<(Proven, Admitted), Greeting> {
     let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).map_err(|error| broken(format!("the system gives no random bytes: {error}")))?;
+    getrandom::fill(&mut nonce)
+        .map_err(|error| broken(format!("the system gives no random bytes: {error}")))?;
     let (side, hello) = AgentSide::call(&caller.identity, caller.joined.box_key, Hex(nonce));
     link.say(&FromAgent::Hello(hello)).await?;
-    let FromBox::Challenge(challenge) = link.hear().await? else { return Err(out_of_order("challenge").into()) };
+    let FromBox::Challenge(challenge) = link.hear().await? else {
+        return Err(out_of_order("challenge").into());
+    };
     let token = caller.joined.token.as_ref();
     let (proven, proof) = side.answer(&caller.identity, &challenge, &caller.environments, token)?;
     link.say(&FromAgent::Authenticate(proof)).await?;
@@ -152,7 +158,10 @@ async fn greet(link: &mut Link, caller: &Caller) -> Result<(Proven, Admitted), G
 }
 
 fn out_of_order(expected: &str) -> Refusal {
-    Refusal::new(CloseCode::OutOfOrder, format!("the box sent something else where `{expected}` was expected"))
+    Refusal::new(
+        CloseCode::OutOfOrder,
+        format!("the box sent something else where `{expected}` was expected"),
+    )
 }
 
 /// Closes a connection without keeping anybody waiting.

@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_websockets::{Error, Message, WebSocketStream};
 
 use crate::wire::{
-    Advice, CloseCode, FromAgent, FromBox, HANDSHAKE_BYTES_MAX, MESSAGE_BYTES_MAX, Parsed, Refusal, RenderError,
+    Advice, CloseCode, FromAgent, FromBox, HANDSHAKE_BYTES_MAX, MESSAGE_BYTES_MAX, Parsed, Refusal,
+    RenderError,
 };
 
 /// What a WebSocket runs over: TCP, or TLS over it.

@@ -8,6 +8,7 @@ mod backoff;
 mod bells;
 mod desk;
 mod dial;
+mod digest;
 mod hold;
 mod joined;
 mod link;
@@ -29,6 +30,7 @@ use crate::runtime::{Attempts, Catalog};
 use crate::wire::{Hash, JoinString, Refusal};
 use desk::{Desk, Parties};
 use dial::Caller;
+pub use digest::{DigestError, digests};
 use joined::Joined;
 pub use joined::JoinedError;
 use offer::Offered;
@@ -85,8 +87,11 @@ pub async fn run(options: Options, stop: watch::Receiver<()>) -> Result<(), Agen
     let tls = tls::client_config(joined.tls).map_err(AgentError::Tls)?;
     let (answering, answers) = mpsc::unbounded_channel();
     let attempts = Attempts::new(Arc::clone(&catalog), Clock::start());
-    let parties =
-        Parties { identity: Arc::clone(&identity), box_key: joined.box_key, environments: environments.clone() };
+    let parties = Parties {
+        identity: Arc::clone(&identity),
+        box_key: joined.box_key,
+        environments: environments.clone(),
+    };
     let desk = Desk::new(parties, Offered::of(&catalog, &digests, region), attempts, answering);
     let (command, commands) = mpsc::channel(COMMANDS_MAX);
     tokio::spawn(leave_when_told(stop, command));

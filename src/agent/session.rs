@@ -17,7 +17,7 @@ use super::link::{Ended, Inbound, Link};
 use crate::datadir::AgentDir;
 use crate::node::SlotAnswer;
 use crate::wire::to_agent::Welcome;
-use crate::wire::{Advice, CloseCode, FromBox, PING_INTERVAL_MS, Refusal, SILENCE_MAX_MS};
+use crate::wire::{CloseCode, FromBox, PING_INTERVAL_MS, Refusal, SILENCE_MAX_MS};
 
 /// Messages that are read before something is written.
 const READS_IN_A_ROW: u32 = 64;
@@ -102,7 +102,7 @@ pub(super) struct Session {
     timer: Pin<Box<Sleep>>,
     drain_deadline: Duration,
     leaving: Option<Leaving>,
-    /// Until the box has let the node in.
+    /// Until the box has welcomed the node.
     announce: Option<Box<dyn FnMut(&str)>>,
 }
 
@@ -204,15 +204,13 @@ impl Session {
             self.caller = Arc::new(Caller { joined: registered, ..self.caller.again() });
         }
         tracing::info!(node = admitted.node, session = admitted.session, "the box let this node in");
-        if let Some(mut announce) = self.announce.take() {
-            announce(&format!("switchbox agent ready: {} at {}", admitted.node, self.caller.joined.url));
-        }
         let ready = self.desk.ready(Vec::new());
         if let Err(ended) = link.put(&ready) {
             return self.on_ended(ended);
         }
         let heard_at = Instant::now();
-        self.state = State::Open(Box::new(Open { link, heard_at, pinged: false, working: None, reads_in_a_row: 0 }));
+        self.state =
+            State::Open(Box::new(Open { link, heard_at, pinged: false, working: None, reads_in_a_row: 0 }));
         Flow::On
     }
 
@@ -242,7 +240,12 @@ impl Session {
             }
             (Some(wait), code) => {
                 let code = code.map(CloseCode::word);
-                tracing::warn!(code, wait_ms = wait.as_millis() as u64, "no connection to the box: {}", ended.reason);
+                tracing::warn!(
+                    code,
+                    wait_ms = wait.as_millis() as u64,
+                    "no connection to the box: {}",
+                    ended.reason
+                );
                 self.state = State::Waiting(Instant::now() + wait);
                 Flow::On
             }
@@ -278,7 +281,11 @@ impl Session {
                 self.desk.on_settled(refused.reservation);
             }
             FromBox::Standing(standing) => {
-                tracing::info!(standing = standing.standing.word(), cause = standing.cause, "where this node stands");
+                tracing::info!(
+                    standing = standing.standing.word(),
+                    cause = standing.cause,
+                    "where this node stands"
+                );
             }
             FromBox::Configuration(_) | FromBox::Snapshot(_) | FromBox::Earnings(_) => {}
             FromBox::Drained(_) => {
@@ -308,6 +315,10 @@ impl Session {
         let heartbeat_every = Duration::from_millis(welcome.heartbeat_interval_ms).max(HEARTBEAT_MIN);
         open.working = Some(Working { since: now, heartbeat_every, heartbeat_at: now });
         tracing::info!(holds = welcome.holds.len(), "connected: ready for work");
+        if let Some(mut announce) = self.announce.take() {
+            let node = self.caller.identity.public().node();
+            announce(&format!("switchbox agent ready: {node} at {}", self.caller.joined.url));
+        }
         Ok(())
     }
 
@@ -320,7 +331,10 @@ impl Session {
         self.leaving = Some(Leaving { cut_at, end_at: cut_at + SETTLE_PATIENCE, empty_since: None });
         self.desk.set_mode(Mode::Draining);
         self.desk.hand_back();
-        tracing::info!(running = self.desk.running(), "stopping: what the box has seen of goes on, the rest goes back");
+        tracing::info!(
+            running = self.desk.running(),
+            "stopping: what the box has seen of goes on, the rest goes back"
+        );
     }
 
     /// Whether leaving is over. Where no box listens, results wait on the disk.
@@ -339,7 +353,9 @@ impl Session {
     fn on_time(&mut self, now: Instant) -> Flow {
         if let Some(leaving) = &mut self.leaving {
             if now >= leaving.end_at {
-                tracing::warn!("not everything was settled in time: unsettled results are told at the next start");
+                tracing::warn!(
+                    "not everything was settled in time: unsettled results are told at the next start"
+                );
                 return Flow::Ends(Ok(()));
             }
             if now >= leaving.cut_at {
@@ -351,8 +367,12 @@ impl Session {
             State::Waiting(until) if now >= *until => {
                 self.state = State::Dialling(Box::pin(dial(Arc::clone(&self.caller))));
             }
-            State::Waiting(_) | State::Dialling(_) => self.desk.stop_overdue(now),
-            State::Open(open) => return self.mind_connection(now),
+            State::Waiting(_) | State::Dialling(_) => {
+                if let Some(since) = now.checked_sub(ATTEMPT_MAX) {
+                    self.desk.stop_overdue(since);
+                }
+            }
+            State::Open(_) => return self.mind_connection(now),
         }
         Flow::On
     }

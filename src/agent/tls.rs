@@ -23,7 +23,8 @@ use crate::wire::Hash;
 /// In words for the agent's owner.
 pub(super) fn client_config(pin: Option<Hash>) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(ring::default_provider());
-    let versions = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let versions =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let builder = versions.map_err(|error| error.to_string())?;
     let config = match pin {
         Some(pin) => builder
@@ -40,9 +41,11 @@ fn system_roots() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
-        return Err("this machine has no certificates to check others by: install its package `ca-certificates`, or \
+        return Err(
+            "this machine has no certificates to check others by: install its package `ca-certificates`, or \
                     name a file of them in SSL_CERT_FILE"
-            .to_owned());
+                .to_owned(),
+        );
     }
     Ok(roots)
 }

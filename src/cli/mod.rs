@@ -3,6 +3,7 @@
 //! prints.
 #![allow(clippy::print_stdout, reason = "printing is what a command line is for")]
 
+mod agent;
 mod backup;
 mod chat;
 mod client;
@@ -45,6 +46,8 @@ struct Cli {
 enum Command {
     /// Run the box: queue, executor and API
     Serve(Box<serve::ServeArgs>),
+    /// Run this machine's models for a box elsewhere
+    Agent(Box<agent::AgentArgs>),
     /// Talk to a model in the terminal
     Chat(chat::ChatArgs),
     /// Ask about jobs, end them, or try failed ones again
@@ -159,6 +162,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Serve(args) => serve::run(*args),
+        Command::Agent(args) => agent::run(*args),
         Command::Chat(args) => chat::run(args),
         Command::Jobs(command) => jobs(&command),
         Command::Nodes(command) => operate::nodes(&command),

@@ -215,7 +215,7 @@ fn model_of(
     })
 }
 
-fn number(flag: &'static str, text: Option<String>) -> Result<Option<Stated<u64>>, ConfigError> {
+pub(super) fn number(flag: &'static str, text: Option<String>) -> Result<Option<Stated<u64>>, ConfigError> {
     let Some(text) = text else { return Ok(None) };
     let stated = Stated::flag(flag, &text, ());
     match text.parse() {
@@ -225,7 +225,7 @@ fn number(flag: &'static str, text: Option<String>) -> Result<Option<Stated<u64>
 }
 
 /// A span as people write it: `500ms`, `30s`, `2m`, `1h`.
-fn span_ms(flag: &'static str, text: &str) -> Result<Stated<u64>, ConfigError> {
+pub(super) fn span_ms(flag: &'static str, text: &str) -> Result<Stated<u64>, ConfigError> {
     let stated = Stated::flag(flag, text, ());
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

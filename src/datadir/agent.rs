@@ -266,9 +266,12 @@ mod tests {
         let file = path.join(KEY);
         let written = std::fs::read_to_string(&file).expect("there");
         let digit = if written.starts_with('0') { "1" } else { "0" };
-        for wrong in [format!("{digit}{}", &written[1..]), String::new(), written[..60].to_owned(), "é".repeat(73)] {
+        for wrong in
+            [format!("{digit}{}", &written[1..]), String::new(), written[..60].to_owned(), "é".repeat(73)]
+        {
             std::fs::write(&file, wrong).expect("room");
-            let error = AgentDir::open(&path).and_then(|dir| dir.identity()).expect_err("changed").to_string();
+            let error =
+                AgentDir::open(&path).and_then(|dir| dir.identity()).expect_err("changed").to_string();
             assert!(error.contains("put back a copy"), "{error}");
         }
         std::fs::write(&file, written).expect("room");

@@ -234,8 +234,7 @@ impl PrivateDir {
             remedy: DISK_REMEDY,
         })?;
         if bytes.len() as u64 > bytes_max {
-            let (problem, remedy) =
-                (format!("is longer than {bytes_max} bytes"), "put the right file there");
+            let (problem, remedy) = (format!("is longer than {bytes_max} bytes"), "put the right file there");
             return Err(DataDirError::Unfit { path: path(), problem, remedy: remedy.into() });
         }
         Ok(Some(bytes))

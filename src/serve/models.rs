@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::config::{Config, Model, ModelSpec};
+use crate::config::{Executor, Model, ModelSpec};
 use crate::executor::{EngineOptions, ModelError, Numerics};
 use crate::runtime::{Catalog, Echo, Entry, Local, Runtime, TemplateStuck};
 
@@ -32,14 +32,14 @@ enum Fault {
 ///
 /// # Errors
 /// At the first that can't be served.
-pub(super) fn load(config: &Config) -> Result<Catalog, LoadError> {
+pub(super) fn load(models: &[Model], executor: Executor) -> Result<Catalog, LoadError> {
     let options = EngineOptions {
-        threads: config.executor.threads,
-        prefill_chunk: config.executor.prefill_chunk,
+        threads: executor.threads,
+        prefill_chunk: executor.prefill_chunk,
         numerics: Numerics::Auto,
     };
     let mut catalog = Catalog::default();
-    for model in &config.models {
+    for model in models {
         catalog.add(entry(model, options)?);
     }
     Ok(catalog)

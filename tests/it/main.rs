@@ -11,6 +11,7 @@
 mod harness;
 
 mod admission;
+mod agent_alone;
 mod backup;
 mod bad_input;
 mod cancels;

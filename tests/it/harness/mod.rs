@@ -1,9 +1,11 @@
 //! What the tests share: a running box, a small HTTP client that can misbehave, and a reader of metrics.
 
+pub mod agent;
 pub mod chat;
 pub mod cli;
 pub mod http;
 pub mod metrics;
+pub mod peer;
 pub mod server;
 
 use std::path::PathBuf;

@@ -277,13 +277,18 @@ pub fn read_trimmed(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
 }
 
-fn wait_exit(child: &mut Child, what: &str) -> ExitStatus {
+pub fn wait_exit(child: &mut Child, what: &str) -> ExitStatus {
     wait_for(what, || child.try_wait().expect("the child can be asked"))
 }
 
 fn collect_stderr(child: &mut Child) -> Arc<Mutex<String>> {
+    collect_lines(child.stderr.take().expect("piped"))
+}
+
+/// Reads a pipe to its end, on a thread of its own.
+pub fn collect_lines(pipe: impl Read + Send + 'static) -> Arc<Mutex<String>> {
     let text = Arc::new(Mutex::new(String::new()));
-    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let lines = BufReader::new(pipe).lines();
     let shared = text.clone();
     std::thread::spawn(move || {
         for line in lines.map_while(Result::ok) {
