@@ -193,6 +193,7 @@ impl Slot {
             output_tokens,
             digest: None,
             seen,
+            proof: None,
         }
     }
 }

@@ -162,6 +162,7 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
     let http_address = address_of(&http)?;
     let (admin, admin_address) = bind_admin(&config.admin_listen).await?;
     let access = access(&config, &data_dir)?;
+    let identity = Arc::new(crate::wire::Identity::of_seed(&data_dir.box_seed()?));
     let token = data_dir.new_admin_token()?;
     let limits = http_limits(&config.limits);
     let progress = Arc::new(Progress::default());
@@ -182,6 +183,7 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
         door: door.clone(),
         catalog,
         access,
+        identity,
         origins: Origins::listed(config.http.cors_origins.iter().map(String::as_str)),
         limits: limits.clone(),
         durability: config.durability,

@@ -52,6 +52,7 @@ use crate::budget::{Budget, Commons};
 use crate::coordinator::event::Durability;
 use crate::door::Door;
 use crate::runtime::Catalog;
+use crate::wire::Identity;
 
 /// What the inference listener is made of.
 pub struct Parts {
@@ -61,6 +62,8 @@ pub struct Parts {
     pub catalog: Arc<Catalog>,
     /// Who may ask.
     pub access: Access,
+    /// What receipts are countersigned with.
+    pub identity: Arc<Identity>,
     /// Which web pages may.
     pub origins: Origins,
     /// The bounds.
@@ -76,6 +79,7 @@ pub struct Context {
     door: Door,
     catalog: Arc<Catalog>,
     access: Access,
+    identity: Arc<Identity>,
     origins: Origins,
     limits: Limits,
     durability: Durability,
@@ -93,11 +97,12 @@ pub struct Context {
 impl Context {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { door, catalog, access, origins, limits, durability, drain } = parts;
+        let Parts { door, catalog, access, identity, origins, limits, durability, drain } = parts;
         Arc::new(Self {
             door,
             catalog,
             access,
+            identity,
             origins,
             durability,
             drain,

@@ -23,6 +23,7 @@ use switchbox::rows::{RowKey, RowValue};
 use switchbox::runtime::{Catalog, Echo, Entry, LocalNode, Runtime};
 use switchbox::secrets::AdminToken;
 use switchbox::sender::Sender;
+use switchbox::wire::Identity;
 use switchbox_storage::{Committer, MemoryStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -105,6 +106,7 @@ pub(crate) async fn start(setup: Setup) -> Rig {
         door,
         catalog,
         access: setup.access,
+        identity: Arc::new(Identity::of_seed(&[7; 32].into())),
         origins: setup.origins,
         limits: setup.limits.clone(),
         durability: setup.durability,
