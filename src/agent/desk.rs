@@ -4,13 +4,16 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::bells::Bells;
-use super::hold::{Assigned, Cause, Ended, Hold, Next, Phase, Sent};
+use super::configuration::{Configurations, Disallowed};
+use super::hold::{Assigned, Cause, Ended, Hold, Kept, Next, Phase, Sent};
 use super::offer::Offered;
+use super::report::{self, Done};
+use super::results::{Record, Results};
 use crate::budget::Budget;
 use crate::coordinator::effect::Assignment;
 use crate::coordinator::event::{Environment, ErrorClass, JobError, Status, Wish};
@@ -28,6 +31,10 @@ const HELD_BYTES_MAX: u64 = 1 << 30;
 const BYTES_PER_TOKEN_MAX: u64 = 64;
 /// Bytes of output of one attempt at most, and at least.
 const OUTPUT_BYTES: (u64, u64) = (64 << 10, 64 << 20);
+
+/// How long a box that is connected may take to settle a result before it goes to the disk. Boxes usually take a
+/// hundredth of that; without a connection it goes there at once.
+const SETTLE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Whether the node takes work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,17 +78,11 @@ pub(super) struct Desk {
     line: Line,
     /// Messages that wait for nothing but the socket: at most a few for each hold.
     queue: VecDeque<FromAgent>,
-    pub(super) tally: Tally,
-}
-
-/// What the agent has done since it was started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) succeeded: u64,
-    pub(super) failed: u64,
-    pub(super) stopped: u64,
-    pub(super) declined: u64,
-    pub(super) refused: u64,
+    results: Results,
+    /// Results that go to the disk then, unless they are settled; at most one for each hold.
+    unkept: VecDeque<(Instant, ReservationId)>,
+    pub(super) configurations: Configurations,
+    pub(super) tally: Done,
 }
 
 /// Who the node is and whom it works for.
@@ -98,6 +99,8 @@ impl Desk {
         offered: Offered,
         attempts: Attempts,
         answers: mpsc::UnboundedSender<SlotAnswer>,
+        results: Results,
+        configurations: Configurations,
     ) -> Self {
         let Parties { identity, box_key, environments } = parties;
         Self {
@@ -114,7 +117,27 @@ impl Desk {
             mode: Mode::Working,
             line: Line::Closed,
             queue: VecDeque::new(),
-            tally: Tally::default(),
+            results,
+            unkept: VecDeque::new(),
+            configurations,
+            tally: Done::default(),
+        }
+    }
+
+    /// Takes up results of an earlier run of the agent.
+    pub(super) fn take_up(&mut self, records: Vec<Record>) {
+        for record in records {
+            let reservation = record.hold.reservation;
+            let bytes = record.chunks.iter().map(|chunk| chunk.text.len() as u64).sum();
+            let bell = self.bells.bell(reservation);
+            let hold = self.memory.take(bytes).and_then(|share| Hold::of_record(record, bell, share));
+            match hold {
+                Some(hold) => drop(self.holds.insert(reservation, hold)),
+                None => {
+                    tracing::warn!(%reservation, "a result that was kept is too large to be told of, and goes");
+                    self.results.forget(reservation);
+                }
+            }
         }
     }
 
@@ -128,6 +151,30 @@ impl Desk {
         self.holds.values().filter(|hold| matches!(hold.phase, Phase::Ended(_))).count()
     }
 
+    /// What runs, for the owner.
+    pub(super) fn shown_running(&self) -> Vec<report::Running> {
+        let runs = |hold: &&Hold| !matches!(hold.phase, Phase::Ended(_));
+        let shown = |hold: &Hold| report::Running {
+            job: hold.assigned.job.to_string(),
+            model: hold.assigned.model.to_string(),
+            environment: hold.assigned.environment.word().to_owned(),
+            seconds: hold.since.elapsed().as_secs(),
+            output_tokens: hold.output.extent().tokens,
+        };
+        self.holds.values().filter(runs).map(shown).collect()
+    }
+
+    /// What is offered, for the owner.
+    pub(super) fn shown_models(&self) -> Vec<report::Model> {
+        let shown = |model: &to_box::OfferedModel| report::Model {
+            name: model.name.to_string(),
+            digest: model.digest.map(|digest| digest.to_string()),
+            slots: model.slots,
+            running: self.running.get(&model.name).copied().unwrap_or(0),
+        };
+        self.offered.models().map(shown).collect()
+    }
+
     /// Whether anything is held.
     pub(super) fn is_empty(&self) -> bool {
         self.holds.is_empty()
@@ -139,10 +186,11 @@ impl Desk {
     }
 
     /// What the node says once it was let in. Until the box has answered, nothing else is said.
-    pub(super) fn ready(&mut self, configurations: Vec<to_box::ConfigurationHeld>) -> FromAgent {
+    pub(super) fn ready(&mut self) -> FromAgent {
         self.disconnected();
         let holds: Vec<to_box::Hold> = self.holds.values().take(HOLDS_MAX).map(Hold::listed).collect();
         self.line = Line::Listed(holds.iter().map(|hold| hold.reservation).collect());
+        let configurations = self.configurations.held();
         FromAgent::Ready(Box::new(to_box::Ready { offer: self.offered.offer(), configurations, holds }))
     }
 
@@ -151,6 +199,35 @@ impl Desk {
         self.line = Line::Closed;
         self.queue.clear();
         self.bells.silence();
+        self.keep_all();
+    }
+
+    /// When the next result goes to the disk, if none is settled before.
+    pub(super) fn keep_at(&self) -> Option<Instant> {
+        self.unkept.front().map(|(at, _)| *at)
+    }
+
+    /// Sends results to the disk that the box is slow to settle.
+    pub(super) fn keep_due(&mut self, now: Instant) {
+        while let Some((_, reservation)) = self.unkept.pop_front_if(|(at, _)| *at <= now) {
+            if let Some(record) = self.holds.get_mut(&reservation).and_then(|hold| hold.to_keep(self.box_key))
+            {
+                self.results.keep(record);
+            }
+        }
+    }
+
+    fn keep_all(&mut self) {
+        self.unkept.clear();
+        let box_key = self.box_key;
+        let records = self.holds.values_mut().filter_map(|hold| hold.to_keep(box_key));
+        records.for_each(|record| self.results.keep(record));
+    }
+
+    /// Ready when every result that isn't settled is on the disk.
+    pub(super) async fn settle(&mut self) {
+        self.keep_all();
+        self.results.settle().await;
     }
 
     /// The box says what becomes of what was listed.
@@ -219,6 +296,9 @@ impl Desk {
             let reason = format!("the node doesn't have the model `{}`", assign.model);
             return Err(Decline(DeclineCause::Model, reason));
         };
+        if let Err(disallowed) = self.configurations.allows(assign.environment, &assign.model, model.digest) {
+            return Err(not_configured(disallowed));
+        }
         let of_model = self.running.get(&assign.model).copied().unwrap_or(0);
         if of_model >= model.slots || self.running() >= self.offered.slots() {
             return decline(DeclineCause::Busy, "all slots are taken");
@@ -305,6 +385,11 @@ impl Desk {
         hold.complete(result, &self.identity, self.box_key);
         let model = hold.assigned.model.clone();
         self.runs_no_more(&model);
+        if self.line == Line::Closed {
+            self.keep_all();
+        } else {
+            self.unkept.push_back((Instant::now() + SETTLE_PATIENCE, reservation));
+        }
     }
 
     fn say_stopped(&mut self, reservation: ReservationId, input_tokens: u32, output_tokens: u32) {
@@ -323,7 +408,7 @@ impl Desk {
             // The result crosses the stop.
             Phase::Ended(Ended { sent: Sent::Yes, .. }) | Phase::Stopping(Cause::Unwanted) => {}
             Phase::Stopping(Cause::Leaving) => self.stop(reservation, Cause::Unwanted),
-            Phase::Ended(Ended { result, sent: Sent::No }) => {
+            Phase::Ended(Ended { result, sent: Sent::No, .. }) => {
                 let (input, output) = (result.statement.input_tokens, result.statement.output_tokens);
                 self.say_stopped(reservation, input, output);
             }
@@ -348,9 +433,13 @@ impl Desk {
 
     fn remove(&mut self, reservation: ReservationId) -> Option<Hold> {
         let hold = self.holds.remove(&reservation)?;
-        if !matches!(hold.phase, Phase::Ended(_)) {
-            let model = hold.assigned.model.clone();
-            self.runs_no_more(&model);
+        match &hold.phase {
+            Phase::Ended(Ended { kept: Kept::Yes, .. }) => self.results.forget(reservation),
+            Phase::Ended(_) => {}
+            Phase::Running | Phase::Stopping(_) => {
+                let model = hold.assigned.model.clone();
+                self.runs_no_more(&model);
+            }
         }
         Some(hold)
     }
@@ -438,6 +527,20 @@ impl Desk {
         }
         self.bells.listen(waker);
         None
+    }
+}
+
+fn not_configured(disallowed: Disallowed) -> Decline {
+    match disallowed {
+        Disallowed::Model(version) => {
+            let reason = format!("configuration {version} of the environment doesn't have the model");
+            Decline(DeclineCause::Configuration, reason)
+        }
+        Disallowed::Digest(version) => {
+            let reason =
+                format!("configuration {version} of the environment has another file under the model's name");
+            Decline(DeclineCause::Model, reason)
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use super::bells::Bell;
+use super::results::Record;
 use crate::budget::Share;
 use crate::coordinator::event::{Environment, Status};
 use crate::ids::{JobId, ModelName, ReservationId};
@@ -75,6 +76,15 @@ pub(super) struct Ended {
     pub(super) result: Box<Signed<ResultStatement>>,
     /// Whether it went out on this connection.
     pub(super) sent: Sent,
+    /// Whether it is on the disk, or on its way there.
+    pub(super) kept: Kept,
+}
+
+/// Whether something is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    No,
+    Yes,
 }
 
 /// Whether something went out.
@@ -127,6 +137,38 @@ impl Hold {
             waker,
             _share: share,
         }
+    }
+
+    /// A result of an earlier run of the agent.
+    pub(super) fn of_record(record: Record, bell: Arc<Bell>, share: Share) -> Option<Self> {
+        let Record { hold, chunks, .. } = record;
+        let result = Box::new(hold.result?);
+        let stated = &result.statement;
+        let assigned = Assigned {
+            reservation: stated.reservation,
+            job: stated.job,
+            environment: stated.environment,
+            model: stated.model.clone(),
+            model_index: stated.model_index,
+            model_digest: stated.model_digest,
+            request_hash: stated.request_hash,
+            kv_tokens: hold.kv_tokens,
+        };
+        let output = Output::new(u64::MAX);
+        for (chunk, index) in chunks.iter().zip(0..) {
+            // It has room for everything.
+            output.append(index, chunk_of(chunk), 0).ok()?;
+        }
+        let phase = Phase::Ended(Ended { result, sent: Sent::No, kept: Kept::Yes });
+        Some(Self { phase, ..Self::new(assigned, output, bell, share) })
+    }
+
+    /// What the disk is to hold of it, if it has a result that isn't there.
+    pub(super) fn to_keep(&mut self, box_key: PublicKey) -> Option<Record> {
+        let Phase::Ended(ended @ Ended { kept: Kept::No, .. }) = &mut self.phase else { return None };
+        ended.kept = Kept::Yes;
+        let chunks = self.output.written().iter().map(wire_chunk).collect();
+        Some(Record::new(box_key, self.listed(), chunks))
     }
 
     /// Something is to be sent, or may be.
@@ -198,7 +240,7 @@ impl Hold {
             return Next::Output(to_box::Output { reservation: self.assigned.reservation, index, chunks });
         }
         match &mut self.phase {
-            Phase::Ended(Ended { result, sent: sent @ Sent::No }) => {
+            Phase::Ended(Ended { result, sent: sent @ Sent::No, .. }) => {
                 *sent = Sent::Yes;
                 let Signed { statement, signature } = (**result).clone();
                 Next::Completed(Box::new(to_box::Completed { chunks: self.sent, statement, signature }))
@@ -239,7 +281,7 @@ impl Hold {
             status: stated(status),
         };
         let result = Box::new(Signed::sign(statement, node, box_key));
-        self.phase = Phase::Ended(Ended { result, sent: Sent::No });
+        self.phase = Phase::Ended(Ended { result, sent: Sent::No, kept: Kept::No });
         self.ring();
     }
 
@@ -264,6 +306,10 @@ impl Hold {
 
 fn wire_chunk(chunk: &output::Chunk) -> to_box::Chunk {
     to_box::Chunk { kind: ChunkKind::Text, text: Arc::clone(&chunk.text), tokens: chunk.tokens }
+}
+
+fn chunk_of(chunk: &to_box::Chunk) -> output::Chunk {
+    output::Chunk { text: Arc::clone(&chunk.text), tokens: chunk.tokens }
 }
 
 fn stated(status: Status) -> StatedStatus {

@@ -6,6 +6,8 @@
 
 mod backoff;
 mod bells;
+mod configuration;
+mod control;
 mod desk;
 mod dial;
 mod digest;
@@ -13,10 +15,13 @@ mod hold;
 mod joined;
 mod link;
 mod offer;
+mod report;
+mod results;
 mod session;
 mod tls;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,14 +32,18 @@ use crate::coordinator::event::Environment;
 use crate::datadir::{AgentDir, DataDirError};
 use crate::ids::{ModelName, Region};
 use crate::runtime::{Attempts, Catalog};
-use crate::wire::{Hash, JoinString, Refusal};
+use crate::wire::{self, Hash, JoinString, Refusal};
+use configuration::Configurations;
+pub use control::{Ask, Reply};
 use desk::{Desk, Parties};
 use dial::Caller;
 pub use digest::{DigestError, digests};
 use joined::Joined;
 pub use joined::JoinedError;
 use offer::Offered;
-use session::{Command, Session};
+pub use report::{Connection, Done, Model, Report, Running, Standing, World};
+use results::Results;
+use session::{Command, Parts, Session};
 
 /// Owner's commands that wait to be looked at.
 const COMMANDS_MAX: usize = 16;
@@ -71,6 +80,17 @@ pub enum AgentError {
     /// TLS.
     #[error("TLS can't be set up: {0}")]
     Tls(String),
+    /// The system.
+    #[error("the system gives no thread: {0}")]
+    Thread(std::io::Error),
+    /// The socket for the owner's commands.
+    #[error("can't listen on `{}` for the owner's commands: {error}; see to who owns the directory", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// The box won't have it.
     #[error("the box won't let this node work: {0}")]
     Refused(Refusal),
@@ -92,12 +112,32 @@ pub async fn run(options: Options, stop: watch::Receiver<()>) -> Result<(), Agen
         box_key: joined.box_key,
         environments: environments.clone(),
     };
-    let desk = Desk::new(parties, Offered::of(&catalog, &digests, region), attempts, answering);
+    let files = dir.results()?;
+    let records =
+        results::load(&files, &wire::Parties { box_key: joined.box_key, node_key: identity.public() })?;
+    let kept = records.iter().map(|record| record.hold.reservation).collect();
+    let configurations = Configurations::load(&dir, joined.box_key)?;
+    let results = Results::start(files, kept).map_err(AgentError::Thread)?;
+    let mut desk = Desk::new(
+        parties,
+        Offered::of(&catalog, &digests, region),
+        attempts,
+        answering,
+        results,
+        configurations,
+    );
+    if !records.is_empty() {
+        tracing::info!(results = records.len(), "results of an earlier run wait to be settled");
+    }
+    desk.take_up(records);
+    let socket = dir.free_socket()?;
+    let listener = control::listen(&socket).map_err(|error| AgentError::Socket { path: socket, error })?;
     let (command, commands) = mpsc::channel(COMMANDS_MAX);
-    tokio::spawn(leave_when_told(stop, command));
+    tokio::spawn(leave_when_told(stop, command.clone()));
+    tokio::spawn(control::serve(listener, command));
     tracing::info!(node = %identity.public().node(), url = joined.url, "the agent of this node starts");
     let caller = Caller { identity, joined, environments, tls };
-    Session::new(dir, caller, desk, answers, commands, drain_deadline, announce).run().await
+    Session::new(Parts { dir, caller, desk, answers, commands, drain_deadline, announce }).run().await
 }
 
 async fn leave_when_told(mut stop: watch::Receiver<()>, command: mpsc::Sender<Command>) {

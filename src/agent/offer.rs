@@ -39,6 +39,11 @@ impl Offered {
         }
     }
 
+    /// All models in order of name.
+    pub(super) fn models(&self) -> impl Iterator<Item = &OfferedModel> {
+        self.models.values()
+    }
+
     /// A model by its name.
     pub(super) fn model(&self, name: &str) -> Option<&OfferedModel> {
         self.models.get(name)

@@ -6,18 +6,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
 use super::AgentError;
 use super::backoff::{Backoff, SETTLED_AFTER};
+use super::control::{Ask, Reply};
 use super::desk::{Desk, Mode};
 use super::dial::{Caller, Dialled, closing, dial};
 use super::link::{Ended, Inbound, Link};
 use crate::datadir::AgentDir;
 use crate::node::SlotAnswer;
-use crate::wire::to_agent::Welcome;
-use crate::wire::{CloseCode, FromBox, PING_INTERVAL_MS, Refusal, SILENCE_MAX_MS};
+use crate::wire::{CloseCode, PING_INTERVAL_MS, Refusal, SILENCE_MAX_MS};
+use status::Heard;
+
+mod messages;
+mod status;
 
 /// Messages that are read before something is written.
 const READS_IN_A_ROW: u32 = 64;
@@ -35,6 +39,8 @@ const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
 pub(super) enum Command {
     /// Finish what runs, within the deadline, and end.
     Leave,
+    /// The owner asks for something.
+    Asked(Ask, oneshot::Sender<Reply>),
 }
 
 /// Where the connection is.
@@ -90,6 +96,17 @@ enum Flow {
     Ends(Result<(), AgentError>),
 }
 
+/// What an agent is made of.
+pub(super) struct Parts {
+    pub(super) dir: AgentDir,
+    pub(super) caller: Caller,
+    pub(super) desk: Desk,
+    pub(super) answers: mpsc::UnboundedReceiver<SlotAnswer>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) drain_deadline: Duration,
+    pub(super) announce: Box<dyn FnMut(&str)>,
+}
+
 /// An agent at work.
 pub(super) struct Session {
     dir: AgentDir,
@@ -102,21 +119,16 @@ pub(super) struct Session {
     timer: Pin<Box<Sleep>>,
     drain_deadline: Duration,
     leaving: Option<Leaving>,
+    /// What the box said of the node, and why there was no connection.
+    heard: Heard,
     /// Until the box has welcomed the node.
     announce: Option<Box<dyn FnMut(&str)>>,
 }
 
 impl Session {
     /// One that dials at once.
-    pub(super) fn new(
-        dir: AgentDir,
-        caller: Caller,
-        desk: Desk,
-        answers: mpsc::UnboundedReceiver<SlotAnswer>,
-        commands: mpsc::Receiver<Command>,
-        drain_deadline: Duration,
-        announce: Box<dyn FnMut(&str)>,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { dir, caller, desk, answers, commands, drain_deadline, announce } = parts;
         let now = Instant::now();
         Self {
             dir,
@@ -129,6 +141,7 @@ impl Session {
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             drain_deadline,
             leaving: None,
+            heard: Heard::default(),
             announce: Some(announce),
         }
     }
@@ -185,6 +198,11 @@ impl Session {
                 self.leave();
                 Flow::On
             }
+            Happening::Command(Command::Asked(ask, reply)) => {
+                // Who left wants no answer any more.
+                let _ = reply.send(self.on_asked(ask));
+                Flow::On
+            }
             Happening::TimeUp => self.on_time(Instant::now()),
         };
         match flow {
@@ -204,7 +222,7 @@ impl Session {
             self.caller = Arc::new(Caller { joined: registered, ..self.caller.again() });
         }
         tracing::info!(node = admitted.node, session = admitted.session, "the box let this node in");
-        let ready = self.desk.ready(Vec::new());
+        let ready = self.desk.ready();
         if let Err(ended) = link.put(&ready) {
             return self.on_ended(ended);
         }
@@ -264,64 +282,6 @@ impl Session {
         }
     }
 
-    fn on_message(&mut self, message: FromBox) -> Result<Flow, Refusal> {
-        match message {
-            FromBox::Welcome(welcome) => self.on_welcome(&welcome)?,
-            FromBox::Assign(assign) => self.desk.on_assign(*assign),
-            FromBox::Stop(stop) => self.desk.on_stop(stop.reservation),
-            FromBox::ResultAccepted(settled) => drop(self.desk.on_settled(settled.reservation)),
-            FromBox::ResultUnknown(settled) => {
-                if self.desk.on_settled(settled.reservation) {
-                    tracing::info!(reservation = %settled.reservation, "nobody waited for this result any more");
-                }
-            }
-            FromBox::ResultRefused(refused) => {
-                self.desk.tally.refused += 1;
-                tracing::error!(reservation = %refused.reservation, "the box refused a result: {}", refused.reason);
-                self.desk.on_settled(refused.reservation);
-            }
-            FromBox::Standing(standing) => {
-                tracing::info!(
-                    standing = standing.standing.word(),
-                    cause = standing.cause,
-                    "where this node stands"
-                );
-            }
-            FromBox::Configuration(_) | FromBox::Snapshot(_) | FromBox::Earnings(_) => {}
-            FromBox::Drained(_) => {
-                if self.desk.mode() == Mode::Draining {
-                    return Ok(Flow::Ends(Ok(())));
-                }
-            }
-            FromBox::Banned(_) => {
-                let reason = "the operator banned it: ask the operator why";
-                let refusal = Refusal::new(CloseCode::Banned, reason);
-                return Ok(Flow::Ends(Err(AgentError::Refused(refusal))));
-            }
-            FromBox::Challenge(_) | FromBox::Admitted(_) => {
-                let reason = "a message of the handshake came after it";
-                return Err(Refusal::new(CloseCode::OutOfOrder, reason));
-            }
-            // The link keeps what it says.
-            FromBox::Goodbye(_) => {}
-        }
-        Ok(Flow::On)
-    }
-
-    fn on_welcome(&mut self, welcome: &Welcome) -> Result<(), Refusal> {
-        self.desk.on_welcome(&welcome.holds)?;
-        let State::Open(open) = &mut self.state else { return Ok(()) };
-        let now = Instant::now();
-        let heartbeat_every = Duration::from_millis(welcome.heartbeat_interval_ms).max(HEARTBEAT_MIN);
-        open.working = Some(Working { since: now, heartbeat_every, heartbeat_at: now });
-        tracing::info!(holds = welcome.holds.len(), "connected: ready for work");
-        if let Some(mut announce) = self.announce.take() {
-            let node = self.caller.identity.public().node();
-            announce(&format!("switchbox agent ready: {node} at {}", self.caller.joined.url));
-        }
-        Ok(())
-    }
-
     /// The agent was told to stop: nothing new, and what the box hasn't seen anything of goes back.
     fn leave(&mut self) {
         if self.leaving.is_some() {
@@ -339,8 +299,11 @@ impl Session {
 
     /// Whether leaving is over. Where no box listens, results wait on the disk.
     fn has_left(&mut self) -> bool {
-        let is_connected = matches!(&self.state, State::Open(open) if open.working.is_some());
-        let Some(leaving) = &mut self.leaving else { return false };
+        let is_connected = self.is_working();
+        let Some(leaving) = &mut self.leaving else {
+            // A drain that its owner asked for has no deadline.
+            return self.desk.mode() == Mode::Draining && !is_connected && self.desk.running() == 0;
+        };
         if self.desk.running() > 0 || (is_connected && !self.desk.is_empty()) {
             leaving.empty_since = None;
             return false;
@@ -350,7 +313,13 @@ impl Session {
         !is_connected || now >= since + DRAINED_PATIENCE
     }
 
+    /// Whether the box has welcomed the node on this connection.
+    fn is_working(&self) -> bool {
+        matches!(&self.state, State::Open(open) if open.working.is_some())
+    }
+
     fn on_time(&mut self, now: Instant) -> Flow {
+        self.desk.keep_due(now);
         if let Some(leaving) = &mut self.leaving {
             if now >= leaving.end_at {
                 tracing::warn!(
@@ -410,10 +379,11 @@ impl Session {
             let patience = leaving.empty_since.map(|since| since + DRAINED_PATIENCE);
             leaving.cut_at.min(leaving.end_at).min(patience.unwrap_or(leaving.end_at))
         });
-        leaving.map_or(state, |leaving| leaving.min(state))
+        [leaving, self.desk.keep_at()].into_iter().flatten().fold(state, Instant::min)
     }
 
-    async fn end(self, outcome: Result<(), AgentError>) -> Result<(), AgentError> {
+    async fn end(mut self, outcome: Result<(), AgentError>) -> Result<(), AgentError> {
+        self.desk.settle().await;
         if let State::Open(open) = self.state {
             closing(open.link, CloseCode::Normal, "the agent stops".to_owned()).await;
         }

@@ -1,10 +1,12 @@
-//! `switchbox agent`: runs a node for a box elsewhere.
+//! `switchbox agent`: runs a node for a box elsewhere, and lets its owner look at it and hold it back.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
+use super::control::{self, ControlArgs};
 use super::{CliError, logging};
+use crate::agent::Ask;
 use crate::config::{self, ConfigError};
 use crate::coordinator::event::Environment;
 use crate::datadir;
@@ -20,7 +22,9 @@ stops at once.
 
 Examples:
   switchbox agent --join STRING --model tiny=models/tiny.gguf
-  switchbox agent --model tiny=models/tiny.gguf --environment testnet --region eu-west";
+  switchbox agent --model tiny=models/tiny.gguf --environment testnet --region eu-west
+  switchbox agent status                            how it is, and why no work comes
+  switchbox agent pause                             no new work, until `switchbox agent resume`";
 
 /// Where an agent may compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -40,10 +44,32 @@ enum Where {
     Testnet,
 }
 
+/// `switchbox agent` with flags runs one; with a command it talks to the one that runs.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true, subcommand_value_name = "OWNER'S COMMAND")]
+pub(super) struct AgentArgs {
+    #[command(subcommand)]
+    owners: Option<OwnersCommand>,
+    #[command(flatten)]
+    start: StartArgs,
+}
+
+/// What an owner may want of the agent that runs.
+#[derive(Debug, Subcommand)]
+enum OwnersCommand {
+    /// Show how it is: its connection, where it stands, why no work comes, what it runs and has earned
+    Status(ControlArgs),
+    /// Take no new work; what runs goes on
+    Pause(ControlArgs),
+    /// Take new work again
+    Resume(ControlArgs),
+    /// Take no new work, and end when what runs is through
+    Drain(ControlArgs),
+}
+
 /// Flags of `switchbox agent`.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
-pub(super) struct AgentArgs {
+struct StartArgs {
     /// How to join a box: one line, as `switchbox nodes invite` prints it on the box. Needed once
     #[arg(long, value_name = "STRING")]
     join: Option<JoinString>,
@@ -78,8 +104,19 @@ pub(super) struct AgentArgs {
     drain_deadline: Option<String>,
 }
 
-/// Checks what was said, starts logging, serves.
+/// Runs an agent, or asks the one that runs.
 pub(super) fn run(args: AgentArgs) -> Result<(), CliError> {
+    match args.owners {
+        None => start(args.start),
+        Some(OwnersCommand::Status(args)) => control::run(&args, Ask::Status),
+        Some(OwnersCommand::Pause(args)) => control::run(&args, Ask::Pause),
+        Some(OwnersCommand::Resume(args)) => control::run(&args, Ask::Resume),
+        Some(OwnersCommand::Drain(args)) => control::run(&args, Ask::Drain),
+    }
+}
+
+/// Checks what was said, starts logging, serves.
+fn start(args: StartArgs) -> Result<(), CliError> {
     if args.device == Device::Cuda {
         let remedy = "leave it out to compute on the CPU, or put a server that uses the GPU in front of it";
         return Err(CliError::Usage(format!(

@@ -7,6 +7,7 @@ mod agent;
 mod backup;
 mod chat;
 mod client;
+mod control;
 mod doctor;
 mod inspect;
 mod logging;
@@ -46,7 +47,7 @@ struct Cli {
 enum Command {
     /// Run the box: queue, executor and API
     Serve(Box<serve::ServeArgs>),
-    /// Run this machine's models for a box elsewhere
+    /// Run this machine's models for a box elsewhere, or look at the agent that does
     Agent(Box<agent::AgentArgs>),
     /// Talk to a model in the terminal
     Chat(chat::ChatArgs),
