@@ -264,6 +264,7 @@ impl Session {
                     "no connection to the box: {}",
                     ended.reason
                 );
+                self.heard.trouble = Some(ended.reason);
                 self.state = State::Waiting(Instant::now() + wait);
                 Flow::On
             }
