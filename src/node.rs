@@ -124,6 +124,7 @@ impl Slot {
             output_tokens,
             digest: None,
             seen,
+            proof: None,
         };
         self.send(Event::Completed(Verified::local(completion)));
     }

@@ -45,6 +45,8 @@ pub enum RowKey {
     Configuration(Environment),
     /// What a client thought of an answer.
     Feedback(JobId),
+    /// What proves a job's result.
+    Proof(JobId),
 }
 
 /// What is kept.
@@ -61,7 +63,7 @@ pub(crate) fn changes_of(row: Row, changes: &mut Vec<Change<RowKey, RowValue>>) 
     match row {
         Row::JobForgotten(job) => {
             // Its settlement is in the balances.
-            let keys = [RowKey::Job, RowKey::Answer, RowKey::Settlement, RowKey::Feedback];
+            let keys = [RowKey::Job, RowKey::Answer, RowKey::Settlement, RowKey::Feedback, RowKey::Proof];
             changes.extend(keys.map(|key| (key(job), None)));
         }
         Row::OperationForgotten(operation, at) => changes.push((RowKey::Operation(operation, at), None)),
@@ -97,6 +99,7 @@ pub fn key_of(row: &Row) -> Option<RowKey> {
         Row::Subcloud(subcloud) => RowKey::Subcloud(subcloud.environment, subcloud.name.clone()),
         Row::Configuration(snapshot) => RowKey::Configuration(snapshot.environment),
         Row::Feedback(feedback) => RowKey::Feedback(feedback.job),
+        Row::Proof(job, _) => RowKey::Proof(*job),
         Row::JobForgotten(_)
         | Row::OperationForgotten(..)
         | Row::AnswerForgotten(_)

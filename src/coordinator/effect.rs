@@ -147,6 +147,8 @@ pub enum Row {
     Configuration(Box<Snapshot>),
     /// What a client thought of an answer.
     Feedback(Feedback),
+    /// What proves the result of a job that a remote node answered.
+    Proof(JobId, Arc<[u8]>),
 }
 
 /// What a node is told apart from work.

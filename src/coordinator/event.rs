@@ -407,7 +407,13 @@ pub struct Completion {
     pub digest: Option<OutputDigest>,
     /// What the box saw of it.
     pub seen: Seen,
+    /// What proves it to others: the node's words and signature, opaque here and at most [`PROOF_BYTES_MAX`] bytes.
+    /// Kept as long as the job; `None` from the box itself.
+    pub proof: Option<Arc<[u8]>>,
 }
+
+/// Bytes of what proves a result.
+pub const PROOF_BYTES_MAX: usize = 1_024;
 
 /// What the box itself saw of an attempt's output, at the edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

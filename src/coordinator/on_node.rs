@@ -3,7 +3,7 @@
 //! Messages that name a reservation which isn't live change nothing but a counter, and cost an honest node nothing.
 
 use super::Coordinator;
-use super::effect::{Effect, NodeMessage, Usage, When};
+use super::effect::{Effect, NodeMessage, Row, Usage, When};
 use super::event::{
     Completion, Declined, ErrorClass, FinishReason, JobError, Progress, Revoked, Status, Stopped,
 };
@@ -230,6 +230,9 @@ impl Coordinator {
         self.release_output(share - unread_bytes);
         self.validate(key, node, &facts);
         self.drop_reservation(id);
+        if let Some(proof) = completion.proof {
+            self.keep(Row::Proof(self.jobs[key].row.id, proof));
+        }
         self.settled(node);
         self.jobs[key].past.facts = Some(facts);
         let ending = Self::succeeded(reason, completion.seen.chunks, usage, unread_bytes);

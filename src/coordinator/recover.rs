@@ -126,7 +126,8 @@ impl Coordinator {
             | Row::Resumed(_)
             | Row::TemplateForgotten(..)
             | Row::SubcloudForgotten(..)
-            | Row::Feedback(..) => {}
+            | Row::Feedback(..)
+            | Row::Proof(..) => {}
         }
     }
 

@@ -56,11 +56,13 @@ pub enum Table {
     Configurations = 17,
     /// What clients thought of answers.
     Feedback = 18,
+    /// What proves jobs' results.
+    Proofs = 19,
 }
 
 impl Table {
     /// All.
-    pub const ALL: [Table; 18] = [
+    pub const ALL: [Table; 19] = [
         Table::Jobs,
         Table::Bodies,
         Table::Extras,
@@ -79,6 +81,7 @@ impl Table {
         Table::Subclouds,
         Table::Configurations,
         Table::Feedback,
+        Table::Proofs,
     ];
 
     /// The table that a key is in.
@@ -108,6 +111,7 @@ impl Table {
             Table::Subclouds => "subclouds",
             Table::Configurations => "configurations",
             Table::Feedback => "feedback",
+            Table::Proofs => "proofs",
         }
     }
 }
@@ -137,6 +141,7 @@ pub(super) fn bytes_of(key: &RowKey) -> Vec<u8> {
         RowKey::Settlement(job) => of_job(Table::Settlements, *job),
         RowKey::DeadLetter(job) => of_job(Table::DeadLetters, *job),
         RowKey::Feedback(job) => of_job(Table::Feedback, *job),
+        RowKey::Proof(job) => of_job(Table::Proofs, *job),
         RowKey::Operation(operation, at) => {
             Key::of(Table::Operations).bytes(&operation.0.to_be_bytes()).bytes(&at.0.to_be_bytes()).0
         }

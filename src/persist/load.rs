@@ -123,7 +123,7 @@ impl Taken {
         match (table, stored) {
             (Table::Bodies, stored) => return self.take_body(&key, &stored),
             // Parts of jobs, and what is only looked up.
-            (Table::Extras | Table::Traces | Table::Answers | Table::Feedback, _) => {}
+            (Table::Extras | Table::Traces | Table::Answers | Table::Feedback | Table::Proofs, _) => {}
             (_, Stored::Payload(_)) => self.unread.push(key),
             (_, Stored::Value(value)) => {
                 let parts =

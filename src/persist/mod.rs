@@ -22,6 +22,8 @@ mod tests;
 mod trace;
 mod values;
 
+use std::sync::Arc;
+
 use bincode::Options;
 use serde::Serialize;
 use switchbox_storage::{Change, Codec, Rows, VALUE_BYTES_MAX};
@@ -30,8 +32,8 @@ use self::job::{JobV2, Parts, Place};
 use self::keys::Table;
 use self::mirror::Mirror;
 use self::records::{
-    BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ScopeV1,
-    SnapshotV1, SubcloudV1, TemplateV1,
+    BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ProofV1,
+    ScopeV1, SnapshotV1, SubcloudV1, TemplateV1,
 };
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::{JobRow, JobState};
@@ -43,7 +45,7 @@ pub use self::books::Books;
 pub use self::load::{Loaded, Loader};
 pub use self::read::{
     DecodeError, LoadError, answer_len, audit, body_len, check, decode, read_answer, read_job,
-    read_job_without_body, row_len,
+    read_job_without_body, read_proof, row_len,
 };
 
 /// The version of all values but jobs' and balances' that are written now.
@@ -85,6 +87,7 @@ impl Codec<RowKey, RowValue> for RowCodec {
                 JOB_BYTES + body + metadata
             }
             Some(RowValue::Row(Row::Template(template))) => RECORD_BYTES + template.body.len(),
+            Some(RowValue::Row(Row::Proof(_, proof))) => RECORD_BYTES + proof.len(),
             Some(RowValue::Row(_)) => RECORD_BYTES,
             Some(RowValue::Answer(chunks)) => chunks.iter().map(|chunk| chunk.text.len()).sum(),
         }
@@ -204,6 +207,7 @@ fn record(row: &Row) -> Option<Vec<u8>> {
         Row::Subcloud(subcloud) => versioned(&SubcloudV1::of(subcloud)),
         Row::Configuration(snapshot) => versioned(&SnapshotV1::of(snapshot)),
         Row::Feedback(feedback) => versioned(&FeedbackV1::of(feedback)),
+        Row::Proof(job, proof) => versioned(&ProofV1 { job: *job, proof: Arc::clone(proof) }),
         Row::Job(_)
         | Row::JobForgotten(_)
         | Row::OperationForgotten(..)

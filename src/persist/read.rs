@@ -13,6 +13,7 @@ use super::keys::{self, Table};
 use super::mirror::{Mirror, Unfit};
 use super::records::{
     BalanceV1, BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1,
+    ProofV1,
     ScopeV1, SnapshotV1, SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
@@ -132,6 +133,10 @@ fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeEr
         Table::Subclouds => Row::Subcloud(Box::new(record::<SubcloudV1, _>(key, value)?)),
         Table::Configurations => Row::Configuration(Box::new(record::<SnapshotV1, _>(key, value)?)),
         Table::Feedback => Row::Feedback(record::<FeedbackV1, _>(key, value)?),
+        Table::Proofs => {
+            let ProofV1 { job, proof } = mirror(key, value)?;
+            Row::Proof(job, proof)
+        }
         Table::Jobs | Table::Bodies | Table::Extras | Table::Traces | Table::Answers => {
             return Err(DecodeError::new(key, "it is a part of a job"));
         }
@@ -259,6 +264,16 @@ pub fn read_answer(store: &Store, job: JobId) -> Result<Option<Arc<str>>, LoadEr
     let key = keys::of_job(Table::Answers, job);
     let Some(value) = store.value(&key)? else { return Ok(None) };
     Ok(Some(text_of(&key, &value)?.into()))
+}
+
+/// What proves a job's result; `None` where a remote node didn't answer it.
+///
+/// # Errors
+/// As [`read_job`].
+pub fn read_proof(store: &Store, job: JobId) -> Result<Option<Arc<[u8]>>, LoadError> {
+    let key = keys::of_job(Table::Proofs, job);
+    let Some(value) = store.value(&key)? else { return Ok(None) };
+    mirror(&key, &value).map(|ProofV1 { proof, .. }| Some(proof)).map_err(LoadError::from)
 }
 
 /// How many bytes a job's row has in the store, its body and its answer not counted; 0 without one.

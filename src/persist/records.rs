@@ -256,3 +256,10 @@ pub(super) struct DeadLetterV1 {
     pub(super) job: JobId,
     pub(super) requeued_as: Option<JobId>,
 }
+
+/// What proves a job's result: opaque, with its length.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ProofV1 {
+    pub(super) job: JobId,
+    pub(super) proof: Arc<[u8]>,
+}

@@ -117,6 +117,7 @@ fn records(source: &mut Source) -> Vec<Row> {
         Row::Subcloud(Box::new(core::<SubcloudV1, _>(source))),
         Row::Configuration(Box::new(core::<SnapshotV1, _>(source))),
         Row::Feedback(core::<FeedbackV1, _>(source)),
+        Row::Proof(Draw::draw(source), Draw::draw(source)),
     ]
 }
 

@@ -102,7 +102,7 @@ impl JoinString {
         format!("{PREFIX}{FORMAT},{url},box={key}{tls},token={token}")
     }
 
-    /// The line itself. It holds the token: show it to whom it is for, and log it nowhere.
+    /// The line itself, of one that passed [`JoinString::check`]. It holds the token: show it to whom it is for, and log it nowhere.
     pub fn text(&self) -> String {
         let text = self.unchecked_text();
         format!("{text},sum={}", check_of(&text))

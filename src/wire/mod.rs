@@ -21,6 +21,8 @@ pub mod keys;
 mod layout;
 pub mod message;
 pub mod statement;
+#[cfg(test)]
+mod tests;
 mod text;
 pub mod to_agent;
 pub mod to_box;
@@ -34,7 +36,7 @@ pub use keys::{Identity, InviteToken, Nonce, PublicKey, Signature};
 pub use message::{FromAgent, FromBox, ParseError, Parsed, RenderError};
 pub use statement::{ResultStatement, StoppedStatement};
 pub use verify::{Issued, Parties, Signed, StatementError};
-pub use version::{CAPABILITIES, VERSION, Version};
+pub use version::{CAPABILITIES, JSON_CHUNKS, VERSION, Version};
 
 /// Where a box takes agents' WebSockets.
 pub const PATH: &str = "/v1/nodes/connect";

@@ -10,7 +10,7 @@ use super::statement::{ResultStatement, StoppedStatement};
 use super::text;
 use super::verify::Signed;
 use super::version::Version;
-use super::{CAPABILITY_BYTES_MAX, CHUNKS_MAX, HOLDS_MAX, Hash, MODELS_MAX, REASON_BYTES_MAX};
+use super::{CAPABILITY_BYTES_MAX, CHUNKS_MAX, HOLDS_MAX, Hash, MODELS_MAX, OutputHasher, REASON_BYTES_MAX};
 use crate::coordinator::event::{Environment, Wish};
 use crate::ids::{GpuClass, ModelName, ModelVersion, Region, ReservationId};
 
@@ -202,6 +202,16 @@ pub struct Chunk {
     pub text: Arc<str>,
     /// Generated tokens that it covers.
     pub tokens: u32,
+}
+
+impl Chunk {
+    /// Adds it to the hash of its output.
+    pub fn add_to(&self, hasher: &mut OutputHasher) {
+        match self.kind {
+            ChunkKind::Text => hasher.text(&self.text),
+            ChunkKind::Json => hasher.json(&self.text),
+        }
+    }
 }
 
 impl fmt::Debug for Chunk {

@@ -3,6 +3,8 @@
 //!
 //! Nowhere else in the product is a `Verified` made of a remote node's words.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::hash::{Hash, plain_hash};
@@ -38,6 +40,13 @@ impl<T: Statement> Signed<T> {
         let parties = Parties { box_key, node_key: node.public() };
         let signature = node.sign(&statement.layout(&parties));
         Self { statement, signature }
+    }
+
+    /// What proves it to whoever knows the node's key: the layout and, behind it, the signature.
+    pub fn proof(&self, parties: &Parties) -> Arc<[u8]> {
+        let mut proof = self.statement.layout(parties);
+        proof.extend_from_slice(&self.signature.0);
+        proof.into()
     }
 
     fn check(&self, parties: &Parties) -> Result<(), StatementError> {
@@ -121,6 +130,7 @@ pub fn result(
         output_tokens: stated.output_tokens,
         digest: Some(OutputDigest(stated.output_hash.0)),
         seen,
+        proof: Some(signed.proof(parties)),
     }))
 }
 

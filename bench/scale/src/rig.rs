@@ -248,6 +248,7 @@ impl Rig {
             output_tokens: 12,
             digest: None,
             seen,
+            proof: None,
         })))
     }
 

@@ -181,6 +181,7 @@ impl World<'_> {
             output_tokens,
             digest: (!local).then_some(digest),
             seen: seen_of(run, self.now),
+            proof: None,
         }
     }
 

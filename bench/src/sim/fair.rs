@@ -325,6 +325,7 @@ impl Fair {
                 first_at: Some(self.now),
                 last_at: Some(self.now),
             },
+            proof: None,
         };
         let tokens = u64::from(assignment.input_tokens) + u64::from(output_tokens);
         if let Some(Some(namespace)) = self.runs.remove(&assignment.reservation) {

@@ -152,6 +152,7 @@ impl Fuzz {
             output_tokens: self.small(),
             digest: self.rng.chance(80).then(|| OutputDigest(bytes32(5, self.rng.below(3)))),
             seen,
+            proof: None,
         }
     }
 

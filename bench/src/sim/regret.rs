@@ -418,6 +418,7 @@ impl Regret {
             output_tokens: seen.tokens.unwrap_or(0),
             digest: Some(honest_digest(&assignment.model, &assignment.body)),
             seen,
+            proof: None,
         };
         if !is_test && !fails {
             self.ended += 1;

@@ -120,6 +120,7 @@ fn key_of(row: &Row) -> Key {
         Row::SubcloudForgotten(environment, name) => Ends(format!("subcloud {environment:?} {name}")),
         Row::Configuration(snapshot) => Holds(format!("configuration {:?}", snapshot.environment)),
         Row::Feedback(feedback) => Holds(format!("feedback {}", feedback.job)),
+        Row::Proof(job, _) => Holds(format!("proof {job}")),
     }
 }
 

@@ -312,6 +312,7 @@ fn name_of(row: &Row, at: usize) -> (String, bool) {
         Row::SubcloudForgotten(environment, name) => (format!("subcloud {environment:?} {name}"), false),
         Row::Configuration(snapshot) => (format!("configuration {:?}", snapshot.environment), true),
         Row::Feedback(_) => (format!("feedback {at}"), true),
+        Row::Proof(job, _) => (format!("proof {job}"), true),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Connections of nodes: what goes on, what is honoured, and what is lost (CORE section 3, SPEC section 5).
 
-use super::super::effect::NodeMessage;
+use super::super::effect::{NodeMessage, Row};
 use super::super::event::*;
 use super::super::job::{AttemptOutcome, JobState};
 use super::super::standing::{Fault, Standing};
@@ -255,4 +255,36 @@ fn a_node_that_lists_what_was_never_issued_is_at_fault_and_nothing_else_happens(
         w.succeed(reservation);
         assert_eq!(w.state(job), JobState::Succeeded);
     }
+}
+
+/// What proves a result is kept with it, once, and never of what isn't an answer.
+#[test]
+fn a_proof_is_kept_with_its_answer() {
+    let mut w = World::of(&["a"]);
+    let job = w.submit(|_| {});
+    let reservation = w.begin_on("a");
+    w.write(reservation, 1);
+    let proven = |w: &World, status| {
+        let proof = Some(std::sync::Arc::from(*b"signed"));
+        Verified::local(Completion { proof, ..w.result(reservation, status) })
+    };
+    let result = proven(&w, STOP);
+    w.step(Event::Completed(result.clone()));
+    w.step(Event::Completed(result));
+    assert_eq!(w.state(job), JobState::Succeeded);
+    let id = w.row(job).id;
+    let proofs = |w: &World| {
+        let of =
+            |row: &Row| if let Row::Proof(job, proof) = row { Some((*job, proof.to_vec())) } else { None };
+        w.kept.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(proofs(&w), [(id, b"signed".to_vec())]);
+
+    w.submit(|_| {});
+    let reservation = w.begin_on("a");
+    let message = "broken".to_owned();
+    let failed = Status::Failed(JobError { class: ErrorClass::Terminal, message });
+    let proof = Some(std::sync::Arc::from(*b"signed"));
+    w.step(Event::Completed(Verified::local(Completion { proof, ..w.result(reservation, failed) })));
+    assert_eq!(proofs(&w).len(), 1);
 }

@@ -308,6 +308,7 @@ impl World {
                 first_at: None,
                 last_at: None,
             },
+            proof: None,
         }
     }
 

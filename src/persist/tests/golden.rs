@@ -321,6 +321,7 @@ fn old_versions_are_read_and_the_newest_is_what_it_was() {
     let unstored = || Row::Job(Box::new(unstored_job()));
     let mut newest = samples(Some(Credits(3)));
     newest.push(unstored());
+    newest.push(Row::Proof(JOB, Arc::from(*b"signed")));
     newest.iter().for_each(|row| keep(&mut bytes, row));
     let mut written = String::new();
     for (key, value) in &bytes {

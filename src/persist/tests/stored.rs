@@ -98,6 +98,7 @@ fn what_was_committed_is_loaded_and_looked_up() {
             rows.remove(&RowKey::Job(row.id));
             rows.remove(&RowKey::Settlement(row.id));
             rows.remove(&RowKey::Feedback(row.id));
+            rows.remove(&RowKey::Proof(row.id));
         }
     }
     let answered = crate::ids::JobId { epoch: 9, counter: 9 };
@@ -109,7 +110,7 @@ fn what_was_committed_is_loaded_and_looked_up() {
     let found: BTreeMap<RowKey, String> =
         loaded.iter().map(|row| (key_of(row).expect("kept"), text(row))).collect();
     assert_eq!(found.len(), loaded.len(), "every row once");
-    let only_looked_up = |key: &RowKey| matches!(key, RowKey::Feedback(_));
+    let only_looked_up = |key: &RowKey| matches!(key, RowKey::Feedback(_) | RowKey::Proof(_));
     let wanted: BTreeMap<RowKey, String> = rows
         .iter()
         .filter(|(key, _)| !only_looked_up(key))

@@ -174,7 +174,11 @@ impl Book {
             Row::AnswerForgotten(job) => drop(self.answers.remove(job)),
             Row::Key(row) => drop(self.standing_keys.insert(row.key, row.entry.job)),
             Row::KeyForgotten(key) => drop(self.standing_keys.remove(key)),
-            Row::Price(_) | Row::Template(_) | Row::TemplateForgotten(..) | Row::Feedback(..) => {}
+            Row::Price(_)
+            | Row::Template(_)
+            | Row::TemplateForgotten(..)
+            | Row::Feedback(..)
+            | Row::Proof(..) => {}
         }
     }
 
