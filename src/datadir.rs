@@ -20,6 +20,7 @@ use sums::{SUMS, Sums};
 use zeroize::Zeroizing;
 
 use crate::secrets::{AdminToken, ApiKey, Pepper};
+use crate::wire::Identity;
 
 /// The store's directory within the data directory.
 pub const STORE: &str = "store";
@@ -28,6 +29,7 @@ const API_KEY: &str = "api.key";
 const KEY_PEPPER: &str = "key.pepper";
 const BOOT_SECRET: &str = "boot.secret";
 const BOOT_SECRET_BYTES: usize = 32;
+const BOX_KEY: &str = "box.key";
 const ADMIN_TOKEN: &str = "admin.token";
 const LISTEN_ADDR: &str = "listen.addr";
 const ADMIN_ADDR: &str = "admin.addr";
@@ -36,7 +38,7 @@ const UNFINISHED_BACKUP: &str = "backup.unfinished";
 /// In one that is whole, until it has its name.
 const WHOLE_BACKUP: &str = "backup.whole";
 /// What a backup takes along beside the store.
-const SECRETS: [&str; 3] = [API_KEY, KEY_PEPPER, BOOT_SECRET];
+const SECRETS: [&str; 4] = [API_KEY, KEY_PEPPER, BOOT_SECRET, BOX_KEY];
 
 /// Why the data directory, or a file of it, can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +159,17 @@ impl DataDir {
         Ok(secret)
     }
 
+    /// What the box proves to nodes, and signs with; made on the first start.
+    pub fn box_identity(&self) -> Result<Identity, DataDirError> {
+        if let Some(seed) = self.kept(BOX_KEY, seed_of)? {
+            return Ok(Identity::of_seed(&seed));
+        }
+        let mut seed = Zeroizing::new([0; Identity::BYTES]);
+        getrandom::fill(&mut *seed).map_err(DataDirError::Random)?;
+        self.keep(BOX_KEY, &*seed)?;
+        Ok(Identity::of_seed(&seed))
+    }
+
     /// A secret that is there, and is what was written.
     fn kept<T>(
         &self,
@@ -179,7 +192,7 @@ impl DataDir {
         sums.note(&self.dir, name, bytes)
     }
 
-    /// Lets the API key, what keys are digested with, and the boot secret go: this start makes new ones, for a copy that
+    /// Lets the API key, what keys are digested with, the boot secret and the box's own key go: this start makes new ones, for a copy that
     /// runs beside the box that it was made of.
     pub fn renew_identity(&self) -> Result<(), DataDirError> {
         [SUMS].into_iter().chain(SECRETS).try_for_each(|name| self.dir.remove(name))
@@ -249,7 +262,9 @@ impl Quiet {
             read(KEY_PEPPER).and_then(|bytes| bytes.map_or(Ok(()), |b| pepper_of(&b, &self.dir).map(drop)));
         let secret =
             read(BOOT_SECRET).and_then(|bytes| bytes.map_or(Ok(()), |b| secret_of(&b, &self.dir).map(drop)));
-        let refusals = [check_whole(&self.dir), api_key, pepper, secret].into_iter();
+        let box_key =
+            read(BOX_KEY).and_then(|bytes| bytes.map_or(Ok(()), |b| seed_of(&b, &self.dir).map(drop)));
+        let refusals = [check_whole(&self.dir), api_key, pepper, secret, box_key].into_iter();
         let sums = Sums::load(&self.dir, Privacy::Unchecked).unwrap_or_default();
         let changed = SECRETS.into_iter().map(|name| {
             read(name).and_then(|bytes| bytes.map_or(Ok(true), |bytes| sums.check(&self.dir, name, &bytes)))
@@ -336,6 +351,16 @@ fn secret_of(bytes: &[u8], dir: &PrivateDir) -> Result<[u8; BOOT_SECRET_BYTES], 
         path: dir.path().join(BOOT_SECRET),
         problem: format!("holds {} bytes instead of {BOOT_SECRET_BYTES}", bytes.len()),
         remedy: "put back the file of a backup, or delete it: then the next start makes another".into(),
+    })
+}
+
+fn seed_of(bytes: &[u8], dir: &PrivateDir) -> Result<Zeroizing<[u8; Identity::BYTES]>, DataDirError> {
+    bytes.try_into().map(Zeroizing::new).map_err(|_| DataDirError::Unfit {
+        path: dir.path().join(BOX_KEY),
+        problem: format!("holds {} bytes instead of {}", bytes.len(), Identity::BYTES),
+        remedy: "put back the file of a backup, or delete it: then the next start makes another, and every node has to \
+                 join again"
+            .into(),
     })
 }
 

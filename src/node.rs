@@ -1,7 +1,12 @@
-//! The seam between the driver and a node of this process: what a node is sent, and how it answers.
+//! The seam between the driver and nodes: what a node is sent, and how it answers. This is the one for a node of this
+//! process; [`remote`] is that for nodes of other machines.
 //!
 //! The same messages a remote node would exchange, over a channel. A [`Slot`] makes it impossible to answer
 //! twice, or not at all: it carries the room for its answers, and dropping it is a failed result.
+
+pub mod attempt;
+pub mod remote;
+pub mod tally;
 
 use std::sync::Arc;
 

@@ -21,6 +21,7 @@ mod doctor;
 mod durable;
 mod killed_streams;
 mod named_jobs;
+mod nodes;
 mod operator;
 mod shutdown;
 mod stalled;

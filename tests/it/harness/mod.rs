@@ -4,7 +4,9 @@ pub mod chat;
 pub mod cli;
 pub mod http;
 pub mod metrics;
+pub mod peer;
 pub mod server;
+pub mod ws;
 
 use std::path::PathBuf;
 use std::process::Command;
