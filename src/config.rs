@@ -198,6 +198,8 @@ impl Config {
             progress_timeout: Span::from_ms(limits.progress_timeout_ms),
             attempt_timeout: Span::from_ms(limits.attempt_timeout_ms),
             stop_timeout: Span::from_ms(limits.stop_timeout_ms),
+            heartbeat_timeout: Span::from_ms(limits.heartbeat_ttl_ms),
+            away_timeout: Span::from_ms(limits.reconnect_ttl_ms),
             ..coordinator::limits::Limits::default()
         }
     }

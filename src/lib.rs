@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod api;
 pub mod archive;
+pub mod arrivals;
 pub mod backup;
 pub mod budget;
 pub mod cli;
@@ -18,6 +19,7 @@ pub mod endings;
 pub mod executor;
 pub mod ids;
 pub mod node;
+pub mod nodes;
 pub mod outbox;
 pub mod output;
 pub mod persist;

@@ -2,6 +2,11 @@
 //!
 //! A box assigns to its own node through the driver, an agent what a box elsewhere sent it. A [`Slot`] makes it
 //! impossible to answer twice, or not at all: it carries the way of its answers, and dropping it is a failed result.
+//! [`remote`] is the seam for nodes of other machines.
+
+pub mod attempt;
+pub mod remote;
+pub mod tally;
 
 use std::sync::Arc;
 

@@ -147,6 +147,11 @@ impl Output {
         lock(&self.written).extent()
     }
 
+    /// Whether it was closed: nothing more is taken.
+    pub fn is_closed(&self) -> bool {
+        self.gate.load(Ordering::Acquire) & CLOSED != 0
+    }
+
     /// Everything that is written and not closed, to be kept: counts as delivered to nobody.
     pub fn written(&self) -> Vec<Chunk> {
         lock(&self.written).chunks.clone()

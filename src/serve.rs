@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::api::auth::{Access, KeyRecord};
 use crate::api::{self, Context, DrainFlag, Listener, Origins, Progress};
 use crate::archive::Archive;
+use crate::arrivals::Arrivals;
 use crate::backup::Backups;
 use crate::config::{AdminListen, Auth, Config, Identity};
 use crate::coordinator::effect::Answer;
@@ -22,7 +23,10 @@ use crate::datadir::{DataDir, DataDirError, FirstKey};
 use crate::door::{ClientMessage, Door, DoorParts, DoorRoom};
 use crate::driver::{Attach, Driver, Envelope, NodeLink};
 use crate::ids::{Namespace, NodeId};
+use crate::node::remote::{Gate, GateParts};
+use crate::node::tally::NodesTally;
 use crate::node::{EVENTS_PER_SLOT, SlotRoom};
+use crate::nodes;
 use crate::outbox::{Commits, Outbox};
 use crate::runtime::{Catalog, LocalNode};
 use crate::sender::Sender;
@@ -162,7 +166,7 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
     let http_address = address_of(&http)?;
     let (admin, admin_address) = bind_admin(&config.admin_listen).await?;
     let access = access(&config, &data_dir)?;
-    let identity = Arc::new(crate::wire::Identity::of_seed(&data_dir.box_seed()?));
+    let identity = Arc::new(data_dir.box_identity()?);
     let token = data_dir.new_admin_token()?;
     let limits = http_limits(&config.limits);
     let progress = Arc::new(Progress::default());
@@ -177,8 +181,10 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
         recovered = api::serve_while(&http, &limits, progress, recovering) => recovered?,
     };
     let backups = Backups::new(data_dir.path(), recovered.store.clone());
-    let door = start_core(recovered, Arc::clone(&catalog), config.limits.stored_bytes_max)?;
+    let Started { door, gate } = start_core(recovered, Arc::clone(&catalog), &config.limits)?;
     let drain = DrainFlag::default();
+    let (arrivals, arriving) = Arrivals::new();
+    let tally = Arc::<NodesTally>::default();
     let context = Context::new(api::Parts {
         door: door.clone(),
         catalog,
@@ -188,11 +194,23 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
         limits: limits.clone(),
         durability: config.durability,
         drain: drain.clone(),
+        arrivals,
+        nodes: Arc::clone(&tally),
     });
-    let admin_context = api::admin::AdminContext::new(Arc::clone(&context), token, limits, Some(backups));
+    let identity = data_dir.box_identity()?;
+    let whereabouts = api::admin::Whereabouts {
+        url: api::admin::Whereabouts::url_of("http", http_address),
+        box_key: identity.public(),
+        tls: None,
+    };
+    let admin_context =
+        api::admin::AdminContext::new(Arc::clone(&context), token, limits, Some(backups), whereabouts);
     let (stop, stopped) = tokio::sync::watch::channel(());
     let inference = tokio::spawn(api::serve_inference(Listener::Tcp(http), context, closed(stopped.clone())));
-    let admin = tokio::spawn(api::admin::serve(admin, admin_context, closed(stopped)));
+    let admin = tokio::spawn(api::admin::serve(admin, admin_context, closed(stopped.clone())));
+    let timeouts = node_timeouts(&config.limits);
+    let parts = nodes::NodesParts { gate, door: door.clone(), identity, timeouts, tally };
+    let sessions = tokio::spawn(nodes::serve(arriving, parts, stopped));
     let base = format!("http://{http_address}");
     data_dir.publish_listen_addr(&base)?;
     data_dir.publish_admin_addr(&admin_address)?;
@@ -208,7 +226,7 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
         drain_core(&door, deadline).await;
         drain.leave();
         drop(stop);
-        let goodbyes = async { tokio::join!(inference, admin) };
+        let goodbyes = async { tokio::join!(inference, admin, sessions) };
         if tokio::time::timeout(GOODBYE, goodbyes).await.is_err() {
             tracing::warn!("some clients had not read their answers; their connections are cut");
         }
@@ -256,17 +274,31 @@ fn http_limits(limits: &crate::config::Limits) -> api::Limits {
     }
 }
 
+fn node_timeouts(limits: &crate::config::Limits) -> nodes::Timeouts {
+    nodes::Timeouts {
+        handshake: Duration::from_millis(limits.node_handshake_timeout_ms),
+        ping: Duration::from_millis(limits.node_ping_ms),
+        silence: Duration::from_millis(limits.node_silence_ms),
+    }
+}
+
+/// The ways into a core that runs.
+struct Started {
+    door: Door,
+    gate: Gate,
+}
+
 /// The core with its driver, its committer, its local node and its tick.
 fn start_core(
     recovered: Recovered,
     catalog: Arc<Catalog>,
-    stored_bytes_max: u64,
-) -> Result<Door, ServeError> {
+    limits: &crate::config::Limits,
+) -> Result<Started, ServeError> {
     let Recovered { store, core, effects, clock } = recovered;
     let commits = Arc::new(Commits::default());
     let committer = Driver::durable_committer(&store, &commits)
         .map_err(|error| ServeError::System { what: "the committer's thread", error })?;
-    let archive = Archive::durable(store.clone(), stored_bytes_max)
+    let archive = Archive::durable(store.clone(), limits.stored_bytes_max)
         .map_err(|error| ServeError::System { what: "the reading thread", error })?;
     let mut driver = Driver::new(core, clock, committer);
     driver.watch(store);
@@ -276,7 +308,13 @@ fn start_core(
     // Room for the answers of as many assignments again as there are slots: those that overstayed a stop.
     let slots = 2 * catalog.offers().iter().map(|offer| offer.slots as usize).sum::<usize>();
     let tick_and_hello = 2;
-    let capacity = room.clients_max + room.request_events_max + slots * EVENTS_PER_SLOT + tick_and_hello;
+    let sessions_max = usize::try_from(limits.node_sessions_max).unwrap_or(usize::MAX);
+    let capacity = room.clients_max
+        + room.request_events_max
+        + slots * EVENTS_PER_SLOT
+        + Gate::events_max(sessions_max)
+        + tick_and_hello;
+    let attempts = driver.attempts();
     let sender = Sender::new(capacity, driver);
     tokio::spawn(sender.clone().drain_parked());
     let releasing = Arc::clone(&commits);
@@ -285,14 +323,17 @@ fn start_core(
     let node = LocalNode::new(Arc::clone(&outbox), Arc::clone(&commits), Arc::clone(&catalog), clock);
     tokio::spawn(node.run());
     let hello = NodeHello::local(catalog.offers());
-    let link = NodeLink { outbox, room: SlotRoom::new(slots, sender.clone()) };
+    let link = NodeLink::Local { outbox, room: SlotRoom::new(slots, sender.clone()) };
     sender.push(Envelope {
         event: Event::NodeConnected(Box::new(hello)),
         attach: Attach::Node(NodeId::local(), link),
         permit: None,
     });
     tokio::spawn(tick(sender.clone()));
-    Ok(Door::new(DoorParts { sender, commits, archive, driver: gauges, room }))
+    let (sessions, waits) = (sender.clone(), Arc::clone(&commits));
+    let gate = Gate::new(GateParts { sender: sessions, commits: waits, attempts, sessions_max, clock });
+    let door = Door::new(DoorParts { sender, commits, archive, driver: gauges, room });
+    Ok(Started { door, gate })
 }
 
 async fn tick(sender: Sender) {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use hyper::Method;
 
 use crate::coordinator::event::Endpoint;
+use crate::wire;
 
 /// What is asked on the inference listener.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(super) enum Public {
     Health,
     /// Whether it takes work.
     Ready,
+    /// An agent connects.
+    ConnectNode,
 }
 
 /// What needs a key, where there are keys.
@@ -67,6 +70,8 @@ impl<'p> Route<'p> {
             "/v1/jobs" => (Route::Keyed(Keyed::SubmitJob), WRITE),
             "/healthz" => (Route::Public(Public::Health), READ),
             "/readyz" => (Route::Public(Public::Ready), READ),
+            // Whatever isn't an upgrade is told there how to make it one.
+            wire::PATH => return Route::Public(Public::ConnectNode),
             _ => match (named(path, "/v1/models/"), named(path, "/v1/jobs/")) {
                 (Some(name), _) => (Route::Keyed(Keyed::Model(percent_decoded(name))), READ),
                 (_, Some(id)) => {
@@ -142,6 +147,8 @@ mod tests {
             (Method::GET, "/healthz", Route::Public(Public::Health)),
             (Method::GET, "/readyz", Route::Public(Public::Ready)),
             (Method::DELETE, "/readyz", Route::WrongMethod("GET, HEAD")),
+            (Method::GET, "/v1/nodes/connect", Route::Public(Public::ConnectNode)),
+            (Method::POST, "/v1/nodes/connect", Route::Public(Public::ConnectNode)),
             (Method::GET, "/", Route::Unknown),
             (Method::POST, "/v1/chat/completions/", Route::Unknown),
             (Method::POST, "/v1/embeddings", Route::Unknown),

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::UPGRADE;
 use hyper::server::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,6 +24,7 @@ use super::limits::Limits;
 use super::response::Body;
 use super::stall::StallGuard;
 use super::tally::Tally;
+use crate::arrivals::Place;
 
 /// After an error of `accept` that new attempts won't cure at once (no file descriptors left).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -174,7 +176,13 @@ fn spawn<S, H, F>(
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let peer = connection.peer;
-    let service = hyper::service::service_fn(move |request| {
+    let place = Place::new(Arc::new(connection));
+    let kept = place.clone();
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        // What becomes another protocol keeps its place.
+        if request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(kept.clone());
+        }
         let response = handler(peer, request);
         async move { Ok::<_, std::convert::Infallible>(response.await) }
     });
@@ -186,9 +194,10 @@ fn spawn<S, H, F>(
         .header_read_timeout(limits.header_read_timeout())
         .max_headers(limits.headers_max)
         .max_buf_size(limits.head_bytes_max)
-        .serve_connection(io, service);
+        .serve_connection(io, service)
+        .with_upgrades();
     tokio::spawn(async move {
-        let _held = connection;
+        let _held = place;
         let mut http = std::pin::pin!(http);
         let closing = async move { closing.wait_for(|phase| *phase == Phase::Closing).await.map(|_| ()) };
         let ended = tokio::select! {

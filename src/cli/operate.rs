@@ -13,6 +13,7 @@ use super::{CliError, DataDirArg, client_runtime};
 use crate::datadir::Published;
 use crate::ids::JobId;
 
+mod invite;
 mod show;
 
 /// Which box, and how its answer is shown.
@@ -64,6 +65,12 @@ pub(super) enum NodesCommand {
     Unban(NodeArgs),
     /// End an exclusion; a test job decides
     Reinstate(NodeArgs),
+    /// Print the one string with which a machine joins this box
+    Invite(invite::InviteArgs),
+    /// List invites that are open
+    Invites(BoxArgs),
+    /// Let an invite be good for nothing any more
+    RevokeInvite(invite::RevokeArgs),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -153,6 +160,9 @@ pub(super) fn balances(which: &BoxArgs) -> Result<(), CliError> {
 pub(super) fn nodes(command: &NodesCommand) -> Result<(), CliError> {
     let (verb, args) = match command {
         NodesCommand::List(which) => return run(which, Method::GET, "/admin/nodes", None, show::nodes),
+        NodesCommand::Invite(args) => return invite::create(args),
+        NodesCommand::Invites(which) => return invite::list(which),
+        NodesCommand::RevokeInvite(args) => return invite::revoke(args),
         NodesCommand::Pause(args) => ("pause", args),
         NodesCommand::Resume(args) => ("resume", args),
         NodesCommand::Drain(args) => ("drain", args),

@@ -48,6 +48,8 @@ pub enum Event {
     NodeWish(NodeWish),
     /// A node signed something wrongly; counts against it.
     BadSignature(NodeId),
+    /// What a node says of an attempt isn't believed: the attempt has failed by its fault.
+    Discredited(Discredited),
     /// A node took an assignment and began.
     Accepted(NodeId, ReservationId),
     /// A node refused an assignment.
@@ -226,6 +228,8 @@ pub enum Question {
     DeadLetters(u32),
     /// Every balance.
     Balances,
+    /// The invites that are open.
+    Invites,
     /// Take no more work from clients.
     Drain,
     /// As `Drain`, for the server is to stop: once nobody waits on a connection, start nothing more either.
@@ -385,6 +389,17 @@ pub struct Declined {
     /// What it refused.
     pub reservation: ReservationId,
     /// Why, for the trace.
+    pub reason: String,
+}
+
+/// An attempt whose output or result contradicts what was assigned, or itself.
+#[derive(Debug, Clone)]
+pub struct Discredited {
+    /// Whose words.
+    pub node: NodeId,
+    /// On which reservation.
+    pub reservation: ReservationId,
+    /// What is wrong with them, for the trace.
     pub reason: String,
 }
 

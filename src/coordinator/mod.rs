@@ -23,6 +23,7 @@ mod fleet;
 mod index;
 pub mod integrity;
 mod invariants;
+pub mod invites;
 pub mod job;
 pub mod keys;
 pub mod ledger;
@@ -79,6 +80,7 @@ use event::{Durability, Event, StoreRoom};
 use fleet::Fleet;
 use index::IdIndex;
 use integrity::Templates;
+use invites::Invites;
 use job::{Job, RowState};
 use keys::Keys;
 use ledger::{Account, CreditLine, Ledger, Owner, PriceTable};
@@ -172,6 +174,7 @@ pub struct Coordinator {
     subclouds: Subclouds,
     snapshots: Snapshots,
     templates: Templates,
+    invites: Invites,
     validating: BTreeMap<JobId, Validating>,
     /// Reservations whose result is kept: repeats of it are answered the same way.
     accepted_results: BTreeSet<ReservationId>,
@@ -241,6 +244,7 @@ impl Coordinator {
             subclouds: Subclouds::default(),
             snapshots: Snapshots::default(),
             templates: Templates::default(),
+            invites: Invites::default(),
             validating: BTreeMap::new(),
             accepted_results: BTreeSet::new(),
             retention: Retention::default(),
@@ -291,6 +295,7 @@ impl Coordinator {
             Event::Heartbeat(beat) => self.on_heartbeat(&beat),
             Event::NodeWish(wish) => self.on_node_wish(&wish),
             Event::BadSignature(node) => self.on_bad_signature(&node),
+            Event::Discredited(said) => self.on_discredited(said),
             Event::Accepted(node, reservation) => self.on_accepted(&node, reservation),
             Event::Declined(declined) => self.on_declined(declined),
             Event::Completed(completion) => self.on_completed(completion.into_inner()),

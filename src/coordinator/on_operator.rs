@@ -30,6 +30,7 @@ impl Coordinator {
             Question::Balances => Answer::Balances(
                 self.ledger.statements().map(|(account, s)| (account, s.balance, s.held)).collect(),
             ),
+            Question::Invites => Answer::Invites(self.open_invites()),
             Question::Drain => self.drain(),
             Question::WindDown => self.wind_down(),
             Question::EndService => self.end_service(),

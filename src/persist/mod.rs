@@ -32,8 +32,8 @@ use self::job::{JobV2, Parts, Place};
 use self::keys::Table;
 use self::mirror::Mirror;
 use self::records::{
-    BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ProofV1,
-    ScopeV1, SnapshotV1, SubcloudV1, TemplateV1,
+    BalanceV2, DeadLetterV1, FeedbackV1, InviteV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1,
+    ProofV1, ScopeV1, SnapshotV1, SubcloudV1, TemplateV1,
 };
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::{JobRow, JobState};
@@ -208,6 +208,7 @@ fn record(row: &Row) -> Option<Vec<u8>> {
         Row::Configuration(snapshot) => versioned(&SnapshotV1::of(snapshot)),
         Row::Feedback(feedback) => versioned(&FeedbackV1::of(feedback)),
         Row::Proof(job, proof) => versioned(&ProofV1 { job: *job, proof: Arc::clone(proof) }),
+        Row::Invite(invite) => versioned(&InviteV1::of(invite)),
         Row::Job(_)
         | Row::JobForgotten(_)
         | Row::OperationForgotten(..)
@@ -216,7 +217,8 @@ fn record(row: &Row) -> Option<Vec<u8>> {
         | Row::DeadLetterForgotten(_)
         | Row::Resumed(_)
         | Row::TemplateForgotten(..)
-        | Row::SubcloudForgotten(..) => return None,
+        | Row::SubcloudForgotten(..)
+        | Row::InviteForgotten(_) => return None,
     })
 }
 

@@ -12,6 +12,7 @@ mod harness;
 
 mod admission;
 mod agent_alone;
+mod agents;
 mod backup;
 mod bad_input;
 mod cancels;
@@ -22,6 +23,7 @@ mod doctor;
 mod durable;
 mod killed_streams;
 mod named_jobs;
+mod nodes;
 mod operator;
 mod shutdown;
 mod stalled;

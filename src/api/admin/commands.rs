@@ -10,6 +10,7 @@ use super::super::error::ApiError;
 use crate::coordinator::command::{Amount, Command, Scope};
 use crate::coordinator::event::{Environment, Tier};
 use crate::coordinator::ledger::PriceRule;
+use crate::coordinator::standing::Trust;
 use crate::credits::{Credits, Price};
 use crate::ids::{Namespace, OperationId};
 use crate::time::Time;
@@ -104,14 +105,14 @@ pub(super) fn backup(body: &[u8]) -> Result<PathBuf, ApiError> {
     parsed(body).map(|BackupBody { target }| target)
 }
 
-fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+pub(super) fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
         let text: String = error.to_string().chars().take(NAME_CHARS_MAX).collect();
         ApiError::command_malformed("body", format!("The body isn't this command's JSON: {text}."))
     })
 }
 
-fn name<'t>(param: &'static str, text: &'t str) -> Result<&'t str, ApiError> {
+pub(super) fn name<'t>(param: &'static str, text: &'t str) -> Result<&'t str, ApiError> {
     let fits = !text.is_empty() && text.chars().count() <= NAME_CHARS_MAX && !text.contains(char::is_control);
     let message = || format!("`{param}` must be a name of 1 to {NAME_CHARS_MAX} characters.");
     fits.then_some(text).ok_or_else(|| ApiError::command_malformed(param, message()))
@@ -123,10 +124,17 @@ fn tier(word: &str) -> Result<Tier, ApiError> {
     found.ok_or_else(|| ApiError::command_malformed("tier", message()))
 }
 
-fn environment(word: &str) -> Result<Environment, ApiError> {
+pub(super) fn environment(word: &str) -> Result<Environment, ApiError> {
     let message = || "`environment` must be mainnet or testnet.".to_owned();
     let found = Environment::ALL.into_iter().find(|environment| environment.word() == word);
     found.ok_or_else(|| ApiError::command_malformed("environment", message()))
+}
+
+pub(super) fn trust(word: &str) -> Result<Trust, ApiError> {
+    let message = || "`trust` must be own, approved or open.".to_owned();
+    let found =
+        [Trust::Own, Trust::Approved, Trust::Open].into_iter().find(|t| super::views::trust(*t) == word);
+    found.ok_or_else(|| ApiError::command_malformed("trust", message()))
 }
 
 fn operation_id(text: &str) -> Result<OperationId, ApiError> {

@@ -3,6 +3,7 @@
 //! core says and decides nothing.
 
 mod commands;
+mod invites;
 mod keeping;
 mod rejection;
 mod route;
@@ -34,6 +35,7 @@ use crate::door::{ClientMessage, ClientSession};
 use crate::ids::{JobId, NodeId};
 use crate::secrets::AdminToken;
 use crate::time::Time;
+pub use invites::Whereabouts;
 use route::Route;
 
 /// How long the core may take to answer before the operator is told that it doesn't.
@@ -56,6 +58,7 @@ pub struct AdminContext {
     bodies: Arc<Budget>,
     /// None where the box keeps nothing.
     backups: Option<Arc<Backups>>,
+    whereabouts: Whereabouts,
     request_ids: RequestIds,
 }
 
@@ -66,11 +69,20 @@ impl AdminContext {
         token: AdminToken,
         limits: Limits,
         backups: Option<Backups>,
+        whereabouts: Whereabouts,
     ) -> Arc<Self> {
         let limits = Limits { body_bytes_max: COMMAND_BYTES_MAX, ..limits };
         let bodies = Arc::new(Budget::new(COMMANDS_BYTES_MAX));
         let backups = backups.map(Arc::new);
-        Arc::new(Self { inference, token, limits, bodies, backups, request_ids: RequestIds::new() })
+        Arc::new(Self {
+            inference,
+            token,
+            limits,
+            bodies,
+            backups,
+            whereabouts,
+            request_ids: RequestIds::new(),
+        })
     }
 }
 
@@ -105,6 +117,9 @@ async fn dispatch(
         Route::Backup => {
             return keeping::backup(context, commands::backup(&read(context, &head, body).await?)?).await;
         }
+        Route::Invites => return invites::list(context).await,
+        Route::CreateInvite => return invites::create(context, &read(context, &head, body).await?).await,
+        Route::RevokeInvite(name) => return invites::revoke(context, name).await,
         Route::WrongMethod(allow) => return Ok(response::method_not_allowed(allow)),
         Route::Unknown => return Err(ApiError::route_unknown(&head.method, head.uri.path())),
         Route::Nodes => ask(context, Question::Nodes).await?,
@@ -245,6 +260,7 @@ async fn metrics_text(context: &AdminContext) -> Result<Response<Body>, ApiError
     };
     let inference = &context.inference;
     let edges = metrics::Edges {
+        nodes: &inference.nodes,
         door: inference.door.gauges(),
         bodies_in_flight_bytes: inference.bodies_in_flight_bytes(),
         tally: &inference.tally,

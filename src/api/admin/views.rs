@@ -268,7 +268,7 @@ fn loser((node, loss): &(NodeId, Loss)) -> Value {
     }
 }
 
-fn trust(trust: Trust) -> &'static str {
+pub(super) fn trust(trust: Trust) -> &'static str {
     match trust {
         Trust::Open => "open",
         Trust::Approved => "approved",
@@ -321,6 +321,6 @@ fn mode(mode: Mode) -> &'static str {
 }
 
 /// A point in time as unix seconds with microseconds.
-fn seconds(time: Time) -> f64 {
+pub(super) fn seconds(time: Time) -> f64 {
     time.0 as f64 / 1e6
 }

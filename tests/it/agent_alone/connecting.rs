@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::harness::cli;
-use crate::harness::peer::Heard;
+use crate::harness::scripted_box::Heard;
 use crate::harness::server::TempDir;
 use crate::harness::wait_for;
 use switchbox::wire::JoinString;

@@ -1,7 +1,7 @@
 //! An agent that is told to stop.
 
 use super::*;
-use crate::harness::peer::Heard;
+use crate::harness::scripted_box::Heard;
 use rustix::process::Signal;
 use switchbox::coordinator::event::{ErrorClass, Wish};
 use switchbox::wire::statement::StatedStatus;

@@ -7,7 +7,7 @@ mod owner;
 mod working;
 
 use crate::harness::agent::{Agent, Setup};
-use crate::harness::peer::{Call, Peer};
+use crate::harness::scripted_box::{Call, Peer};
 use std::sync::Arc;
 use switchbox::coordinator::event::{Endpoint, Environment, Seen};
 use switchbox::ids::{JobId, ReservationId};

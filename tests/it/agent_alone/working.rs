@@ -1,7 +1,7 @@
 //! Assignments: taken, run, signed, stopped, declined.
 
 use super::*;
-use crate::harness::peer::Heard;
+use crate::harness::scripted_box::Heard;
 use switchbox::wire::statement::StatedStatus;
 use switchbox::wire::to_agent::{Empty, Stop};
 use switchbox::wire::to_box::DeclineCause;

@@ -6,7 +6,10 @@ pub mod cli;
 pub mod http;
 pub mod metrics;
 pub mod peer;
+pub mod proxy;
+pub mod scripted_box;
 pub mod server;
+pub mod ws;
 
 use std::path::PathBuf;
 use std::process::Command;

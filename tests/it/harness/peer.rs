@@ -1,228 +1,242 @@
-//! A box whose every message is scripted by the test: the WebSocket and the handshake are real, the rest is said by hand.
+//! A scripted agent: it says what a test lets it say, in the real protocol.
 
-use super::{PATIENCE, wait_for};
-use switchbox::wire::handshake::{Authenticated, BoxSide};
-use switchbox::wire::keys::Hex;
-use switchbox::wire::to_agent::{Admitted, Resume, Welcome};
-use switchbox::wire::to_box::Ready;
-use switchbox::wire::{FromAgent, FromBox, Identity, JoinString, MESSAGE_BYTES_MAX, Parsed, SUBPROTOCOL};
-
-use futures_core::Stream;
-use futures_sink::Sink;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::mpsc;
-use std::task::{Context, Poll};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc as async_mpsc;
-use tokio_websockets::{CloseCode, Message, ServerBuilder, WebSocketStream};
+
+use switchbox::coordinator::event::{Environment, FinishReason};
+use switchbox::ids::ReservationId;
+use switchbox::wire::handshake::AgentSide;
+use switchbox::wire::keys::Hex;
+use switchbox::wire::statement::{ResultStatement, StatedStatus, StoppedStatement};
+use switchbox::wire::to_agent::{Assign, Welcome};
+use switchbox::wire::to_box::{
+    Accepted, Chunk, Completed, Hold, Offer, OfferedModel, Output, Ready, Stopped,
+};
+use switchbox::wire::{FromAgent, FromBox, Identity, JoinString, OutputHasher, Parsed, Signed, request_hash};
 use zeroize::Zeroizing;
 
-/// A box that says what it is told to.
-pub struct Peer {
-    pub addr: SocketAddr,
+use super::server::Server;
+use super::ws::{Got, PONG, Ws};
+
+/// A machine that may join: its key, and the box that it knows.
+pub struct Machine {
     pub identity: Identity,
-    calls: mpsc::Receiver<Call>,
+    pub join: JoinString,
+    pub addr: SocketAddr,
+    pub offer: Offer,
+    pub environments: Vec<Environment>,
 }
 
-/// One connection of an agent.
-pub struct Call {
-    said: mpsc::Receiver<Heard>,
-    say: async_mpsc::UnboundedSender<Said>,
+/// What a node offers: one model.
+pub fn offer(model: &str, slots: u32) -> Offer {
+    let model = OfferedModel {
+        name: model.into(),
+        version: None,
+        digest: Some(Hex([7; 32])),
+        slots,
+        warm: true,
+        load_ms: 0,
+    };
+    let (kv_tokens, memory_bytes) = (1 << 20, 1 << 30);
+    Offer { models: vec![model], slots, kv_tokens, memory_bytes, gpu: None, region: None }
 }
 
-/// What an agent did.
-#[derive(Debug)]
-pub enum Heard {
-    Message(FromAgent),
-    /// It closed the connection, with that code where there was one.
-    Closed(Option<u16>),
+/// A new join string of the box, as its operator asks for it.
+pub fn invite(server: &Server, more: serde_json::Value) -> JoinString {
+    let answer = server.command("/admin/invites/new", &more);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.value()["join"].as_str().expect("a join string").parse().expect("a join string")
 }
 
-enum Said {
-    Text(String),
-    Close(u16),
-}
-
-impl Peer {
-    /// Listens on a free port, with the key of that seed.
-    pub fn start(seed: u8) -> Peer {
-        let (call, calls) = mpsc::channel();
-        let (at, address) = mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(listen(call, at));
-        });
-        let addr = address.recv_timeout(PATIENCE).expect("it listens");
-        Peer { addr, identity: Identity::of_seed(&Zeroizing::new([seed; 32])), calls }
+impl Machine {
+    /// A machine with a key of its own and an invite for the operator's own machines.
+    pub fn own(server: &Server, seed: u8, model: &str) -> Machine {
+        Machine::invited(server, seed, model, serde_json::json!({}))
     }
 
-    pub fn join_string(&self) -> String {
-        let token = "a-token_of-the-test".parse().expect("a token");
-        let url = format!("http://{}", self.addr);
-        JoinString { url, box_key: self.identity.public(), tls: None, token }.text()
-    }
-
-    /// Waits for an agent to call.
-    pub fn call(&self) -> Call {
-        self.calls.recv_timeout(PATIENCE).expect("an agent calls")
-    }
-
-    /// Waits for an agent, lets it in, and hears what it offers and holds.
-    pub fn admit(&self) -> (Call, Authenticated, Ready) {
-        let call = self.call();
-        let authenticated = self.greet(&call);
-        call.say(&FromBox::Admitted(Admitted {
-            node: authenticated.parties.node_key.node().to_string(),
-            session: 1,
-        }));
-        let FromAgent::Ready(ready) = call.hear() else { panic!("`ready` comes first") };
-        (call, authenticated, *ready)
-    }
-
-    /// The handshake up to the node's proof.
-    pub fn greet(&self, call: &Call) -> Authenticated {
-        let FromAgent::Hello(hello) = call.hear() else { panic!("`hello` comes first") };
-        let (side, challenge) =
-            BoxSide::answer(&self.identity, &hello, Hex([7; 32])).expect("a known version");
-        call.say(&FromBox::Challenge(challenge));
-        let FromAgent::Authenticate(proof) = call.hear() else { panic!("`authenticate` comes next") };
-        side.check(proof).expect("a right signature")
-    }
-
-    /// An agent that is let in and welcomed; it must hold nothing.
-    pub fn work(&self) -> (Call, Authenticated) {
-        let (call, authenticated, ready) = self.admit();
-        assert_eq!(ready.holds, []);
-        call.welcome(Vec::new());
-        (call, authenticated)
-    }
-}
-
-impl Call {
-    pub fn say(&self, message: &FromBox) {
-        // An agent that left hears nothing.
-        let _ = self.say.send(Said::Text(message.render().expect("short enough")));
-    }
-
-    pub fn welcome(&self, holds: Vec<Resume>) {
-        let (heartbeat_interval_ms, heartbeat_ttl_ms) = (200, 1_000);
-        self.say(&FromBox::Welcome(Welcome { heartbeat_interval_ms, heartbeat_ttl_ms, time_ms: 0, holds }));
-    }
-
-    /// Closes with that code.
-    pub fn close(&self, code: u16) {
-        let _ = self.say.send(Said::Close(code));
-    }
-
-    /// What the agent says next, heartbeats left out.
-    pub fn hear(&self) -> FromAgent {
-        match self.next() {
-            Heard::Message(message) => message,
-            Heard::Closed(code) => panic!("closed with {code:?}"),
+    pub fn invited(server: &Server, seed: u8, model: &str, invite_as: serde_json::Value) -> Machine {
+        Machine {
+            identity: Identity::of_seed(&Zeroizing::new([seed; 32])),
+            join: invite(server, invite_as),
+            addr: server.addr,
+            offer: offer(model, 4),
+            environments: vec![Environment::Mainnet],
         }
     }
 
-    /// What the agent does next, heartbeats left out.
-    pub fn next(&self) -> Heard {
+    /// Its name at the box.
+    pub fn name(&self) -> String {
+        self.identity.public().node().to_string()
+    }
+
+    /// Connects and shakes hands up to `admitted`.
+    pub fn dial(&self) -> Peer<'_> {
+        let mut peer = Peer { machine: self, ws: Ws::dial(self.addr) };
+        let (side, hello) = AgentSide::call(&self.identity, self.join.box_key, Hex([9; 32]));
+        peer.say(&FromAgent::Hello(hello));
+        let FromBox::Challenge(challenge) = peer.hear() else { panic!("no challenge") };
+        let (_, proof) = side
+            .answer(&self.identity, &challenge, &self.environments, Some(&self.join.token))
+            .expect("the box proves itself");
+        peer.say(&FromAgent::Authenticate(proof));
+        peer
+    }
+
+    /// Connects, joins with those holds and hears what becomes of them.
+    pub fn join_holding(&self, holds: Vec<Hold>) -> (Peer<'_>, Welcome) {
+        let mut peer = self.dial();
+        let FromBox::Admitted(admitted) = peer.hear() else { panic!("not admitted") };
+        assert_eq!(admitted.node, self.name());
+        let ready = Ready { offer: self.offer.clone(), configurations: Vec::new(), holds };
+        peer.say(&FromAgent::Ready(Box::new(ready)));
+        let FromBox::Welcome(welcome) = peer.hear() else { panic!("not welcome") };
+        (peer, welcome)
+    }
+
+    /// Connects and joins, holding nothing.
+    pub fn join(&self) -> Peer<'_> {
+        self.join_holding(Vec::new()).0
+    }
+
+    /// Connects, joins and passes the test job that the box sends first.
+    pub fn ready(&self) -> Peer<'_> {
+        let mut peer = self.join();
+        let test = peer.assigned();
+        peer.answer(&test, &["hel", "lo"]);
+        while !matches!(peer.hear(), FromBox::Standing(standing) if standing.standing.takes_work()) {}
+        peer
+    }
+}
+
+/// A connection of a machine's.
+pub struct Peer<'m> {
+    pub machine: &'m Machine,
+    pub ws: Ws,
+}
+
+impl Peer<'_> {
+    pub fn say(&mut self, message: &FromAgent) {
+        self.ws.text(&message.render().expect("a message")).expect("the box reads");
+    }
+
+    /// What comes next; pings are answered.
+    pub fn receive(&mut self) -> Got {
         loop {
-            match self.said.recv_timeout(PATIENCE).expect("the agent says something") {
-                Heard::Message(FromAgent::Heartbeat(_)) => {}
-                heard => return heard,
+            match self.ws.receive() {
+                Got::Ping => self.ws.frame(true, PONG, b"").expect("the box reads"),
+                got => return got,
             }
         }
     }
 
-    /// Waits for a heartbeat.
-    pub fn heartbeat(&self) {
-        wait_for("a heartbeat", || {
-            let heard = self.said.recv_timeout(PATIENCE).expect("the agent says something");
-            matches!(heard, Heard::Message(FromAgent::Heartbeat(_))).then_some(())
-        });
+    /// The next message.
+    #[track_caller]
+    pub fn hear(&mut self) -> FromBox {
+        match self.receive() {
+            Got::Text(text) => match FromBox::parse(&text, usize::MAX).expect("a message") {
+                Parsed::Known(message) => message,
+                Parsed::Ignored(kind) => panic!("the box says `{kind}`, which nobody knows"),
+            },
+            got => panic!("no message, but {got:?}"),
+        }
     }
-}
 
-async fn listen(calls: mpsc::Sender<Call>, at: mpsc::Sender<SocketAddr>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let _ = at.send(listener.local_addr().expect("it has one"));
-    loop {
-        let (stream, _) = listener.accept().await.expect("a connection");
-        let calls = calls.clone();
-        tokio::spawn(async move {
-            let name = "sec-websocket-protocol".parse().expect("a header's name");
-            let agreed = SUBPROTOCOL.parse().expect("a header's value");
-            let upgrade = ServerBuilder::new().add_header(name, agreed).expect("allowed");
-            let Ok((request, ws)) = upgrade.accept(stream).await else { return };
-            assert_eq!(request.headers()["sec-websocket-protocol"], SUBPROTOCOL);
-            assert_eq!(request.uri().path(), switchbox::wire::PATH);
-            let (heard, said) = mpsc::channel();
-            let (say, saying) = async_mpsc::unbounded_channel();
-            let _ = calls.send(Call { said, say });
-            serve(ws, heard, saying).await;
-        });
+    /// The next assignment; what else comes before it is skipped.
+    #[track_caller]
+    pub fn assigned(&mut self) -> Assign {
+        loop {
+            if let FromBox::Assign(assign) = self.hear() {
+                return *assign;
+            }
+        }
     }
-}
 
-async fn serve(
-    mut ws: WebSocketStream<TcpStream>,
-    heard: mpsc::Sender<Heard>,
-    mut saying: async_mpsc::UnboundedReceiver<Said>,
-) {
-    loop {
-        let turn = std::future::poll_fn(|cx| poll(&mut ws, &mut saying, cx)).await;
-        match turn {
-            Turn::Say(said) => {
-                let message = match said {
-                    Said::Text(text) => Message::text(text),
-                    Said::Close(code) => Message::close(CloseCode::try_from(code).ok(), ""),
-                };
-                if Pin::new(&mut ws).start_send(message).is_err() {
-                    break;
+    /// How the box closes the connection, and what it says before: goodbye and close frame agree.
+    #[track_caller]
+    pub fn closed(&mut self) -> (u16, String) {
+        let mut said = None;
+        loop {
+            match self.receive() {
+                Got::Text(text) => {
+                    if let Ok(Parsed::Known(FromBox::Goodbye(goodbye))) = FromBox::parse(&text, usize::MAX) {
+                        said = Some(goodbye);
+                    }
                 }
-                let _ = std::future::poll_fn(|cx| Pin::new(&mut ws).poll_flush(cx)).await;
+                Got::Close(code, reason) => {
+                    if let Some(said) = said {
+                        assert_eq!(said.code, code, "goodbye and close frame differ");
+                        assert!(said.reason.starts_with(&reason), "{} / {reason}", said.reason);
+                        return (code, said.reason);
+                    }
+                    return (code, reason);
+                }
+                Got::Pong | Got::Ping => {}
+                Got::End => panic!("the connection ended without a close frame"),
             }
-            // The test let go of the connection: it breaks.
-            Turn::Cut => return,
-            Turn::Ended(code) => {
-                let _ = heard.send(Heard::Closed(code));
-                return;
-            }
-            Turn::Heard(text) => {
-                let Ok(Parsed::Known(message)) = FromAgent::parse(&text, MESSAGE_BYTES_MAX) else {
-                    panic!("not a message: {text}")
-                };
-                let _ = heard.send(Heard::Message(message));
-            }
-            Turn::Nothing => {}
         }
     }
-}
 
-enum Turn {
-    Say(Said),
-    Cut,
-    Heard(String),
-    Ended(Option<u16>),
-    Nothing,
-}
-
-fn poll(
-    ws: &mut WebSocketStream<TcpStream>,
-    saying: &mut async_mpsc::UnboundedReceiver<Said>,
-    cx: &mut Context<'_>,
-) -> Poll<Turn> {
-    match saying.poll_recv(cx) {
-        Poll::Ready(Some(said)) => return Poll::Ready(Turn::Say(said)),
-        Poll::Ready(None) => return Poll::Ready(Turn::Cut),
-        Poll::Pending => {}
+    pub fn accept(&mut self, assign: &Assign) {
+        self.say(&FromAgent::Accepted(Accepted { reservation: assign.reservation }));
     }
-    Pin::new(ws).poll_next(cx).map(|message| match message {
-        Some(Ok(message)) => match (message.as_close(), message.as_text()) {
-            (Some((code, _)), _) => Turn::Ended(Some(code.into())),
-            (None, Some(text)) => Turn::Heard(text.to_owned()),
-            (None, None) => Turn::Nothing,
-        },
-        Some(Err(_)) | None => Turn::Ended(None),
-    })
+
+    pub fn output(&mut self, reservation: ReservationId, index: u32, texts: &[&str]) {
+        self.say(&FromAgent::Output(Output { reservation, index, chunks: chunks(texts) }));
+    }
+
+    /// Sends that as the whole output, and its signed result.
+    pub fn answer(&mut self, assign: &Assign, texts: &[&str]) {
+        self.accept(assign);
+        self.output(assign.reservation, 0, texts);
+        let statement = statement(assign, self.machine, texts);
+        self.complete(statement, texts.len() as u32);
+    }
+
+    /// Signs a statement and sends it as a result.
+    pub fn complete(&mut self, statement: ResultStatement, chunks: u32) {
+        let signed = Signed::sign(statement, &self.machine.identity, self.machine.join.box_key);
+        self.complete_as_signed(signed, chunks);
+    }
+
+    pub fn complete_as_signed(&mut self, signed: Signed<ResultStatement>, chunks: u32) {
+        let Signed { statement, signature } = signed;
+        self.say(&FromAgent::Completed(Box::new(Completed { chunks, statement, signature })));
+    }
+
+    pub fn stopped(&mut self, assign: &Assign, output_tokens: u32) {
+        let statement = StoppedStatement {
+            environment: assign.environment,
+            job: assign.job,
+            reservation: assign.reservation,
+            input_tokens: assign.input_tokens,
+            output_tokens,
+        };
+        let signed: Stopped = Signed::sign(statement, &self.machine.identity, self.machine.join.box_key);
+        self.say(&FromAgent::Stopped(signed));
+    }
+}
+
+pub fn chunks(texts: &[&str]) -> Vec<Chunk> {
+    let chunk = |text: &&str| Chunk { kind: Default::default(), text: (*text).into(), tokens: 1 };
+    texts.iter().map(chunk).collect()
+}
+
+/// What an honest node states of an assignment that it answered with those texts.
+pub fn statement(assign: &Assign, machine: &Machine, texts: &[&str]) -> ResultStatement {
+    let mut hasher = OutputHasher::new();
+    texts.iter().for_each(|text| hasher.text(text));
+    let offered = machine.offer.models.iter().find(|model| model.name == assign.model);
+    ResultStatement {
+        environment: assign.environment,
+        job: assign.job,
+        reservation: assign.reservation,
+        model: assign.model.clone(),
+        model_digest: offered.and_then(|model| model.digest),
+        model_index: assign.model_index,
+        request_hash: request_hash(assign.endpoint, &assign.body.0),
+        output_hash: hasher.hash(),
+        input_tokens: assign.input_tokens,
+        cached_tokens: 0,
+        output_tokens: texts.len() as u32,
+        status: StatedStatus::Succeeded { finish_reason: FinishReason::Stop },
+    }
 }
