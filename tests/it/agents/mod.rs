@@ -46,11 +46,13 @@ fn join(server: &Server, proxy: Option<&Proxy>) -> String {
     JoinString { url, ..join }.text()
 }
 
-/// An agent that has joined and may work: its test jobs have passed.
+/// An agent that has joined and may work: a test job of each of its models has passed.
 fn joined(server: &Server, data: &Path, proxy: Option<&Proxy>) -> Agent {
+    let passed = || server.metrics().total("switchbox_test_jobs_passed_total");
+    let before = passed();
     let mut agent = both().join(&join(server, proxy)).start_in(data);
     agent.wait_ready();
-    wait_until_ready(server, &name_of(&agent));
+    wait_for("the test jobs", || (passed() == before + 2).then_some(()));
     agent
 }
 
