@@ -20,6 +20,7 @@ pub mod event;
 mod exhaustive;
 mod finish;
 mod fleet;
+mod hello;
 mod index;
 pub mod integrity;
 mod invariants;

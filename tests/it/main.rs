@@ -13,6 +13,7 @@ mod harness;
 mod admission;
 mod backup;
 mod bad_input;
+mod bad_peers;
 mod cancels;
 mod concurrency;
 mod damaged;
