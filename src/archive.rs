@@ -15,8 +15,8 @@ use crate::coordinator::effect::Row;
 use crate::coordinator::event::Tenant;
 use crate::coordinator::job::JobRow;
 use crate::ids::JobId;
-use crate::output::Chunk;
 use crate::persist::{self, LoadError};
+pub use crate::persist::{Position, StoredAnswer};
 use crate::rows::{RowKey, RowValue};
 
 /// About the bytes that the smallest row has in memory.
@@ -33,9 +33,9 @@ pub const STORED_BYTES_MAX: u64 = 64 << 20;
 pub struct StoredJob {
     /// Its row; without its body, unless that was asked for.
     pub row: Box<JobRow>,
-    /// The text of its answer, where one is kept and was asked for.
-    pub answer: Option<Arc<str>>,
-    /// The memory that it takes: to be kept as long as the text, or what was made of it.
+    /// Its answer, where one is kept and was asked for.
+    pub answer: Option<StoredAnswer>,
+    /// The memory that it takes: to be kept as long as the answer, or what was made of it.
     pub room: Part,
 }
 
@@ -223,18 +223,14 @@ fn recall(store: &MemoryStore<RowKey, RowValue>, budget: &Arc<Commons>, asked: &
         row.body = None;
     }
     let answer = match store.read(&RowKey::Answer(job)) {
-        Some(RowValue::Answer(chunks)) if asked.wanted == Wanted::Answer => Some(text_of(&chunks)),
+        Some(RowValue::Answer(chunks)) if asked.wanted == Wanted::Answer => Some(StoredAnswer::of(&chunks)),
         _ => None,
     };
-    let bytes = answer.as_ref().map_or(0, |answer| answer.len() as u64);
+    let bytes = answer.as_ref().map_or(0, |answer| answer.bytes() as u64);
     match budget.take(&asked.holder(), ROW_BYTES + bytes) {
         Ok(room) => Found::Job(StoredJob { row, answer, room }),
         Err(full) => Found::NoRoom(full),
     }
-}
-
-fn text_of(chunks: &[Chunk]) -> Arc<str> {
-    chunks.iter().map(|chunk| &*chunk.text).collect::<String>().into()
 }
 
 fn read(store: &Store, budget: &Arc<Commons>, asked: &Asked) -> Found {
@@ -284,6 +280,7 @@ mod tests {
     use crate::coordinator::job::JobState;
     use crate::credits::{Credits, Price};
     use crate::ids::Namespace;
+    use crate::output::Chunk;
     use crate::time::Time;
 
     const LONG: usize = 100_000;
@@ -342,7 +339,7 @@ mod tests {
         let mut changes = Vec::new();
         crate::rows::changes_of(row(FAILED, JobState::Failed, Some(vec![b'B'; LONG].into())), &mut changes);
         crate::rows::changes_of(row(ANSWERED, JobState::Succeeded, None), &mut changes);
-        let answer = [Chunk { text: "A".repeat(LONG).into(), tokens: 1 }];
+        let answer = [Chunk::text("A".repeat(LONG), 1)];
         changes.push((RowKey::Answer(ANSWERED), Some(RowValue::Answer(answer.into()))));
         // Dropping it commits everything.
         committer.expect("a thread").append(Group { lsn: 1, at: 0, changes }, Urgency::Urgent);
@@ -385,7 +382,7 @@ mod tests {
         assert!(row_bytes > ROW_BYTES, "{row_bytes}");
         drop(answered);
         let Found::Job(answered) = look(ANSWERED, Wanted::Answer) else { panic!("there is room") };
-        assert_eq!(answered.answer.as_ref().map(|text| text.len()), Some(LONG));
+        assert_eq!(answered.answer.as_ref().map(StoredAnswer::bytes), Some(LONG));
         assert_eq!(archive.held_bytes(), row_bytes + LONG as u64 + 1, "and its version's byte");
         drop(answered);
         damage_body(&dir.0);
@@ -428,7 +425,7 @@ mod tests {
                 row_of(id, JobState::Succeeded, None, Namespace::named(name)),
                 &mut changes,
             );
-            let answer = [Chunk { text: "A".repeat(LONG).into(), tokens: 1 }];
+            let answer = [Chunk::text("A".repeat(LONG), 1)];
             changes.push((RowKey::Answer(id), Some(RowValue::Answer(answer.into()))));
         }
         let committer = Committer::start(store, Default::default(), |_| {}).expect("a thread");

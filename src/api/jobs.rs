@@ -272,8 +272,8 @@ fn ended(context: &Context, stored: &StoredJob) -> Result<Vec<u8>, ApiError> {
     value["ended_at"] = row.ended_at.map(seconds).into();
     value["credits"] = row.charged.to_string().into();
     match (&row.end, &stored.answer) {
-        (Some(End::Succeeded(reason)), Some(text)) => {
-            return Ok(with_result(&value, &openai::whole_answer(context, row, text, *reason)));
+        (Some(End::Succeeded(reason)), Some(answer)) => {
+            return Ok(with_result(&value, &openai::whole_answer(context, row, answer, *reason)));
         }
         (Some(End::Succeeded(_)), None) if row.spec.is_tied_to_client() => {
             value["result"] = Value::Null;

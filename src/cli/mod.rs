@@ -11,6 +11,7 @@ mod inspect;
 mod logging;
 mod operate;
 mod serve;
+mod served;
 mod sse;
 mod terminal;
 mod trace;

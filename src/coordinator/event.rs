@@ -10,7 +10,7 @@ use super::effect::Refusal;
 use super::integrity::OutputDigest;
 use super::job::JobRow;
 use crate::ids::{
-    ClientId, Digest, JobId, ModelName, ModelVersion, Namespace, NodeId, ReservationId, Session,
+    ClientId, Digest, JobId, ModelName, ModelVersion, Namespace, NodeId, ReservationId, RuntimeName, Session,
 };
 use crate::time::{Span, Time};
 
@@ -43,6 +43,8 @@ pub enum Event {
     NodeGone(NodeGone),
     /// A node is still here.
     Heartbeat(Heartbeat),
+    /// What a node serves isn't what it was.
+    Offers(Box<Offers>),
     /// A node's owner asks for something.
     NodeWish(NodeWish),
     /// A node signed something wrongly; counts against it.
@@ -242,8 +244,8 @@ pub enum Question {
 impl ModelOffer {
     /// A model that is in memory, of no particular version.
     pub fn warm(model: ModelName, slots: u32) -> Self {
-        let (version, digest, load) = (None, None, Span::default());
-        Self { model, version, digest, slots, warmth: Warmth::Warm, load }
+        let (version, digest, runtime, load) = (None, None, None, Span::default());
+        Self { model, version, digest, runtime, slots, warmth: Warmth::Warm, load }
     }
 }
 
@@ -256,6 +258,9 @@ pub struct ModelOffer {
     pub version: Option<ModelVersion>,
     /// SHA-256 of what it has under that name.
     pub digest: Option<Digest>,
+    /// What computes it, to the byte: nodes that have the same bytes under that name and the same runtime give the same
+    /// answer to a request that allows only one. `None` from who can't promise that.
+    pub runtime: Option<RuntimeName>,
     /// How many jobs of it run at once.
     pub slots: u32,
     /// Whether it is in memory.
@@ -293,6 +298,17 @@ pub struct Heartbeat {
     pub session: Session,
     /// Models that are in its memory now.
     pub warm: Vec<ModelName>,
+}
+
+/// What a node serves now, all of it, on the connection that it has: what runs goes on.
+#[derive(Debug, Clone)]
+pub struct Offers {
+    /// Who.
+    pub node: NodeId,
+    /// On which connection.
+    pub session: Session,
+    /// What it serves. A model that it knows and can't run now has no slots.
+    pub models: Vec<ModelOffer>,
 }
 
 /// What a node's owner asks for.
@@ -397,6 +413,25 @@ pub enum FinishReason {
     Stop,
     /// The most tokens allowed were generated.
     Length,
+    /// The model calls tools.
+    ToolCalls,
+    /// The model calls a function, by the older name of the same.
+    FunctionCall,
+    /// A filter of the server's left something out.
+    ContentFilter,
+}
+
+impl FinishReason {
+    /// The word that the API uses.
+    pub fn word(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::ToolCalls => "tool_calls",
+            FinishReason::FunctionCall => "function_call",
+            FinishReason::ContentFilter => "content_filter",
+        }
+    }
 }
 
 /// Why an attempt or a job failed.

@@ -28,3 +28,5 @@ mod shutdown;
 mod stalled;
 mod startup;
 mod tidy;
+mod upstream;
+mod upstream_quirks;

@@ -6,6 +6,7 @@ pub mod http;
 pub mod metrics;
 pub mod peer;
 pub mod server;
+pub mod upstream;
 pub mod ws;
 
 use std::path::PathBuf;
