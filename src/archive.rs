@@ -35,6 +35,8 @@ pub struct StoredJob {
     pub row: Box<JobRow>,
     /// Its answer, where one is kept and was asked for.
     pub answer: Option<StoredAnswer>,
+    /// What proves its answer, where that is kept and was asked for.
+    pub proof: Option<Arc<[u8]>>,
     /// The memory that it takes: to be kept as long as the answer, or what was made of it.
     pub room: Part,
 }
@@ -46,8 +48,21 @@ pub enum Wanted {
     Row,
     /// That, and its answer.
     Answer,
+    /// How it stands, and what proves its answer; or, where nothing does, the answer.
+    Proof,
     /// How it stands, and what was asked: to ask it again.
     Body,
+}
+
+impl Wanted {
+    /// Whether the answer is, given whether there is a proof of it.
+    fn is_answer(self, is_proven: bool) -> bool {
+        match self {
+            Wanted::Answer => true,
+            Wanted::Proof => !is_proven,
+            Wanted::Row | Wanted::Body => false,
+        }
+    }
 }
 
 /// A piece of what is stored of a job.
@@ -59,6 +74,8 @@ pub enum Piece {
     Answer,
     /// What was asked.
     Body,
+    /// What proves the answer.
+    Proof,
 }
 
 impl Piece {
@@ -68,6 +85,7 @@ impl Piece {
             Piece::Row => "record",
             Piece::Answer => "answer",
             Piece::Body => "prompt",
+            Piece::Proof => "proof",
         }
     }
 }
@@ -222,13 +240,18 @@ fn recall(store: &MemoryStore<RowKey, RowValue>, budget: &Arc<Commons>, asked: &
     if asked.wanted != Wanted::Body {
         row.body = None;
     }
+    let proof = match store.read(&RowKey::Proof(job)) {
+        Some(RowValue::Row(Row::Proof(_, proof))) if asked.wanted == Wanted::Proof => Some(proof),
+        _ => None,
+    };
+    let wants_answer = asked.wanted.is_answer(proof.is_some());
     let answer = match store.read(&RowKey::Answer(job)) {
-        Some(RowValue::Answer(chunks)) if asked.wanted == Wanted::Answer => Some(StoredAnswer::of(&chunks)),
+        Some(RowValue::Answer(chunks)) if wants_answer => Some(StoredAnswer::of(&chunks)),
         _ => None,
     };
     let bytes = answer.as_ref().map_or(0, |answer| answer.bytes() as u64);
     match budget.take(&asked.holder(), ROW_BYTES + bytes) {
-        Ok(room) => Found::Job(StoredJob { row, answer, room }),
+        Ok(room) => Found::Job(StoredJob { row, answer, proof, room }),
         Err(full) => Found::NoRoom(full),
     }
 }
@@ -248,10 +271,16 @@ fn read_pieces(store: &Store, budget: &Arc<Commons>, asked: &Asked) -> Result<Fo
     let row = persist::read_job_without_body(store, job).map_err(of(Piece::Row))?;
     let Some(row) = row.filter(|row| row.is_of(asked.tenant.as_ref())) else { return Ok(Found::Nothing) };
     let row_bytes = persist::row_len(store, job).map_err(of(Piece::Row))?;
+    // Short, too.
+    let proof = match asked.wanted {
+        Wanted::Proof => persist::read_proof(store, job).map_err(of(Piece::Proof))?,
+        Wanted::Row | Wanted::Answer | Wanted::Body => None,
+    };
+    let wants_answer = asked.wanted.is_answer(proof.is_some());
     let long = match asked.wanted {
-        Wanted::Row => 0,
-        Wanted::Answer => persist::answer_len(store, job).map_err(of(Piece::Answer))?,
+        _ if wants_answer => persist::answer_len(store, job).map_err(of(Piece::Answer))?,
         Wanted::Body => persist::body_len(store, job).map_err(of(Piece::Body))?,
+        Wanted::Row | Wanted::Answer | Wanted::Proof => 0,
     };
     // Before anything long is read.
     let room = match budget.take(&asked.holder(), ROW_BYTES + ROW_GROWTH * row_bytes + long) {
@@ -259,13 +288,13 @@ fn read_pieces(store: &Store, budget: &Arc<Commons>, asked: &Asked) -> Result<Fo
         Err(full) => return Ok(Found::NoRoom(full)),
     };
     let (row, answer) = match asked.wanted {
-        Wanted::Row => (Some(row), None),
-        Wanted::Answer => (Some(row), persist::read_answer(store, job).map_err(of(Piece::Answer))?),
+        _ if wants_answer => (Some(row), persist::read_answer(store, job).map_err(of(Piece::Answer))?),
         Wanted::Body => (persist::read_job(store, job).map_err(of(Piece::Body))?, None),
+        Wanted::Row | Wanted::Answer | Wanted::Proof => (Some(row), None),
     };
     // It may have been forgotten meanwhile.
     let Some(row) = row else { return Ok(Found::Nothing) };
-    Ok(Found::Job(StoredJob { row: Box::new(row), answer, room }))
+    Ok(Found::Job(StoredJob { row: Box::new(row), answer, proof, room }))
 }
 
 #[cfg(test)]

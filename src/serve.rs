@@ -166,6 +166,8 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
     let http_address = address_of(&http)?;
     let (admin, admin_address) = bind_admin(&config.admin_listen).await?;
     let access = access(&config, &data_dir)?;
+    let identity = Arc::new(crate::wire::Identity::of_seed(&data_dir.box_seed()?));
+    data_dir.publish_box_key(&identity.public().to_string())?;
     let token = data_dir.new_admin_token()?;
     let limits = http_limits(&config.limits);
     let progress = Arc::new(Progress::default());
@@ -189,6 +191,7 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
         door: door.clone(),
         catalog,
         access,
+        identity: Arc::clone(&identity),
         origins: Origins::listed(config.http.cors_origins.iter().map(String::as_str)),
         limits: limits.clone(),
         durability: config.durability,
@@ -196,7 +199,6 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
         arrivals,
         nodes: Arc::clone(&tally),
     });
-    let identity = data_dir.box_identity()?;
     let whereabouts = api::admin::Whereabouts {
         url: api::admin::Whereabouts::url_of("http", http_address),
         box_key: identity.public(),

@@ -17,6 +17,7 @@ mod limits;
 mod metrics;
 mod openai;
 mod origin;
+mod receipts;
 mod response;
 mod route;
 mod server;
@@ -55,6 +56,7 @@ use crate::coordinator::event::Durability;
 use crate::door::Door;
 use crate::node::tally::NodesTally;
 use crate::runtime::Catalog;
+use crate::wire::Identity;
 
 /// What the inference listener is made of.
 pub struct Parts {
@@ -64,6 +66,8 @@ pub struct Parts {
     pub catalog: Arc<Catalog>,
     /// Who may ask.
     pub access: Access,
+    /// What receipts are countersigned with.
+    pub identity: Arc<Identity>,
     /// Which web pages may.
     pub origins: Origins,
     /// The bounds.
@@ -83,6 +87,7 @@ pub struct Context {
     door: Door,
     catalog: Arc<Catalog>,
     access: Access,
+    identity: Arc<Identity>,
     origins: Origins,
     limits: Limits,
     durability: Durability,
@@ -102,11 +107,12 @@ pub struct Context {
 impl Context {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { door, catalog, access, origins, limits, durability, drain, arrivals, nodes } = parts;
+        let Parts { door, catalog, access, identity, origins, limits, durability, drain, arrivals, nodes } = parts;
         Arc::new(Self {
             door,
             catalog,
             access,
+            identity,
             origins,
             durability,
             drain,
@@ -230,5 +236,6 @@ async fn dispatch(
         Keyed::SubmitJob => jobs::submit(context, principal, request).await,
         Keyed::Job(id, JobVerb::Read) => jobs::read(context, principal, id, request.uri().query()).await,
         Keyed::Job(id, JobVerb::Cancel) => jobs::cancel(context, principal, id).await,
+        Keyed::Job(id, JobVerb::Receipt) => receipts::show(context, principal, id).await,
     }
 }

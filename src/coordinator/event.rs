@@ -3,6 +3,9 @@
 //! Events are values that were parsed and verified at the edge; nothing here is text from outside that
 //! still needs checking, and nothing here knows sockets.
 
+mod local;
+mod verified;
+
 use std::sync::Arc;
 
 use super::command::Operation;
@@ -15,6 +18,8 @@ use crate::ids::{
 use crate::time::{Span, Time};
 
 pub use super::hello::{Held, NodeHello};
+pub use self::local::{Progress, Revoked, StoreRoom};
+pub use self::verified::Verified;
 pub use super::spec::{
     Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Origin,
     Storing, Tier,
@@ -69,39 +74,6 @@ pub enum Event {
     StoreRoom(StoreRoom),
     /// Ten milliseconds passed; drives every timer.
     Tick,
-}
-
-/// Room on the way to the disk. Below its high-water mark there is enough for all; above it the rest is kept for what
-/// live reservations still write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreRoom {
-    /// Enough.
-    Open,
-    /// The disk is behind: nothing new starts.
-    Behind,
-}
-
-/// A statement of a node whose origin is proven. Only `wire::verify` (remote nodes) and
-/// [`Verified::local`] (the box's own node, which needs no signature) make one.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Verified<T>(T);
-
-impl<T> Verified<T> {
-    /// A statement of the box's own node: it came over a channel of this process.
-    pub fn local(statement: T) -> Self {
-        Self(statement)
-    }
-
-    /// A statement whose signature was checked just now: for `wire::verify` and nobody else, which a test of the
-    /// sources sees to.
-    pub(crate) fn proven(statement: T) -> Self {
-        Self(statement)
-    }
-
-    /// The statement itself.
-    pub fn into_inner(self) -> T {
-        self.0
-    }
 }
 
 /// When what ends an unkeyed sync or stream job may leave. Everything else waits for its commit either way.
@@ -465,28 +437,4 @@ pub struct Stopped {
     pub input_tokens: u32,
     /// Tokens generated.
     pub output_tokens: u32,
-}
-
-/// What closing an output found.
-#[derive(Debug, Clone, Copy)]
-pub struct Revoked {
-    /// Whose output.
-    pub reservation: ReservationId,
-    /// Chunks that an attended client took.
-    pub delivered: u32,
-    /// Chunks that had been written.
-    pub written: u32,
-    /// Tokens that had been written, as the box counts them, else bytes.
-    pub written_tokens: u32,
-}
-
-/// What an output looked like when a progress deadline was due.
-#[derive(Debug, Clone, Copy)]
-pub struct Progress {
-    /// Whose output.
-    pub reservation: ReservationId,
-    /// Chunks written so far.
-    pub written: u32,
-    /// When the last one was written; `None` while there is none.
-    pub last_at: Option<Time>,
 }

@@ -113,10 +113,11 @@ fn a_secret_that_is_not_what_was_written_is_refused_by_name() {
     let path = scratch.path("box");
     let start = || {
         let data = DataDir::open(&path).expect("free");
-        data.first_key().and_then(|_| data.pepper()).and_then(|_| data.boot_secret())
+        let rest = data.first_key().and_then(|_| data.pepper()).and_then(|_| data.boot_secret());
+        rest.and_then(|secret| Ok((secret, *data.box_seed()?)))
     };
     let secret = start().expect("a new directory");
-    for name in ["api.key", "key.pepper", "boot.secret"] {
+    for name in ["api.key", "key.pepper", "boot.secret", "box.key"] {
         let file = path.join(name);
         let whole = fs::read(&file).expect("there");
         for at in 0..whole.len() {

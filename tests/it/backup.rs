@@ -69,7 +69,7 @@ fn a_backup_under_load_holds_everything_that_was_acknowledged_before() {
     server.signal(Signal::KILL);
     server.wait_exit();
     assert!(!dir.join("copy.unfinished").exists());
-    for name in ["api.key", "key.pepper", "boot.secret"] {
+    for name in ["api.key", "key.pepper", "boot.secret", "box.key"] {
         let mode = fs::metadata(target.join(name)).expect("it is copied").permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{name}");
     }
@@ -181,7 +181,7 @@ fn a_clone_with_a_new_identity_runs_beside_the_original() {
     assert_ne!(clone.key, original.key);
     let key = clone.key.clone().expect("a keyed box");
     wait_for("the new key to be shown", || clone.stderr().contains(&key).then_some(()));
-    for name in ["key.pepper", "boot.secret"] {
+    for name in ["key.pepper", "boot.secret", "box.key"] {
         let read = |data: &Path| fs::read(data.join(name)).expect("there");
         assert_ne!(read(&original.data), read(&clone.data), "{name}");
     }

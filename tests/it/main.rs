@@ -24,6 +24,7 @@ mod killed_streams;
 mod named_jobs;
 mod nodes;
 mod operator;
+mod receipts;
 mod shutdown;
 mod stalled;
 mod startup;

@@ -108,6 +108,7 @@ pub(crate) async fn start(setup: Setup) -> Rig {
         door,
         catalog,
         access: setup.access,
+        identity: Arc::new(Identity::of_seed(&[7; 32].into())),
         origins: setup.origins,
         limits: setup.limits.clone(),
         durability: setup.durability,
