@@ -15,8 +15,8 @@ use crate::coordinator::effect::Row;
 use crate::coordinator::event::Tenant;
 use crate::coordinator::job::JobRow;
 use crate::ids::JobId;
-use crate::output::Chunk;
 use crate::persist::{self, LoadError};
+pub use crate::persist::{Position, StoredAnswer};
 use crate::rows::{RowKey, RowValue};
 
 /// About the bytes that the smallest row has in memory.
@@ -33,9 +33,11 @@ pub const STORED_BYTES_MAX: u64 = 64 << 20;
 pub struct StoredJob {
     /// Its row; without its body, unless that was asked for.
     pub row: Box<JobRow>,
-    /// The text of its answer, where one is kept and was asked for.
-    pub answer: Option<Arc<str>>,
-    /// The memory that it takes: to be kept as long as the text, or what was made of it.
+    /// Its answer, where one is kept and was asked for.
+    pub answer: Option<StoredAnswer>,
+    /// What proves its answer, where that is kept and was asked for.
+    pub proof: Option<Arc<[u8]>>,
+    /// The memory that it takes: to be kept as long as the answer, or what was made of it.
     pub room: Part,
 }
 
@@ -46,8 +48,21 @@ pub enum Wanted {
     Row,
     /// That, and its answer.
     Answer,
+    /// How it stands, and what proves its answer; or, where nothing does, the answer.
+    Proof,
     /// How it stands, and what was asked: to ask it again.
     Body,
+}
+
+impl Wanted {
+    /// Whether the answer is, given whether there is a proof of it.
+    fn is_answer(self, is_proven: bool) -> bool {
+        match self {
+            Wanted::Answer => true,
+            Wanted::Proof => !is_proven,
+            Wanted::Row | Wanted::Body => false,
+        }
+    }
 }
 
 /// A piece of what is stored of a job.
@@ -59,6 +74,8 @@ pub enum Piece {
     Answer,
     /// What was asked.
     Body,
+    /// What proves the answer.
+    Proof,
 }
 
 impl Piece {
@@ -68,6 +85,7 @@ impl Piece {
             Piece::Row => "record",
             Piece::Answer => "answer",
             Piece::Body => "prompt",
+            Piece::Proof => "proof",
         }
     }
 }
@@ -222,19 +240,20 @@ fn recall(store: &MemoryStore<RowKey, RowValue>, budget: &Arc<Commons>, asked: &
     if asked.wanted != Wanted::Body {
         row.body = None;
     }
-    let answer = match store.read(&RowKey::Answer(job)) {
-        Some(RowValue::Answer(chunks)) if asked.wanted == Wanted::Answer => Some(text_of(&chunks)),
+    let proof = match store.read(&RowKey::Proof(job)) {
+        Some(RowValue::Row(Row::Proof(_, proof))) if asked.wanted == Wanted::Proof => Some(proof),
         _ => None,
     };
-    let bytes = answer.as_ref().map_or(0, |answer| answer.len() as u64);
+    let wants_answer = asked.wanted.is_answer(proof.is_some());
+    let answer = match store.read(&RowKey::Answer(job)) {
+        Some(RowValue::Answer(chunks)) if wants_answer => Some(StoredAnswer::of(&chunks)),
+        _ => None,
+    };
+    let bytes = answer.as_ref().map_or(0, |answer| answer.bytes() as u64);
     match budget.take(&asked.holder(), ROW_BYTES + bytes) {
-        Ok(room) => Found::Job(StoredJob { row, answer, room }),
+        Ok(room) => Found::Job(StoredJob { row, answer, proof, room }),
         Err(full) => Found::NoRoom(full),
     }
-}
-
-fn text_of(chunks: &[Chunk]) -> Arc<str> {
-    chunks.iter().map(|chunk| &*chunk.text).collect::<String>().into()
 }
 
 fn read(store: &Store, budget: &Arc<Commons>, asked: &Asked) -> Found {
@@ -252,10 +271,16 @@ fn read_pieces(store: &Store, budget: &Arc<Commons>, asked: &Asked) -> Result<Fo
     let row = persist::read_job_without_body(store, job).map_err(of(Piece::Row))?;
     let Some(row) = row.filter(|row| row.is_of(asked.tenant.as_ref())) else { return Ok(Found::Nothing) };
     let row_bytes = persist::row_len(store, job).map_err(of(Piece::Row))?;
+    // Short, too.
+    let proof = match asked.wanted {
+        Wanted::Proof => persist::read_proof(store, job).map_err(of(Piece::Proof))?,
+        Wanted::Row | Wanted::Answer | Wanted::Body => None,
+    };
+    let wants_answer = asked.wanted.is_answer(proof.is_some());
     let long = match asked.wanted {
-        Wanted::Row => 0,
-        Wanted::Answer => persist::answer_len(store, job).map_err(of(Piece::Answer))?,
+        _ if wants_answer => persist::answer_len(store, job).map_err(of(Piece::Answer))?,
         Wanted::Body => persist::body_len(store, job).map_err(of(Piece::Body))?,
+        Wanted::Row | Wanted::Answer | Wanted::Proof => 0,
     };
     // Before anything long is read.
     let room = match budget.take(&asked.holder(), ROW_BYTES + ROW_GROWTH * row_bytes + long) {
@@ -263,13 +288,13 @@ fn read_pieces(store: &Store, budget: &Arc<Commons>, asked: &Asked) -> Result<Fo
         Err(full) => return Ok(Found::NoRoom(full)),
     };
     let (row, answer) = match asked.wanted {
-        Wanted::Row => (Some(row), None),
-        Wanted::Answer => (Some(row), persist::read_answer(store, job).map_err(of(Piece::Answer))?),
+        _ if wants_answer => (Some(row), persist::read_answer(store, job).map_err(of(Piece::Answer))?),
         Wanted::Body => (persist::read_job(store, job).map_err(of(Piece::Body))?, None),
+        Wanted::Row | Wanted::Answer | Wanted::Proof => (Some(row), None),
     };
     // It may have been forgotten meanwhile.
     let Some(row) = row else { return Ok(Found::Nothing) };
-    Ok(Found::Job(StoredJob { row: Box::new(row), answer, room }))
+    Ok(Found::Job(StoredJob { row: Box::new(row), answer, proof, room }))
 }
 
 #[cfg(test)]
@@ -284,6 +309,7 @@ mod tests {
     use crate::coordinator::job::JobState;
     use crate::credits::{Credits, Price};
     use crate::ids::Namespace;
+    use crate::output::Chunk;
     use crate::time::Time;
 
     const LONG: usize = 100_000;
@@ -342,7 +368,7 @@ mod tests {
         let mut changes = Vec::new();
         crate::rows::changes_of(row(FAILED, JobState::Failed, Some(vec![b'B'; LONG].into())), &mut changes);
         crate::rows::changes_of(row(ANSWERED, JobState::Succeeded, None), &mut changes);
-        let answer = [Chunk { text: "A".repeat(LONG).into(), tokens: 1 }];
+        let answer = [Chunk::text("A".repeat(LONG), 1)];
         changes.push((RowKey::Answer(ANSWERED), Some(RowValue::Answer(answer.into()))));
         // Dropping it commits everything.
         committer.expect("a thread").append(Group { lsn: 1, at: 0, changes }, Urgency::Urgent);
@@ -385,7 +411,7 @@ mod tests {
         assert!(row_bytes > ROW_BYTES, "{row_bytes}");
         drop(answered);
         let Found::Job(answered) = look(ANSWERED, Wanted::Answer) else { panic!("there is room") };
-        assert_eq!(answered.answer.as_ref().map(|text| text.len()), Some(LONG));
+        assert_eq!(answered.answer.as_ref().map(StoredAnswer::bytes), Some(LONG));
         assert_eq!(archive.held_bytes(), row_bytes + LONG as u64 + 1, "and its version's byte");
         drop(answered);
         damage_body(&dir.0);
@@ -428,7 +454,7 @@ mod tests {
                 row_of(id, JobState::Succeeded, None, Namespace::named(name)),
                 &mut changes,
             );
-            let answer = [Chunk { text: "A".repeat(LONG).into(), tokens: 1 }];
+            let answer = [Chunk::text("A".repeat(LONG), 1)];
             changes.push((RowKey::Answer(id), Some(RowValue::Answer(answer.into()))));
         }
         let committer = Committer::start(store, Default::default(), |_| {}).expect("a thread");

@@ -8,6 +8,7 @@ mod agent;
 mod document;
 mod limits;
 mod model;
+mod served;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub use document::ConfigError;
 use document::{Document, Stated};
 pub use limits::Limits;
 pub use model::{Model, ModelSpec};
+pub use served::{Served, ServedFlags, Upstream, UpstreamServer, served};
 pub use settings::Flags;
 use settings::Settings;
 
@@ -60,8 +62,8 @@ pub struct Config {
     pub executor: Executor,
     /// Every bound and deadline.
     pub limits: Limits,
-    /// What is served; at least one, each name once.
-    pub models: Vec<Model>,
+    /// What is served.
+    pub served: Served,
 }
 
 /// The inference listener.
@@ -170,7 +172,7 @@ impl Config {
             log_format: choice(settings.log_format.as_ref(), &LOG_FORMATS)?.unwrap_or(LogFormat::Human),
             executor: executor(settings.threads.as_ref(), settings.prefill_chunk.as_ref())?,
             limits,
-            models: model::models(settings.models, settings.slots.as_ref())?,
+            served: settings.served.check()?,
         })
     }
 

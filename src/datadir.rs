@@ -22,7 +22,6 @@ use sums::{SUMS, Sums};
 use zeroize::Zeroizing;
 
 use crate::secrets::{AdminToken, ApiKey, Pepper};
-use crate::wire::Identity;
 
 /// The store's directory within the data directory.
 pub const STORE: &str = "store";
@@ -31,7 +30,11 @@ const API_KEY: &str = "api.key";
 const KEY_PEPPER: &str = "key.pepper";
 const BOOT_SECRET: &str = "boot.secret";
 const BOOT_SECRET_BYTES: usize = 32;
+/// The seed of the key that nodes know the box by.
 const BOX_KEY: &str = "box.key";
+const BOX_KEY_BYTES: usize = 32;
+/// What that key's owner is known by.
+const BOX_PUBLIC_KEY: &str = "box.pub";
 const ADMIN_TOKEN: &str = "admin.token";
 const LISTEN_ADDR: &str = "listen.addr";
 const ADMIN_ADDR: &str = "admin.addr";
@@ -161,19 +164,14 @@ impl DataDir {
         Ok(secret)
     }
 
-    /// What the box proves to nodes, and signs with; made on the first start.
-    pub fn box_identity(&self) -> Result<Identity, DataDirError> {
-        self.box_seed().map(|seed| Identity::of_seed(&seed))
-    }
-
     /// The seed of the key that nodes know the box by, and that it signs with; made on the first start.
-    pub fn box_seed(&self) -> Result<Zeroizing<[u8; Identity::BYTES]>, DataDirError> {
-        if let Some(seed) = self.kept(BOX_KEY, seed_of)? {
+    pub fn box_seed(&self) -> Result<Zeroizing<[u8; BOX_KEY_BYTES]>, DataDirError> {
+        if let Some(seed) = self.kept(BOX_KEY, box_key_of)? {
             return Ok(seed);
         }
-        let mut seed = Zeroizing::new([0; Identity::BYTES]);
-        getrandom::fill(&mut *seed).map_err(DataDirError::Random)?;
-        self.keep(BOX_KEY, &*seed)?;
+        let mut seed = Zeroizing::new([0; BOX_KEY_BYTES]);
+        getrandom::fill(&mut seed[..]).map_err(DataDirError::Random)?;
+        self.keep(BOX_KEY, &seed[..])?;
         Ok(seed)
     }
 
@@ -199,8 +197,8 @@ impl DataDir {
         sums.note(&self.dir, name, bytes)
     }
 
-    /// Lets the API key, what keys are digested with, the boot secret and the box's own key go: this start makes new ones, for a copy that
-    /// runs beside the box that it was made of.
+    /// Lets the API key, what keys are digested with, the boot secret and the key that nodes know go: this start makes
+    /// new ones, for a copy that runs beside the box that it was made of.
     pub fn renew_identity(&self) -> Result<(), DataDirError> {
         [SUMS].into_iter().chain(SECRETS).try_for_each(|name| self.dir.remove(name))
     }
@@ -211,6 +209,11 @@ impl DataDir {
         let line = Zeroizing::new(format!("{}\n", token.text()));
         self.dir.write(ADMIN_TOKEN, line.as_bytes())?;
         Ok(token)
+    }
+
+    /// Publishes the key that nodes and readers of receipts know the box by, in hexadecimal digits.
+    pub fn publish_box_key(&self, public: &str) -> Result<(), DataDirError> {
+        self.dir.write(BOX_PUBLIC_KEY, format!("{public}\n").as_bytes())
     }
 
     /// Publishes where the inference listener listens: `http://IP:PORT`.
@@ -270,7 +273,7 @@ impl Quiet {
         let secret =
             read(BOOT_SECRET).and_then(|bytes| bytes.map_or(Ok(()), |b| secret_of(&b, &self.dir).map(drop)));
         let box_key =
-            read(BOX_KEY).and_then(|bytes| bytes.map_or(Ok(()), |b| seed_of(&b, &self.dir).map(drop)));
+            read(BOX_KEY).and_then(|bytes| bytes.map_or(Ok(()), |b| box_key_of(&b, &self.dir).map(drop)));
         let refusals = [check_whole(&self.dir), api_key, pepper, secret, box_key].into_iter();
         let sums = Sums::load(&self.dir, Privacy::Unchecked).unwrap_or_default();
         let changed = SECRETS.into_iter().map(|name| {
@@ -361,10 +364,10 @@ fn secret_of(bytes: &[u8], dir: &PrivateDir) -> Result<[u8; BOOT_SECRET_BYTES], 
     })
 }
 
-fn seed_of(bytes: &[u8], dir: &PrivateDir) -> Result<Zeroizing<[u8; Identity::BYTES]>, DataDirError> {
+fn box_key_of(bytes: &[u8], dir: &PrivateDir) -> Result<Zeroizing<[u8; BOX_KEY_BYTES]>, DataDirError> {
     bytes.try_into().map(Zeroizing::new).map_err(|_| DataDirError::Unfit {
         path: dir.path().join(BOX_KEY),
-        problem: format!("holds {} bytes instead of {}", bytes.len(), Identity::BYTES),
+        problem: format!("holds {} bytes instead of {BOX_KEY_BYTES}", bytes.len()),
         remedy: "put back the file of a backup, or delete it: then the next start makes another, and every node has to \
                  join again"
             .into(),

@@ -198,6 +198,10 @@ name!(
     GpuClass, "GPU class"
 );
 name!(
+    /// A runtime with all that its answers depend on, such as `switchbox-1-avx512`.
+    RuntimeName, "runtime name"
+);
+name!(
     /// Which release of a model; it names one digest.
     ModelVersion, "model version"
 );

@@ -179,7 +179,7 @@ impl Slot {
     }
 
     fn completion(&self, result: SlotResult) -> Completion {
-        let SlotResult { status, input_tokens, output_tokens, chunks } = result;
+        let SlotResult { status, input_tokens, cached_tokens, output_tokens, chunks } = result;
         let extent = self.output.extent();
         let at = |us: u64| (extent.chunks > 0).then_some(Time(us));
         let seen = Seen {
@@ -194,7 +194,7 @@ impl Slot {
             reservation: self.reservation,
             status,
             input_tokens,
-            cached_tokens: 0,
+            cached_tokens,
             output_tokens,
             digest: None,
             seen,
@@ -212,7 +212,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let message = "the runtime dropped the job without a result".to_owned();
         let status = Status::Failed(JobError { class: ErrorClass::Node, message });
-        self.send(Answer::Completed(SlotResult { status, input_tokens: 0, output_tokens: 0, chunks: 0 }));
+        self.send(Answer::Completed(SlotResult::without_output(status)));
     }
 }
 
@@ -223,8 +223,17 @@ pub struct SlotResult {
     pub status: Status,
     /// Tokens of the prompt.
     pub input_tokens: u32,
+    /// Of those, found in a cache.
+    pub cached_tokens: u32,
     /// Tokens generated.
     pub output_tokens: u32,
     /// Chunks of output.
     pub chunks: u32,
+}
+
+impl SlotResult {
+    /// Of an attempt that came to nothing before it began.
+    pub fn without_output(status: Status) -> Self {
+        Self { status, input_tokens: 0, cached_tokens: 0, output_tokens: 0, chunks: 0 }
+    }
 }

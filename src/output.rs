@@ -13,10 +13,34 @@ const CLOSED: u64 = 1 << 63;
 /// A piece of an answer: whole UTF-8, and how many generated tokens it covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
+    /// What the text is.
+    pub kind: ChunkKind,
     /// The text.
     pub text: std::sync::Arc<str>,
     /// Tokens.
     pub tokens: u32,
+}
+
+/// What a chunk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChunkKind {
+    /// Generated text, and nothing else.
+    Text,
+    /// A JSON object: what a choice of a streamed answer says beside its `index` and `finish_reason` (`choice` says
+    /// more).
+    Json,
+}
+
+impl Chunk {
+    /// Generated text.
+    pub fn text(text: impl Into<std::sync::Arc<str>>, tokens: u32) -> Self {
+        Self { kind: ChunkKind::Text, text: text.into(), tokens }
+    }
+
+    /// A JSON object that `choice::check` takes.
+    pub fn json(json: impl Into<std::sync::Arc<str>>, tokens: u32) -> Self {
+        Self { kind: ChunkKind::Json, text: json.into(), tokens }
+    }
 }
 
 /// The output of one attempt.
@@ -291,7 +315,7 @@ mod tests {
     use super::*;
 
     fn chunk(text: &str) -> Chunk {
-        Chunk { text: text.into(), tokens: 1 }
+        Chunk::text(text, 1)
     }
 
     #[test]

@@ -2,17 +2,20 @@
 //!
 //! `api/` uses it to validate and runtimes use it to run, so both see the same request. It never panics
 //! on any input, never knows HTTP, and never accepts in silence what the executor wouldn't do: a parameter
-//! that would change the answer and isn't supported is refused by name. Unknown fields are ignored.
+//! that would change the answer and isn't supported is refused by name. Unknown fields are ignored. What goes to another
+//! server is only outlined ([`outline`]): there everything passes that the server may take.
 
 mod body;
 mod chat;
 mod objects;
+mod outline;
 mod scalar;
 #[cfg(test)]
 mod tests;
 mod values;
 
 use crate::coordinator::event::{Endpoint, Tier};
+pub use outline::{Outline, model_named, outline};
 
 /// Most stop strings of a request.
 pub const STOP_STRINGS_MAX: usize = 4;
@@ -156,13 +159,16 @@ impl RequestError {
 
 /// Understands a body, or says what is wrong with it.
 pub fn parse(endpoint: Endpoint, body: &[u8]) -> Result<Request, RequestError> {
-    let text = std::str::from_utf8(body).map_err(|error| {
+    body::read(endpoint, text_of(body)?)?.into_request(endpoint)
+}
+
+fn text_of(body: &[u8]) -> Result<&str, RequestError> {
+    std::str::from_utf8(body).map_err(|error| {
         let at = error.valid_up_to();
         RequestError::json(format!(
             "The body is not valid UTF-8: the byte at offset {at} doesn't belong to a character."
         ))
-    })?;
-    body::read(endpoint, text)?.into_request(endpoint)
+    })
 }
 
 /// Whether a body that was understood says `"store": false`: its prompt is to be kept no longer than it is needed.

@@ -67,6 +67,29 @@ impl fmt::Debug for ApiKey {
     }
 }
 
+/// The key that another server wants: nothing of ours, so any text that a header can carry.
+pub struct ServerKey(Zeroizing<String>);
+
+impl ServerKey {
+    /// The key in a variable; white space around it doesn't count. `None` if it is empty, or no header's value.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        fits.then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// All of it.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ServerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerKey(redacted)")
+    }
+}
+
 /// What opens the admin listener.
 pub struct AdminToken(Zeroizing<String>);
 

@@ -18,11 +18,11 @@ use crate::arrivals::Arrivals;
 use crate::backup::Backups;
 use crate::config::{AdminListen, Auth, Config, Identity};
 use crate::coordinator::effect::Answer;
-use crate::coordinator::event::{Environment, Event, NodeHello, Question};
+use crate::coordinator::event::{Environment, Event, NodeHello, Offers, Question};
 use crate::datadir::{DataDir, DataDirError, FirstKey};
 use crate::door::{ClientMessage, Door, DoorParts, DoorRoom};
 use crate::driver::{Attach, Driver, Envelope, NodeLink};
-use crate::ids::{Namespace, NodeId};
+use crate::ids::{Namespace, NodeId, Session};
 use crate::node::remote::{Gate, GateParts};
 use crate::node::tally::NodesTally;
 use crate::node::{EVENTS_PER_SLOT, SlotRoom};
@@ -33,7 +33,7 @@ use crate::sender::Sender;
 use recovery::Recovered;
 
 pub mod agent;
-mod models;
+pub mod models;
 mod recovery;
 
 /// How often the core hears that time has passed.
@@ -119,7 +119,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         data_dir.renew_identity()?;
         tracing::info!("a new identity: this start makes an API key and secrets of its own");
     }
-    let catalog = Arc::new(models::load(&config.models, config.executor)?);
+    let catalog = Arc::new(models::load(&config.served, &config.executor, &config.limits)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Of this runtime, only the blocking pool starts threads: long prompts, which may wait a little.
@@ -166,7 +166,8 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
     let http_address = address_of(&http)?;
     let (admin, admin_address) = bind_admin(&config.admin_listen).await?;
     let access = access(&config, &data_dir)?;
-    let identity = Arc::new(data_dir.box_identity()?);
+    let identity = Arc::new(crate::wire::Identity::of_seed(&data_dir.box_seed()?));
+    data_dir.publish_box_key(&identity.public().to_string())?;
     let token = data_dir.new_admin_token()?;
     let limits = http_limits(&config.limits);
     let progress = Arc::new(Progress::default());
@@ -180,6 +181,7 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
         }
         recovered = api::serve_while(&http, &limits, progress, recovering) => recovered?,
     };
+    models::watch(&catalog).await;
     let backups = Backups::new(data_dir.path(), recovered.store.clone());
     let Started { door, gate } = start_core(recovered, Arc::clone(&catalog), &config.limits)?;
     let drain = DrainFlag::default();
@@ -189,7 +191,7 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
         door: door.clone(),
         catalog,
         access,
-        identity,
+        identity: Arc::clone(&identity),
         origins: Origins::listed(config.http.cors_origins.iter().map(String::as_str)),
         limits: limits.clone(),
         durability: config.durability,
@@ -197,7 +199,6 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
         arrivals,
         nodes: Arc::clone(&tally),
     });
-    let identity = data_dir.box_identity()?;
     let whereabouts = api::admin::Whereabouts {
         url: api::admin::Whereabouts::url_of("http", http_address),
         box_key: identity.public(),
@@ -306,14 +307,14 @@ fn start_core(
     let gauges = driver.gauges();
     let room = DoorRoom::default();
     // Room for the answers of as many assignments again as there are slots: those that overstayed a stop.
-    let slots = 2 * catalog.offers().iter().map(|offer| offer.slots as usize).sum::<usize>();
-    let tick_and_hello = 2;
+    let slots = 2 * catalog.slots() as usize;
+    let tick_hello_and_offers = 3;
     let sessions_max = usize::try_from(limits.node_sessions_max).unwrap_or(usize::MAX);
     let capacity = room.clients_max
         + room.request_events_max
         + slots * EVENTS_PER_SLOT
         + Gate::events_max(sessions_max)
-        + tick_and_hello;
+        + tick_hello_and_offers;
     let attempts = driver.attempts();
     let sender = Sender::new(capacity, driver);
     tokio::spawn(sender.clone().drain_parked());
@@ -322,7 +323,8 @@ fn start_core(
     let outbox = Outbox::new();
     let node = LocalNode::new(Arc::clone(&outbox), Arc::clone(&commits), Arc::clone(&catalog), clock);
     tokio::spawn(node.run());
-    let hello = NodeHello::local(catalog.offers());
+    let hello = NodeHello { slots: catalog.slots(), ..NodeHello::local(catalog.offers()) };
+    let session = hello.session;
     let link = NodeLink::Local { outbox, room: SlotRoom::new(slots, sender.clone()) };
     sender.push(Envelope {
         event: Event::NodeConnected(Box::new(hello)),
@@ -330,6 +332,7 @@ fn start_core(
         permit: None,
     });
     tokio::spawn(tick(sender.clone()));
+    tokio::spawn(offer_anew(sender.clone(), catalog, session));
     let (sessions, waits) = (sender.clone(), Arc::clone(&commits));
     let gate = Gate::new(GateParts { sender: sessions, commits: waits, attempts, sessions_max, clock });
     let door = Door::new(DoorParts { sender, commits, archive, driver: gauges, room });
@@ -346,6 +349,24 @@ async fn tick(sender: Sender) {
         if let Some(permit) = room.take() {
             sender.push(Envelope { event: Event::Tick, attach: Attach::Nothing, permit: Some(permit) });
         }
+    }
+}
+
+/// Tells the core whenever the local node serves other models than it did, or some of them can't run for a while.
+async fn offer_anew(sender: Sender, catalog: Arc<Catalog>, session: Session) {
+    let room = crate::queue::Room::new(1);
+    loop {
+        catalog.changed().await;
+        // What is pushed must be the newest: it waits until what was pushed before has been stepped.
+        let permit = loop {
+            match room.take() {
+                Some(permit) => break permit,
+                None => tokio::time::sleep(TICK).await,
+            }
+        };
+        let offers = Offers { node: NodeId::local(), session, models: catalog.offers() };
+        let event = Event::Offers(Box::new(offers));
+        sender.push(Envelope { event, attach: Attach::Nothing, permit: Some(permit) });
     }
 }
 

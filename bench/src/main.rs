@@ -78,6 +78,9 @@ struct SimArgs {
     /// Measures instead what comparing a few nodes only costs, in worlds of so many nodes.
     #[arg(long)]
     regret: Option<usize>,
+    /// Runs instead boxes with nodes that lie, and measures how soon they are excluded.
+    #[arg(long)]
+    liars: bool,
     /// Threads to run seeds on.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -91,6 +94,9 @@ impl SimArgs {
         }
         if let Some(nodes) = self.regret {
             return sim::regret(nodes, self.from);
+        }
+        if self.liars {
+            return sim::liars(self.seeds, self.from);
         }
         let mutant = match self.mutant.as_deref() {
             Some("all") => return sim::run_all(seeds),

@@ -16,7 +16,7 @@ fn output() -> Arc<Output> {
 }
 
 fn chunk() -> Chunk {
-    Chunk { text: "x".into(), tokens: 1 }
+    Chunk::text("x", 1)
 }
 
 /// Reads to the end, parked whenever there is nothing; a lost wake-up leaves it parked, which loom finds.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::bells::Bells;
 use super::configuration::{Configurations, Disallowed};
 use super::hold::{Assigned, Cause, Ended, Hold, Kept, Next, Phase, Sent};
-use super::offer::Offered;
+use super::offer::{Offered, Says};
 use super::report::{self, Done};
 use super::results::{Record, Results};
 use crate::budget::Budget;
@@ -23,14 +23,17 @@ use crate::output::Output;
 use crate::runtime::Attempts;
 use crate::wire::to_agent::{Assign, Resume, Verdict};
 use crate::wire::to_box::{self, DeclineCause};
-use crate::wire::{CloseCode, FromAgent, HOLDS_MAX, Identity, PublicKey, REASON_BYTES_MAX, Refusal};
+use crate::wire::{
+    CloseCode, FromAgent, HOLDS_MAX, Identity, OUTBOX_MESSAGES_MAX, PublicKey, REASON_BYTES_MAX, Refusal,
+};
 
 /// Bytes of requests and outputs that the agent holds at most.
 const HELD_BYTES_MAX: u64 = 1 << 30;
-/// Bytes of output for each token that may be generated.
+/// Bytes of output for each token that may be generated: of text, and of JSON around each.
 const BYTES_PER_TOKEN_MAX: u64 = 64;
-/// Bytes of output of one attempt at most, and at least.
-const OUTPUT_BYTES: (u64, u64) = (64 << 10, 64 << 20);
+const JSON_BYTES_PER_TOKEN_MAX: u64 = 8 << 10;
+/// Bytes of output of one attempt: at least, and at most.
+const OUTPUT_BYTES: (u64, u64) = (64 << 10, 16 << 20);
 
 /// How long a box that is connected may take to settle a result before it goes to the disk. Boxes usually take a
 /// hundredth of that; without a connection it goes there at once.
@@ -66,7 +69,9 @@ pub(super) struct Desk {
     identity: Arc<Identity>,
     box_key: PublicKey,
     environments: Vec<Environment>,
-    pub(super) offered: Offered,
+    offered: Offered,
+    /// What the box takes.
+    takes: Says,
     attempts: Attempts,
     answers: mpsc::UnboundedSender<SlotAnswer>,
     holds: HashMap<ReservationId, Hold>,
@@ -108,6 +113,7 @@ impl Desk {
             box_key,
             environments,
             offered,
+            takes: Says::Text,
             attempts,
             answers,
             holds: HashMap::new(),
@@ -185,9 +191,18 @@ impl Desk {
         self.mode
     }
 
-    /// What the node says once it was let in. Until the box has answered, nothing else is said.
-    pub(super) fn ready(&mut self) -> FromAgent {
+    /// What the node offers may have changed: what it has no more is offered no more, and what runs goes on.
+    pub(super) fn offer(&mut self, offered: Offered) {
+        if offered != self.offered {
+            self.offered = offered;
+            self.say(FromAgent::Offer(self.offered.offer()));
+        }
+    }
+
+    /// What the node says once a box that takes this has let it in. Until the box has answered, nothing else is said.
+    pub(super) fn ready(&mut self, takes: Says) -> FromAgent {
         self.disconnected();
+        self.takes = takes;
         let holds: Vec<to_box::Hold> = self.holds.values().take(HOLDS_MAX).map(Hold::listed).collect();
         self.line = Line::Listed(holds.iter().map(|hold| hold.reservation).collect());
         let configurations = self.configurations.held();
@@ -292,7 +307,7 @@ impl Desk {
         if !self.environments.contains(&assign.environment) {
             return decline(DeclineCause::Configuration, "the node doesn't work in this environment");
         }
-        let Some(model) = self.offered.model(&assign.model) else {
+        let Some((model, says)) = self.offered.model(&assign.model) else {
             let reason = format!("the node doesn't have the model `{}`", assign.model);
             return Err(Decline(DeclineCause::Model, reason));
         };
@@ -306,7 +321,13 @@ impl Desk {
         if self.holds.len() >= HOLDS_MAX {
             return decline(DeclineCause::Busy, "too many results wait to be settled");
         }
-        let bytes = assign.body.0.len() as u64 + output_bytes_max(assign.output_tokens_max);
+        if says == Says::Json && self.takes == Says::Text {
+            return decline(
+                DeclineCause::Other,
+                "the box doesn't take the JSON that this model's server may write",
+            );
+        }
+        let bytes = assign.body.0.len() as u64 + output_bytes_max(assign.output_tokens_max, says);
         let share = self.memory.take(bytes);
         share.ok_or_else(|| {
             Decline(DeclineCause::Busy, "the memory for requests and outputs is taken".to_owned())
@@ -315,9 +336,9 @@ impl Desk {
 
     fn start(&mut self, assign: Assign, share: crate::budget::Share) {
         let reservation = assign.reservation;
-        let digest = self.offered.model(&assign.model).and_then(|model| model.digest);
-        let assigned = Assigned::of(&assign, digest);
-        let output = Output::new(output_bytes_max(assign.output_tokens_max));
+        let Some((model, says)) = self.offered.model(&assign.model) else { return };
+        let assigned = Assigned::of(&assign, model.digest);
+        let output = Output::new(output_bytes_max(assign.output_tokens_max, says));
         *self.running.entry(assign.model.clone()).or_default() += 1;
         let hold = Hold::new(assigned, Arc::clone(&output), self.bells.bell(reservation), share);
         hold.ring();
@@ -361,7 +382,11 @@ impl Desk {
                 let message = "the node that ran the job was stopped".to_owned();
                 let status = Status::Failed(JobError { class: ErrorClass::Transient, message });
                 let chunks = hold.chunks();
-                self.complete(reservation, SlotResult { status, input_tokens, output_tokens, chunks });
+                let cached_tokens = 0;
+                self.complete(
+                    reservation,
+                    SlotResult { status, input_tokens, cached_tokens, output_tokens, chunks },
+                );
             }
             (Answer::Stopped { input_tokens, output_tokens }, _) => {
                 self.say_stopped(reservation, input_tokens, output_tokens);
@@ -509,6 +534,11 @@ impl Desk {
         }
     }
 
+    /// Whether more waits for a box that doesn't read than may.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.queue.len() > OUTBOX_MESSAGES_MAX
+    }
+
     /// The next message that is to be sent; where there is none, `waker` is woken when there may be one.
     pub(super) fn next_message(&mut self, waker: &Waker) -> Option<FromAgent> {
         if self.line != Line::Open {
@@ -544,8 +574,12 @@ fn not_configured(disallowed: Disallowed) -> Decline {
     }
 }
 
-fn output_bytes_max(tokens: u32) -> u64 {
-    (u64::from(tokens) * BYTES_PER_TOKEN_MAX).clamp(OUTPUT_BYTES.0, OUTPUT_BYTES.1)
+fn output_bytes_max(tokens: u32, says: Says) -> u64 {
+    let of_token = match says {
+        Says::Text => BYTES_PER_TOKEN_MAX,
+        Says::Json => JSON_BYTES_PER_TOKEN_MAX,
+    };
+    (u64::from(tokens) * of_token).clamp(OUTPUT_BYTES.0, OUTPUT_BYTES.1)
 }
 
 fn assignment_of(assign: Assign) -> Assignment {

@@ -10,10 +10,10 @@ use crate::budget::Share;
 use crate::coordinator::event::{Environment, Status};
 use crate::ids::{JobId, ModelName, ReservationId};
 use crate::node::SlotResult;
-use crate::output::{self, Output};
+use crate::output::{self, ChunkKind, Output};
 use crate::wire::statement::StatedStatus;
 use crate::wire::to_agent::Assign;
-use crate::wire::to_box::{self, ChunkKind};
+use crate::wire::to_box;
 use crate::wire::{
     CHUNKS_MAX, ERROR_MESSAGE_BYTES_MAX, Hash, Identity, OutputHasher, PublicKey, ResultStatement, Signed,
     StoppedStatement, request_hash,
@@ -253,7 +253,10 @@ impl Hold {
     fn hash(&mut self, index: u32, chunks: &[output::Chunk]) {
         for (chunk, at) in chunks.iter().zip(index..) {
             if at == self.hashed {
-                self.hasher.text(&chunk.text);
+                match chunk.kind {
+                    ChunkKind::Text => self.hasher.text(&chunk.text),
+                    ChunkKind::Json => self.hasher.json(&chunk.text),
+                }
                 self.hashed += 1;
             }
         }
@@ -265,7 +268,7 @@ impl Hold {
             let written = self.output.written();
             self.hash(0, &written);
         }
-        let SlotResult { status, input_tokens, output_tokens, .. } = result;
+        let SlotResult { status, input_tokens, cached_tokens, output_tokens, .. } = result;
         let statement = ResultStatement {
             environment: self.assigned.environment,
             job: self.assigned.job,
@@ -276,7 +279,7 @@ impl Hold {
             request_hash: self.assigned.request_hash,
             output_hash: self.hasher.hash(),
             input_tokens,
-            cached_tokens: 0,
+            cached_tokens,
             output_tokens,
             status: stated(status),
         };
@@ -305,11 +308,18 @@ impl Hold {
 }
 
 fn wire_chunk(chunk: &output::Chunk) -> to_box::Chunk {
-    to_box::Chunk { kind: ChunkKind::Text, text: Arc::clone(&chunk.text), tokens: chunk.tokens }
+    let kind = match chunk.kind {
+        ChunkKind::Text => to_box::ChunkKind::Text,
+        ChunkKind::Json => to_box::ChunkKind::Json,
+    };
+    to_box::Chunk { kind, text: Arc::clone(&chunk.text), tokens: chunk.tokens }
 }
 
 fn chunk_of(chunk: &to_box::Chunk) -> output::Chunk {
-    output::Chunk { text: Arc::clone(&chunk.text), tokens: chunk.tokens }
+    match chunk.kind {
+        to_box::ChunkKind::Text => output::Chunk::text(Arc::clone(&chunk.text), chunk.tokens),
+        to_box::ChunkKind::Json => output::Chunk::json(Arc::clone(&chunk.text), chunk.tokens),
+    }
 }
 
 fn stated(status: Status) -> StatedStatus {

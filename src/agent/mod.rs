@@ -120,7 +120,7 @@ pub async fn run(options: Options, stop: watch::Receiver<()>) -> Result<(), Agen
     let results = Results::start(files, kept).map_err(AgentError::Thread)?;
     let mut desk = Desk::new(
         parties,
-        Offered::of(&catalog, &digests, region),
+        Offered::of(&catalog, &digests, region.clone()),
         attempts,
         answering,
         results,
@@ -134,7 +134,8 @@ pub async fn run(options: Options, stop: watch::Receiver<()>) -> Result<(), Agen
     let listener = control::listen(&socket).map_err(|error| AgentError::Socket { path: socket, error })?;
     let (command, commands) = mpsc::channel(COMMANDS_MAX);
     tokio::spawn(leave_when_told(stop, command.clone()));
-    tokio::spawn(control::serve(listener, command));
+    tokio::spawn(control::serve(listener, command.clone()));
+    tokio::spawn(offer_what_changes(catalog, digests, region, command));
     tracing::info!(node = %identity.public().node(), url = joined.url, "the agent of this node starts");
     let caller = Caller { identity, joined, environments, tls };
     Session::new(Parts { dir, caller, desk, answers, commands, drain_deadline, announce }).run().await
@@ -144,4 +145,20 @@ async fn leave_when_told(mut stop: watch::Receiver<()>, command: mpsc::Sender<Co
     while stop.changed().await.is_ok() {}
     // A session that ended has left already.
     let _ = command.send(Command::Leave).await;
+}
+
+/// Models of other servers come, go, and stop being ready.
+async fn offer_what_changes(
+    catalog: Arc<Catalog>,
+    digests: BTreeMap<ModelName, Hash>,
+    region: Option<Region>,
+    command: mpsc::Sender<Command>,
+) {
+    loop {
+        catalog.changed().await;
+        let offered = Offered::of(&catalog, &digests, region.clone());
+        if command.send(Command::Offer(Box::new(offered))).await.is_err() {
+            return;
+        }
+    }
 }

@@ -2,38 +2,54 @@
 
 use std::collections::BTreeMap;
 
+use crate::coordinator::event::{ModelOffer, Warmth};
 use crate::ids::{ModelName, Region};
-use crate::runtime::Catalog;
+use crate::runtime::{Catalog, Runtime};
 use crate::wire::to_box::{Named, Offer, OfferedModel};
 use crate::wire::{Hash, MODELS_MAX, NUMBER_MAX};
 
+/// Tokens of cache for each slot of a model of which only its server knows how many it takes.
+const KV_TOKENS_UNKNOWN: u64 = 1 << 20;
+
+/// What a model's answers may be made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Says {
+    /// Text.
+    Text,
+    /// Text, and JSON as its server writes it.
+    Json,
+}
+
 /// What the node offers.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Offered {
-    models: BTreeMap<ModelName, OfferedModel>,
+    models: BTreeMap<ModelName, (OfferedModel, Says)>,
+    slots: u32,
     kv_tokens: u64,
     memory_bytes: u64,
     region: Option<Region>,
 }
 
 impl Offered {
-    /// The models of the catalog; `digests` has those that are known by one.
+    /// The models of the catalog as they are now; `digests` has those that are known by one.
     pub(super) fn of(catalog: &Catalog, digests: &BTreeMap<ModelName, Hash>, region: Option<Region>) -> Self {
-        let entries = || catalog.entries().take(MODELS_MAX);
-        let models = entries().map(|entry| {
-            let offered = OfferedModel {
-                name: entry.name.clone(),
-                version: None,
-                digest: digests.get(&entry.name).copied(),
-                slots: entry.slots,
-                warm: true,
-                load_ms: 0,
+        let mut models = BTreeMap::new();
+        let mut kv_tokens: u64 = 0;
+        for offer in catalog.offers().into_iter().take(MODELS_MAX) {
+            let Some(entry) = catalog.find(&offer.model) else { continue };
+            let context = entry.context_tokens().map_or(KV_TOKENS_UNKNOWN, u64::from);
+            kv_tokens = kv_tokens.saturating_add(context.saturating_mul(entry.slots.into()));
+            let says = match &entry.runtime {
+                Runtime::Upstream(_) => Says::Json,
+                Runtime::Echo(_) | Runtime::Local(_) => Says::Text,
             };
-            (entry.name.clone(), offered)
-        });
-        let kv_tokens = entries().map(|entry| u64::from(entry.context_tokens()) * u64::from(entry.slots));
+            let digest = digests.get(&offer.model).copied();
+            models.insert(offer.model.clone(), (offered(offer, digest), says));
+        }
         Self {
-            models: models.collect(),
-            kv_tokens: kv_tokens.fold(0, u64::saturating_add).min(NUMBER_MAX),
+            models,
+            slots: catalog.slots(),
+            kv_tokens: kv_tokens.min(NUMBER_MAX),
             memory_bytes: memory_bytes().min(NUMBER_MAX),
             region,
         }
@@ -41,35 +57,42 @@ impl Offered {
 
     /// All models in order of name.
     pub(super) fn models(&self) -> impl Iterator<Item = &OfferedModel> {
-        self.models.values()
+        self.models.values().map(|(model, _)| model)
     }
 
-    /// A model by its name.
-    pub(super) fn model(&self, name: &str) -> Option<&OfferedModel> {
-        self.models.get(name)
+    /// A model by its name, and what it may say.
+    pub(super) fn model(&self, name: &str) -> Option<(&OfferedModel, Says)> {
+        self.models.get(name).map(|(model, says)| (model, *says))
     }
 
     /// Jobs that run at once, over all models.
     pub(super) fn slots(&self) -> u32 {
-        self.models.values().map(|model| model.slots).fold(0, u32::saturating_add)
+        self.slots
     }
 
     /// Models that are in memory.
     pub(super) fn warm(&self) -> Vec<Named> {
-        self.models.values().filter(|model| model.warm).map(|model| Named(model.name.clone())).collect()
+        self.models().filter(|model| model.warm).map(|model| Named(model.name.clone())).collect()
     }
 
     /// As the box hears it.
     pub(super) fn offer(&self) -> Offer {
         Offer {
-            models: self.models.values().cloned().collect(),
-            slots: self.slots(),
+            models: self.models().cloned().collect(),
+            slots: self.slots,
             kv_tokens: self.kv_tokens,
             memory_bytes: self.memory_bytes,
             gpu: None,
             region: self.region.clone(),
         }
     }
+}
+
+fn offered(offer: ModelOffer, digest: Option<Hash>) -> OfferedModel {
+    let ModelOffer { model, version, slots, warmth, load, .. } = offer;
+    let warm = warmth == Warmth::Warm;
+    // Our own arithmetic is the same everywhere, but for what it takes from the system's library.
+    OfferedModel { name: model, version, digest, runtime: None, slots, warm, load_ms: load.0 / 1_000 }
 }
 
 /// This machine's memory in bytes; 0 where it isn't known.

@@ -15,8 +15,10 @@ use super::control::{Ask, Reply};
 use super::desk::{Desk, Mode};
 use super::dial::{Caller, Dialled, closing, dial};
 use super::link::{Ended, Inbound, Link};
+use super::offer::{Offered, Says};
 use crate::datadir::AgentDir;
 use crate::node::SlotAnswer;
+use crate::wire::version::JSON_CHUNKS;
 use crate::wire::{CloseCode, PING_INTERVAL_MS, Refusal, SILENCE_MAX_MS};
 use status::Heard;
 
@@ -39,6 +41,8 @@ const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
 pub(super) enum Command {
     /// Finish what runs, within the deadline, and end.
     Leave,
+    /// What the node offers may have changed.
+    Offer(Box<Offered>),
     /// The owner asks for something.
     Asked(Ask, oneshot::Sender<Reply>),
 }
@@ -198,6 +202,10 @@ impl Session {
                 self.leave();
                 Flow::On
             }
+            Happening::Command(Command::Offer(offered)) => {
+                self.desk.offer(*offered);
+                Flow::On
+            }
             Happening::Command(Command::Asked(ask, reply)) => {
                 // Who left wants no answer any more.
                 let _ = reply.send(self.on_asked(ask));
@@ -212,7 +220,7 @@ impl Session {
     }
 
     fn on_dialled(&mut self, dialled: Dialled) -> Flow {
-        let Dialled { mut link, admitted, .. } = dialled;
+        let Dialled { mut link, proven, admitted } = dialled;
         let joined = &self.caller.joined;
         if joined.token.is_some() {
             let mut registered = joined.clone();
@@ -222,7 +230,8 @@ impl Session {
             self.caller = Arc::new(Caller { joined: registered, ..self.caller.again() });
         }
         tracing::info!(node = admitted.node, session = admitted.session, "the box let this node in");
-        let ready = self.desk.ready();
+        let takes = if proven.capabilities.contains(&JSON_CHUNKS) { Says::Json } else { Says::Text };
+        let ready = self.desk.ready(takes);
         if let Err(ended) = link.put(&ready) {
             return self.on_ended(ended);
         }
@@ -278,6 +287,10 @@ impl Session {
         }
         let Inbound::Message(message) = inbound else { return Flow::On };
         match self.on_message(message) {
+            Ok(_) if self.desk.is_overfull() => {
+                let reason = "the box doesn't read what it is answered";
+                self.on_ended(Refusal::new(CloseCode::TooSlow, reason).into())
+            }
             Ok(flow) => flow,
             Err(refusal) => self.on_ended(refusal.into()),
         }

@@ -99,3 +99,51 @@ impl ServerCertVerifier for Pinned {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+
+    /// Of its own making, for `switchbox test`, and over since long ago.
+    const CERTIFICATE: &str = "\
+        MIIBiDCCAS2gAwIBAgIURgkemOgKSneQV/eaJwNUXAYOG0swCgYIKoZIzj0EAwIwGTEXMBUGA1UEAwwOc3dpdGNoYm94IHRlc3Qw\
+        HhcNMjYxMTI4MjMxNjEwWhcNMjYxMTI5MjMxNjEwWjAZMRcwFQYDVQQDDA5zd2l0Y2hib3ggdGVzdDBZMBMGByqGSM49AgEGCCqG\
+        SM49AwEHA0IABH9jBCj5PTlCoKdpRWg26qOfoco5H1RbXMHNuYNitjgdSsuPavVfUW9xqwPsYwFsZxjefAT+jlbXn72rjVs4Fpmj\
+        UzBRMB0GA1UdDgQWBBR53/87/Y13X3Wrdzq84qvcKl85ITAfBgNVHSMEGDAWgBR53/87/Y13X3Wrdzq84qvcKl85ITAPBgNVHRMB\
+        Af8EBTADAQH/MAoGCCqGSM49BAMCA0kAMEYCIQCZYAGOgtFeck6H1WIveCD8Nw5ZQGI5vuYxCICcd4r8XwIhAI6w4Gn6T4rEdBS4\
+        KtBduskN5fd0wOw/Ssd2ndB/+loN";
+    /// Its key: for this test alone.
+    const KEY: &str = "\
+        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg1/ieZh1WQ/LcgXewEdUrVPkKt7N7zZY3qURB/N6plR+hRANCAAR/\
+        YwQo+T05QqCnaUVoNuqjn6HKOR9UW1zBzbmDYrY4HUrLj2r1X1FvcasD7GMBbGcY3nwE/o5W15+9q41bOBaZ";
+    const FINGERPRINT: &str = "7d1ebfb70d30c9df894661e55893febdb7ed35049dbb5497de84f8d5730c0b5b";
+
+    fn acceptor() -> TlsAcceptor {
+        let der = |text: &str| BASE64.decode(text).expect("base64");
+        let key = PrivateKeyDer::try_from(der(KEY)).expect("a key");
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = builder.with_safe_default_protocol_versions().expect("versions").with_no_client_auth();
+        let config = config.with_single_cert(vec![der(CERTIFICATE).into()], key).expect("a pair");
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    async fn connects(pin: &str) -> bool {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        tokio::spawn(async move { acceptor().accept(far).await.map(drop) });
+        let config = client_config(Some(pin.parse().expect("a fingerprint"))).expect("a configuration");
+        let name = ServerName::try_from("10.1.2.3").expect("a name");
+        TlsConnector::from(config).connect(name, near).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn exactly_the_pinned_certificate_is_taken_whatever_its_name_and_dates() {
+        assert!(connects(FINGERPRINT).await);
+        assert!(!connects(&"ab".repeat(32)).await);
+    }
+}

@@ -21,7 +21,7 @@ use super::idempotency;
 use super::openai::{self, Ready};
 use super::response::{self, Body};
 use super::unread::UnreadAnswer;
-use crate::archive::{Piece, StoredJob};
+use crate::archive::{Piece, StoredJob, Wanted};
 use crate::budget::Share;
 use crate::coordinator::effect::{Answer, CancelState, End, JobView, RefusalKind, Runnable};
 use crate::coordinator::event::{Endpoint, JobSpec, Keyed, Mode, Question, Storing, Submission};
@@ -171,7 +171,8 @@ pub(super) async fn cancel(
 }
 
 /// What a look at a job finds.
-enum Seen {
+pub(super) enum Seen {
+    /// Where it stands.
     Live(Box<JobView>),
     /// With the session that looked it up.
     Ended(Box<StoredJob>, ClientSession),
@@ -183,7 +184,7 @@ impl Seen {
             Seen::Live(view) => Ok(shown(status, &live(&view))),
             Seen::Ended(stored, session) => {
                 let text = ended(context, &stored)?;
-                let StoredJob { row, answer, room } = *stored;
+                let StoredJob { row, answer, room, .. } = *stored;
                 if answer.is_some() && row.spec.storing == Storing::Forbidden {
                     let answer = UnreadAnswer::looked_up(text, session, row.id, room);
                     let mut response = response::whole(status, "application/json", "");
@@ -198,8 +199,19 @@ impl Seen {
 }
 
 async fn look(context: &Context, principal: &Principal, job: JobId) -> Result<Seen, ApiError> {
+    look_for(context, principal, job, Wanted::Answer).await
+}
+
+/// As [`look`], for something else of a job that has ended.
+pub(super) async fn look_for(
+    context: &Context,
+    principal: &Principal,
+    job: JobId,
+    wanted: Wanted,
+) -> Result<Seen, ApiError> {
     let refused = |refusal| ApiError::refused(&refusal, "");
     let mut session = context.door.open().map_err(refused)?;
+    session.want(wanted);
     session.ask(Question::Job(job, Some(principal.tenant()))).map_err(refused)?;
     let message = session.next().await;
     if let ClientMessage::Stored(stored) = message {
@@ -220,7 +232,7 @@ async fn look(context: &Context, principal: &Principal, job: JobId) -> Result<Se
     }
 }
 
-fn parsed(id: &str) -> Result<JobId, ApiError> {
+pub(super) fn parsed(id: &str) -> Result<JobId, ApiError> {
     id.parse().map_err(|error: crate::ids::IdError| ApiError::id_malformed(error.to_string()))
 }
 
@@ -272,8 +284,8 @@ fn ended(context: &Context, stored: &StoredJob) -> Result<Vec<u8>, ApiError> {
     value["ended_at"] = row.ended_at.map(seconds).into();
     value["credits"] = row.charged.to_string().into();
     match (&row.end, &stored.answer) {
-        (Some(End::Succeeded(reason)), Some(text)) => {
-            return Ok(with_result(&value, &openai::whole_answer(context, row, text, *reason)));
+        (Some(End::Succeeded(reason)), Some(answer)) => {
+            return Ok(with_result(&value, &openai::whole_answer(context, row, answer, *reason)));
         }
         (Some(End::Succeeded(_)), None) if row.spec.is_tied_to_client() => {
             value["result"] = Value::Null;

@@ -15,6 +15,7 @@ use crate::coordinator::Counts;
 use crate::door::DoorGauges;
 use crate::node::tally::NodesTally;
 use crate::runtime::Catalog;
+use crate::runtime::upstream::Server;
 
 const PREFIX: &str = "switchbox_";
 
@@ -200,8 +201,9 @@ fn of_store(state: &StoreState) -> Vec<Family> {
 
 /// What the executors of all models have done.
 fn of_executors(catalog: &Catalog) -> Vec<Family> {
+    let entries = catalog.entries();
     let all: Vec<_> =
-        catalog.entries().filter_map(|entry| Some((&entry.name, entry.executor_counters()?))).collect();
+        entries.iter().filter_map(|entry| Some((&entry.name, entry.executor_counters()?))).collect();
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     macro_rules! sum {
         ($field:ident) => {
@@ -244,6 +246,38 @@ fn of_executors(catalog: &Catalog) -> Vec<Family> {
     ]
 }
 
+/// Other servers that models are served of.
+fn of_servers(catalog: &Catalog) -> Vec<Family> {
+    let servers = catalog.servers();
+    let each = |count: &dyn Fn(&Server) -> u64| {
+        Samples::By(
+            "server",
+            servers.iter().map(|server| (server.url().to_string(), count(server))).collect(),
+        )
+    };
+    let family = |name, help, kind, samples| Family { name, help, kind, samples };
+    vec![
+        family(
+            "upstream_up",
+            "1 while the server answers: only then its models' jobs start.",
+            Kind::Gauge,
+            each(&|server| server.is_up().into()),
+        ),
+        family(
+            "upstream_failures_total",
+            "Requests that the server failed.",
+            Kind::Counter,
+            each(&Server::failures),
+        ),
+        family(
+            "upstream_usage_estimated_total",
+            "Answers and cancels whose tokens the server didn't state, so that they were estimated.",
+            Kind::Counter,
+            each(&Server::estimates),
+        ),
+    ]
+}
+
 /// Everything, for Prometheus.
 pub(super) fn text(counts: &Counts, edges: &Edges<'_>, catalog: &Catalog) -> String {
     let mut out = String::with_capacity(8 << 10);
@@ -259,7 +293,7 @@ pub(super) fn text(counts: &Counts, edges: &Edges<'_>, catalog: &Catalog) -> Str
     for family in edges.store.iter().flat_map(of_store) {
         write_family(&mut out, PREFIX, &family);
     }
-    for family in of_executors(catalog) {
+    for family in of_executors(catalog).into_iter().chain(of_servers(catalog)) {
         write_family(&mut out, PREFIX, &family);
     }
     if let Some(bytes) = resident_bytes() {

@@ -17,6 +17,7 @@ mod limits;
 mod metrics;
 mod openai;
 mod origin;
+mod receipts;
 mod response;
 mod route;
 mod server;
@@ -236,5 +237,6 @@ async fn dispatch(
         Keyed::SubmitJob => jobs::submit(context, principal, request).await,
         Keyed::Job(id, JobVerb::Read) => jobs::read(context, principal, id, request.uri().query()).await,
         Keyed::Job(id, JobVerb::Cancel) => jobs::cancel(context, principal, id).await,
+        Keyed::Job(id, JobVerb::Receipt) => receipts::show(context, principal, id).await,
     }
 }

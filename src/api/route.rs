@@ -53,10 +53,14 @@ pub(super) enum JobVerb {
     Read,
     /// It is ended.
     Cancel,
+    /// What proves its answer is shown.
+    Receipt,
 }
 
 const READ: &str = "GET, HEAD";
 const WRITE: &str = "POST";
+/// Behind a job's path.
+const RECEIPT: &str = "/receipt";
 const READ_OR_DELETE: &str = "GET, HEAD, DELETE";
 
 impl<'p> Route<'p> {
@@ -74,6 +78,10 @@ impl<'p> Route<'p> {
             wire::PATH => return Route::Public(Public::ConnectNode),
             _ => match (named(path, "/v1/models/"), named(path, "/v1/jobs/")) {
                 (Some(name), _) => (Route::Keyed(Keyed::Model(percent_decoded(name))), READ),
+                (_, Some(rest)) if rest.ends_with(RECEIPT) => {
+                    let id = rest.strip_suffix(RECEIPT).unwrap_or(rest);
+                    (Route::Keyed(Keyed::Job(id, JobVerb::Receipt)), READ)
+                }
                 (_, Some(id)) => {
                     let verb = if method == Method::DELETE { JobVerb::Cancel } else { JobVerb::Read };
                     (Route::Keyed(Keyed::Job(id, verb)), READ_OR_DELETE)
@@ -143,6 +151,8 @@ mod tests {
             (Method::GET, "/v1/jobs/job_1", Route::Keyed(Keyed::Job("job_1", JobVerb::Read))),
             (Method::DELETE, "/v1/jobs/job_1", Route::Keyed(Keyed::Job("job_1", JobVerb::Cancel))),
             (Method::POST, "/v1/jobs/job_1", Route::WrongMethod("GET, HEAD, DELETE")),
+            (Method::GET, "/v1/jobs/job_1/receipt", Route::Keyed(Keyed::Job("job_1", JobVerb::Receipt))),
+            (Method::DELETE, "/v1/jobs/job_1/receipt", Route::WrongMethod("GET, HEAD")),
             (Method::GET, "/v1/jobs/", Route::Unknown),
             (Method::GET, "/healthz", Route::Public(Public::Health)),
             (Method::GET, "/readyz", Route::Public(Public::Ready)),

@@ -64,7 +64,7 @@ impl EventStream {
         let opening = std::mem::replace(&mut self.opening, Opening::Done);
         if let Opening::Chunk(chunk) = &opening {
             out.reserve(PIECE_BYTES_USUAL);
-            self.events.text(&mut out, &chunk.text);
+            self.events.piece(&mut out, chunk.kind, &chunk.text);
         }
         self.gather(cx, &mut out);
         if out.is_empty() {
@@ -90,7 +90,7 @@ impl EventStream {
                 out.reserve(PIECE_BYTES_USUAL);
             }
             match step {
-                Step::Chunk(chunk) => self.events.text(out, &chunk.text),
+                Step::Chunk(chunk) => self.events.piece(out, chunk.kind, &chunk.text),
                 Step::End(outcome) => self.end(out, &outcome),
                 Step::Lost => {
                     // Not `served`: whatever holds the output is told that nobody waits for it any more.

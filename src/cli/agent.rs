@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::control::{self, ControlArgs};
+use super::served::ServedArgs;
 use super::{CliError, logging};
 use crate::agent::Ask;
 use crate::config::{self, ConfigError};
@@ -22,6 +23,7 @@ stops at once.
 
 Examples:
   switchbox agent --join STRING --model tiny=models/tiny.gguf
+  switchbox agent --upstream http://127.0.0.1:11434 all models of an Ollama, a vLLM or a llama.cpp server
   switchbox agent --model tiny=models/tiny.gguf --environment testnet --region eu-west
   switchbox agent status                            how it is, and why no work comes
   switchbox agent pause                             no new work, until `switchbox agent resume`";
@@ -77,10 +79,8 @@ struct StartArgs {
     /// ~/.local/share/switchbox-agent]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// What to run: NAME=PATH.gguf, or NAME=echo:[MS] which answers with the prompt, a word each MS milliseconds. Repeat
-    /// for more
-    #[arg(long = "model", value_name = "NAME=SPEC")]
-    models: Vec<String>,
+    #[command(flatten)]
+    served: ServedArgs,
     /// Where to work, as far as the operator has registered the node for it. Repeat for both [default: mainnet]
     #[arg(long = "environment", value_name = "ENVIRONMENT")]
     environments: Vec<Where>,
@@ -90,9 +90,6 @@ struct StartArgs {
     /// What computes
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
-    /// Jobs that run at once, of every model [default: 4, of an echo 64]
-    #[arg(long, value_name = "N")]
-    slots: Option<String>,
     /// Threads that compute [default: all cores, less one where there are more than two]
     #[arg(long, value_name = "N")]
     threads: Option<String>,
@@ -124,8 +121,7 @@ fn start(args: StartArgs) -> Result<(), CliError> {
         )));
     }
     let flags = config::AgentFlags {
-        models: args.models,
-        slots: args.slots,
+        served: args.served.into_flags(),
         threads: args.threads,
         log_format: args.log_format,
         drain_deadline: args.drain_deadline,
@@ -135,7 +131,7 @@ fn start(args: StartArgs) -> Result<(), CliError> {
     let settings = Settings {
         data_dir: data_dir.ok_or(CliError::Config(ConfigError::NoDataDir))?,
         join: args.join,
-        models: config.models,
+        served: config.served,
         executor: config.executor,
         environments: environments(&args.environments),
         region: args.region,

@@ -13,9 +13,11 @@ mod inspect;
 mod logging;
 mod operate;
 mod serve;
+mod served;
 mod sse;
 mod terminal;
 mod trace;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,6 +76,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Copy a whole box, running or not; a start on the copy is the restore
     Backup(backup::BackupArgs),
+    /// Check a job's receipt: what its node and its box signed; asks nobody
+    Verify(verify::VerifyArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -175,6 +179,7 @@ pub fn main() -> ExitCode {
         Command::Model(ModelCommand::Inspect(args)) => inspect::run(&args),
         Command::Doctor(args) => return doctor::run(&args),
         Command::Backup(args) => backup::run(&args),
+        Command::Verify(args) => return verify::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::served::ServedArgs;
 use super::{CliError, logging};
 use crate::config::{AheadClock, Auth, Config, Flags, Identity, Sources};
 use crate::datadir;
@@ -16,6 +17,7 @@ the deadline; a second one stops at once.
 
 Examples:
   switchbox serve --model tiny=models/tiny.gguf
+  switchbox serve --upstream http://127.0.0.1:11434        # all models of an Ollama, a vLLM or a llama.cpp server
   switchbox serve --model tiny=models/tiny.gguf --model test=echo:20 --listen 127.0.0.1:0
   switchbox serve --config /etc/switchbox.toml --log-format json";
 
@@ -32,10 +34,8 @@ pub(super) struct ServeArgs {
     /// Where the box keeps its files [default: $XDG_DATA_HOME/switchbox or ~/.local/share/switchbox]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// What to serve: NAME=PATH.gguf, or NAME=echo:[MS] which answers with the prompt, a word each MS
-    /// milliseconds. Repeat for more; replaces the file's model of the same name
-    #[arg(long = "model", value_name = "NAME=SPEC")]
-    models: Vec<String>,
+    #[command(flatten)]
+    served: ServedArgs,
     /// Let every program of this machine use the API without a key (loopback addresses only)
     #[arg(long)]
     no_auth: bool,
@@ -58,9 +58,6 @@ pub(super) struct ServeArgs {
     /// Threads that compute [default: all cores, less one where there are more than two]
     #[arg(long, value_name = "N")]
     threads: Option<String>,
-    /// Jobs that run at once, of every model [default: 4, of an echo 64]
-    #[arg(long, value_name = "N")]
-    slots: Option<String>,
     /// A web page's origin that may use the API from a browser, for example https://chat.example. Repeat for more
     #[arg(long = "cors-origin", value_name = "ORIGIN")]
     cors_origins: Vec<String>,
@@ -75,14 +72,13 @@ impl ServeArgs {
             listen: self.listen,
             admin_listen: self.admin_listen,
             data_dir: self.data_dir,
-            models: self.models,
+            served: self.served.into_flags(),
             auth: self.no_auth.then_some(Auth::None),
             durability: self.durability,
             accept_clock: if self.accept_clock { AheadClock::Accept } else { AheadClock::Refuse },
             identity: if self.as_new_identity { Identity::New } else { Identity::Kept },
             log_format: self.log_format,
             threads: self.threads,
-            slots: self.slots,
             cors_origins: self.cors_origins,
             drain_deadline: self.drain_deadline,
         };

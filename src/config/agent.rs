@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::document::{ConfigError, Stated};
 use super::settings::{number, span_ms};
-use super::{Executor, LOG_FORMATS, LogFormat, Model, choice, executor, model};
+use super::{Executor, LOG_FORMATS, LogFormat, Served, ServedFlags, choice, executor, served};
 
 /// How long attempts may go on once an agent is told to stop, and at most.
 const DRAIN_DEADLINE_MS: (u64, u64) = (30_000, 24 * 3_600_000);
@@ -12,10 +12,8 @@ const DRAIN_DEADLINE_MS: (u64, u64) = (30_000, 24 * 3_600_000);
 /// An agent's flags, as they were written.
 #[derive(Debug, Clone, Default)]
 pub struct AgentFlags {
-    /// `--model`, each `NAME=SPEC`
-    pub models: Vec<String>,
-    /// `--slots`
-    pub slots: Option<String>,
+    /// What it runs.
+    pub served: ServedFlags,
     /// `--threads`
     pub threads: Option<String>,
     /// `--log-format`
@@ -27,8 +25,8 @@ pub struct AgentFlags {
 /// What an agent's owner decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentConfig {
-    /// What it runs; at least one, each name once.
-    pub models: Vec<Model>,
+    /// What it runs.
+    pub served: Served,
     /// The built-in executor.
     pub executor: Executor,
     /// How logs are written to stderr.
@@ -43,8 +41,6 @@ impl AgentConfig {
     /// # Errors
     /// At the first that can't be meant.
     pub fn of_flags(flags: AgentFlags) -> Result<Self, ConfigError> {
-        let models = flags.models.iter().map(|text| model::of_flag(text)).collect::<Result<Vec<_>, _>>()?;
-        let slots = number("--slots", flags.slots)?;
         let threads = number("--threads", flags.threads)?;
         let format = flags.log_format.map(|format| Stated::flag("--log-format", &format.clone(), format));
         let (default, most) = DRAIN_DEADLINE_MS;
@@ -53,7 +49,7 @@ impl AgentConfig {
             None => default,
         };
         Ok(Self {
-            models: model::models(models, slots.as_ref())?,
+            served: served(flags.served)?,
             executor: executor(threads.as_ref(), None)?,
             log_format: choice(format.as_ref(), &LOG_FORMATS)?.unwrap_or(LogFormat::Human),
             drain_deadline: Duration::from_millis(drain_deadline_ms),

@@ -45,8 +45,9 @@ pub enum ConfigError {
     },
     /// There is nothing to serve.
     #[error(
-        "no model is given, so there is nothing to serve; add `--model NAME=PATH.gguf`, or `--model NAME=echo:` \
-         to try things out, or a `[[model]]` section to the configuration file"
+        "no model is given, so there is nothing to serve; add `--model NAME=PATH.gguf`, or `--upstream URL` for all \
+         models of a server that you have, or `--model NAME=echo:` to try things out, or a `[[model]]` or \
+         `[[upstream]]` section to the configuration file"
     )]
     NoModel,
     /// There is nowhere to keep files.
@@ -85,6 +86,17 @@ enum Origin {
 impl<T> Stated<T> {
     pub(super) fn flag(flag: &'static str, shown: &str, value: T) -> Self {
         Self { value, origin: Origin::Flag { flag, shown: shown.to_owned() } }
+    }
+
+    /// The same without its text: somebody may have put a secret there.
+    pub(super) fn hidden(&self) -> Stated<()> {
+        let shown = "...".to_owned();
+        let origin = match &self.origin {
+            Origin::Default { key, .. } => Origin::Default { key, shown },
+            Origin::Flag { flag, .. } => Origin::Flag { flag, shown },
+            Origin::File { place, key, .. } => Origin::File { place: place.clone(), key: key.clone(), shown },
+        };
+        Stated { value: (), origin }
     }
 
     /// Another value from the same origin: what it was parsed to.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::document::{ConfigError, Document, Section, Stated};
+use super::limits;
+use super::served::{ServedFlags, ServedSettings, UpstreamSettings};
 use super::{AheadClock, Auth, Identity};
-use super::{limits, model};
 
 /// The command line's part of the configuration, as it was written.
 #[derive(Debug, Clone, Default)]
@@ -16,8 +17,8 @@ pub struct Flags {
     pub admin_listen: Option<String>,
     /// `--data-dir`
     pub data_dir: Option<String>,
-    /// `--model`, each `NAME=SPEC`
-    pub models: Vec<String>,
+    /// What is served.
+    pub served: ServedFlags,
     /// `--no-auth`
     pub auth: Option<Auth>,
     /// `--durability`
@@ -30,8 +31,6 @@ pub struct Flags {
     pub log_format: Option<String>,
     /// `--threads`
     pub threads: Option<String>,
-    /// `--slots`
-    pub slots: Option<String>,
     /// `--cors-origin`
     pub cors_origins: Vec<String>,
     /// `--drain-deadline`, a span as in `30s`
@@ -45,6 +44,7 @@ pub(super) struct ModelSettings {
     pub(super) spec: Stated<String>,
     /// Where a relative path starts from.
     pub(super) directory: PathBuf,
+    pub(super) key_env: Option<Stated<String>>,
     pub(super) slots: Option<Stated<u64>>,
     pub(super) output_tokens_default: Option<Stated<u64>>,
 }
@@ -65,13 +65,12 @@ pub(super) struct Settings {
     pub(super) log_format: Option<Stated<String>>,
     pub(super) threads: Option<Stated<u64>>,
     pub(super) prefill_chunk: Option<Stated<u64>>,
-    pub(super) slots: Option<Stated<u64>>,
     pub(super) limits: BTreeMap<&'static str, Stated<u64>>,
-    pub(super) models: Vec<ModelSettings>,
+    pub(super) served: ServedSettings,
 }
 
 /// The sections of a file and their keys.
-const SECTIONS: [(&str, &[&str]); 8] = [
+const SECTIONS: [(&str, &[&str]); 9] = [
     ("http", &["listen", "cors_origins", "auth"]),
     ("admin", &["listen"]),
     ("durability", &["mode"]),
@@ -79,8 +78,12 @@ const SECTIONS: [(&str, &[&str]); 8] = [
     ("log", &["format"]),
     ("executor", &["threads", "prefill_chunk"]),
     ("limits", limits::KEYS),
-    ("model", &["name", "spec", "slots", "output_tokens_default"]),
+    ("model", &["name", "spec", "key_env", "slots", "output_tokens_default"]),
+    ("upstream", &["url", "key_env", "slots", "output_tokens_default"]),
 ];
+
+/// Those of them that a file may have any number of.
+const LISTED: [&str; 2] = ["model", "upstream"];
 
 /// Where a key belongs that is known in exactly one section.
 fn home_of(key: &str) -> Option<String> {
@@ -103,7 +106,7 @@ impl Settings {
         let root = Section::open(document, "", &table, &names, home_of)?;
         let mut settings = Self::default();
         for (name, keys) in SECTIONS {
-            if name == "model" {
+            if LISTED.contains(&name) {
                 continue;
             }
             if let Some(table) = root.table(name)? {
@@ -116,7 +119,11 @@ impl Settings {
         }
         for (table, stated) in root.tables("model")? {
             let section = Section::open(document, "model", table, keys_of("model"), home_of)?;
-            settings.models.push(model_of(&section, &stated, document.directory())?);
+            settings.served.models.push(model_of(&section, &stated, document.directory())?);
+        }
+        for (table, stated) in root.tables("upstream")? {
+            let section = Section::open(document, "upstream", table, keys_of("upstream"), home_of)?;
+            settings.served.upstreams.push(upstream_of(&section, &stated)?);
         }
         Ok(settings)
     }
@@ -172,7 +179,6 @@ impl Settings {
         self.accept_clock = flags.accept_clock;
         self.identity = flags.identity;
         self.threads = number("--threads", flags.threads)?.or_else(|| self.threads.take());
-        self.slots = number("--slots", flags.slots)?;
         if !flags.cors_origins.is_empty() {
             let origin = |value: String| Stated::flag("--cors-origin", &value.clone(), value);
             self.cors_origins = Some(flags.cors_origins.into_iter().map(origin).collect());
@@ -180,10 +186,7 @@ impl Settings {
         if let Some(deadline) = flags.drain_deadline {
             self.limits.insert("drain_deadline_ms", span_ms("--drain-deadline", &deadline)?);
         }
-        let models = flags.models.iter().map(|text| model::of_flag(text)).collect::<Result<Vec<_>, _>>()?;
-        self.models.retain(|of_file| models.iter().all(|of_flag| of_flag.name.value != of_file.name.value));
-        self.models.extend(models);
-        Ok(())
+        self.served.overlay(flags.served)
     }
 }
 
@@ -210,6 +213,20 @@ fn model_of(
         name: required("name")?,
         spec: required("spec")?,
         directory: directory.to_owned(),
+        key_env: section.text("key_env")?,
+        slots: section.number("slots")?,
+        output_tokens_default: section.number("output_tokens_default")?,
+    })
+}
+
+fn upstream_of(section: &Section<'_>, stated: &Stated<()>) -> Result<UpstreamSettings, ConfigError> {
+    let url = section.text("url")?.ok_or_else(|| {
+        let remedy = "add `url = \"http://HOST:PORT\"` to this [[upstream]] section";
+        stated.refused("this server has no `url`", remedy.into())
+    })?;
+    Ok(UpstreamSettings {
+        url,
+        key_env: section.text("key_env")?,
         slots: section.number("slots")?,
         output_tokens_default: section.number("output_tokens_default")?,
     })

@@ -1,13 +1,24 @@
 //! What a configuration is refused for, and what it comes to.
 
 use super::*;
+use crate::url::BaseUrl;
 
 fn of(file: &str, flags: Flags) -> Result<Config, ConfigError> {
     Config::resolve(Some(Document::of_text(file)), flags, Some("/var/lib/box".into()))
 }
 
+fn serving(models: &[&str]) -> Flags {
+    let models = models.iter().map(|model| (*model).to_owned()).collect();
+    Flags { served: ServedFlags { models, ..ServedFlags::default() }, ..Flags::default() }
+}
+
+fn with_slots(slots: &str, mut flags: Flags) -> Flags {
+    flags.served.slots = Some(slots.to_owned());
+    flags
+}
+
 fn with_model() -> Flags {
-    Flags { models: vec!["tiny=models/tiny.gguf".into()], ..Flags::default() }
+    serving(&["tiny=models/tiny.gguf"])
 }
 
 #[test]
@@ -22,9 +33,9 @@ fn defaults_are_a_box_on_loopback_with_keys() {
     assert_eq!(config.limits, Limits::default());
     assert!(config.executor.threads >= 1);
     let [Model { name, spec: ModelSpec::Gguf(path), slots: 4, output_tokens_default: 1_024 }] =
-        &config.models[..]
+        &config.served.models[..]
     else {
-        panic!("{:?}", config.models)
+        panic!("{:?}", config.served.models)
     };
     assert!(name == "tiny" && path.is_absolute() && path.ends_with("models/tiny.gguf"), "{path:?}");
 }
@@ -88,7 +99,7 @@ fn a_file_says_everything() {
             output_tokens_default: 1_024,
         },
     ];
-    assert_eq!(config.models, expected);
+    assert_eq!(config.served.models, expected);
 }
 
 #[test]
@@ -100,9 +111,12 @@ fn flags_win() {
     "#;
     let flags = Flags {
         listen: Some("localhost:0".into()),
-        models: vec!["b=echo:1".into(), "c=echo:".into()],
         auth: Some(Auth::None),
-        slots: Some("9".into()),
+        served: ServedFlags {
+            models: vec!["b=echo:1".into(), "c=echo:".into()],
+            slots: Some("9".into()),
+            ..ServedFlags::default()
+        },
         cors_origins: vec!["https://b.example".into()],
         drain_deadline: Some("2m".into()),
         data_dir: Some("/elsewhere".into()),
@@ -113,9 +127,10 @@ fn flags_win() {
     assert_eq!(config.http.cors_origins, ["https://b.example"]);
     assert_eq!(config.limits.drain_deadline_ms, 120_000);
     assert_eq!(config.data_dir, PathBuf::from("/elsewhere"));
-    let models: Vec<_> = config.models.iter().map(|model| (model.name.as_str(), model.slots)).collect();
+    let models: Vec<_> =
+        config.served.models.iter().map(|model| (model.name.as_str(), model.slots)).collect();
     assert_eq!(models, [("a", 9), ("b", 9), ("c", 9)]);
-    assert_eq!(config.models[1].spec, ModelSpec::Echo { delay: Span::from_ms(1) });
+    assert_eq!(config.served.models[1].spec, ModelSpec::Echo { delay: Span::from_ms(1) });
 }
 
 /// The error of `file` must have all these parts: place, key and value, problem, remedy.
@@ -217,31 +232,12 @@ fn flags_are_refused_with_flag_value_and_remedy() {
     let none = Flags::default;
     for (flags, parts) in [
         (none(), &["no model is given", "--model NAME=PATH.gguf"][..]),
-        (
-            Flags { models: vec!["tiny.gguf".into()], ..none() },
-            &["`--model tiny.gguf`", "no name", "NAME=PATH.gguf"],
-        ),
-        (
-            Flags { models: vec!["=echo:".into()], ..none() },
-            &["`--model =echo:`", "isn't a name", "1 to 200"],
-        ),
-        (
-            Flags { models: vec!["x=weights.bin".into()], ..none() },
-            &["`--model x=weights.bin`", "PATH.gguf", "echo:[MS]"],
-        ),
-        (Flags { models: vec!["x=echo:soon".into()], ..none() }, &["`--model x=echo:soon`", "`echo:MS`"]),
-        (
-            Flags { models: vec!["x=echo:99999999".into()], ..none() },
-            &["`--model x=echo:99999999`", "3600000"],
-        ),
-        (
-            Flags { models: vec!["x=openai:http://h/v1".into()], ..none() },
-            &["not built yet", "PATH.gguf", "echo:[MS]"],
-        ),
-        (
-            Flags { models: vec!["x=echo:".into(), "x=echo:1".into()], ..none() },
-            &["`--model x=echo:1`", "another model"],
-        ),
+        (serving(&["tiny.gguf"]), &["`--model tiny.gguf`", "no name", "NAME=PATH.gguf"]),
+        (serving(&["=echo:"]), &["`--model =echo:`", "isn't a name", "1 to 200"]),
+        (serving(&["x=weights.bin"]), &["`--model x=weights.bin`", "PATH.gguf", "echo:[MS]"]),
+        (serving(&["x=echo:soon"]), &["`--model x=echo:soon`", "`echo:MS`"]),
+        (serving(&["x=echo:99999999"]), &["`--model x=echo:99999999`", "3600000"]),
+        (serving(&["x=echo:", "x=echo:1"]), &["`--model x=echo:1`", "another model"]),
         (Flags { listen: Some("8080".into()), ..with_model() }, &["`--listen 8080`", "IP:PORT"]),
         (
             Flags { listen: Some("0.0.0.0:1".into()), auth: Some(Auth::None), ..with_model() },
@@ -252,7 +248,7 @@ fn flags_are_refused_with_flag_value_and_remedy() {
             &["`--threads many`", "whole number", "--threads 4"],
         ),
         (Flags { threads: Some("0".into()), ..with_model() }, &["`--threads 0`", "too small"]),
-        (Flags { slots: Some("0".into()), ..with_model() }, &["`--slots 0`", "from 1 to 1024"]),
+        (with_slots("0", with_model()), &["`--slots 0`", "from 1 to 1024"]),
         (Flags { drain_deadline: Some("30".into()), ..with_model() }, &["`--drain-deadline 30`", "30s"]),
         (
             Flags { drain_deadline: Some("0s".into()), ..with_model() },
@@ -276,6 +272,106 @@ fn flags_are_refused_with_flag_value_and_remedy() {
             assert!(error.contains(part), "no {part:?} in {error:?}");
         }
     }
+}
+
+fn upstream(urls: &[&str], key_env: Option<&str>) -> ServedFlags {
+    let upstreams = urls.iter().map(|url| (*url).to_owned()).collect();
+    ServedFlags { upstreams, upstream_key_env: key_env.map(str::to_owned), ..ServedFlags::default() }
+}
+
+fn server(url: &str, key_env: Option<&str>) -> UpstreamServer {
+    UpstreamServer { url: BaseUrl::parse(url).expect(url), key_env: key_env.map(str::to_owned) }
+}
+
+#[test]
+fn other_servers_are_named_whole_or_model_by_model() {
+    let file = r#"
+        [[model]]
+        name = "big"
+        spec = "openai:http://10.0.0.5:8000#org/Big-8B"
+        key_env = "BIG_KEY"
+        slots = 32
+        [[upstream]]
+        url = "http://127.0.0.1:11434/v1"
+        key_env = "OLLAMA_KEY"
+        [[upstream]]
+        url = "https://llm.example/api"
+        slots = 2
+        output_tokens_default = 9
+    "#;
+    let flags = ServedFlags {
+        models: vec!["tiny=openai:http://127.0.0.1:8080".into()],
+        ..upstream(&["http://127.0.0.1:11434/v1"], None)
+    };
+    let served = of(file, Flags { served: flags, ..Flags::default() }).expect("a configuration").served;
+    let spec = |url, key_env, name_there: Option<&str>| ModelSpec::Upstream {
+        server: server(url, key_env),
+        name_there: name_there.map(str::to_owned),
+    };
+    let specs: Vec<_> =
+        served.models.iter().map(|model| (model.name.as_str(), model.spec.clone(), model.slots)).collect();
+    let big = spec("http://10.0.0.5:8000", Some("BIG_KEY"), Some("org/Big-8B"));
+    let tiny = spec("http://127.0.0.1:8080", None, None);
+    assert_eq!(specs, [("big", big, 32), ("tiny", tiny, 16)]);
+    let whole: Vec<_> = served
+        .upstreams
+        .iter()
+        .map(|upstream| (upstream.server.clone(), upstream.slots, upstream.output_tokens_default))
+        .collect();
+    // The flag's replaces the file's, its key included.
+    let expected = [
+        (server("https://llm.example/api", None), 2, 9),
+        (server("http://127.0.0.1:11434", None), 16, 4_096),
+    ];
+    assert_eq!(whole, expected);
+}
+
+#[test]
+fn a_key_goes_to_the_one_server_that_the_flags_name() {
+    let with = |mut flags: ServedFlags, models: &[&str]| {
+        flags.models = models.iter().map(|model| (*model).to_owned()).collect();
+        served(flags)
+    };
+    let one =
+        with(upstream(&["http://h"], Some("KEY")), &["x=echo:", "y=openai:http://h/v1"]).expect("one server");
+    assert_eq!(one.upstreams[0].server, server("http://h", Some("KEY")));
+    let ModelSpec::Upstream { server: of_model, .. } = &one.models[1].spec else { panic!("{one:?}") };
+    assert_eq!(*of_model, server("http://h", Some("KEY")));
+    for (flags, models, part) in [
+        (upstream(&["http://h", "http://i"], Some("KEY")), &[][..], "any of several servers"),
+        (upstream(&["http://h"], Some("KEY")), &["y=openai:http://i"], "any of several servers"),
+        (upstream(&[], Some("KEY")), &["x=echo:"], "key of no server"),
+        (upstream(&["http://h"], Some("sk-secret!")), &[], "never the key itself"),
+    ] {
+        let error = with(flags, models).expect_err("a refusal").to_string();
+        assert!(error.contains("--upstream-key-env") && error.contains(part), "{error}");
+        assert!(!error.contains("sk-secret"), "{error}");
+    }
+}
+
+#[test]
+fn servers_are_refused_without_repeating_a_secret() {
+    let flagged = |served| Flags { served, ..Flags::default() };
+    for (flags, parts) in [
+        (
+            flagged(upstream(&["localhost:8000"], None)),
+            &["`--upstream ...`", "http://", "write http://HOST:PORT"][..],
+        ),
+        (flagged(upstream(&["http://me:secret@h"], None)), &["a user or a password", "--upstream-key-env"]),
+        (flagged(upstream(&["http://h", "http://h/v1/"], None)), &["named twice"]),
+        (serving(&["x=openai:h"]), &["`--model ...`", "doesn't begin with http"]),
+        (serving(&["x=openai:http://h#"]), &["names no model"]),
+        (serving(&["x=http://h"]), &["`openai:` before the URL"]),
+        (with_slots("5000", flagged(upstream(&["http://h"], None))), &["`--slots 5000`", "from 1 to 4096"]),
+    ] {
+        let error = Config::resolve(None, flags, Some("/d".into())).expect_err("a refusal").to_string();
+        assert!(parts.iter().all(|part| error.contains(part)) && !error.contains("secret"), "{error}");
+    }
+    check_file("[[upstream]]\nslots = 1", &["no `url`", "url = \"http://HOST:PORT\""]);
+    check_file(
+        "[[model]]\nname = \"x\"\nspec = \"echo:\"\nkey_env = \"K\"",
+        &["`model.key_env = \"K\"`", "models of other servers only"],
+    );
 }
 
 #[test]

@@ -80,7 +80,8 @@ impl Coordinator {
         if spec.output_tokens_max == 0 || body > limits.body_bytes_max {
             return Err(RefusalKind::SizeInvalid);
         }
-        let output = u64::from(spec.output_tokens_max) * BYTES_PER_TOKEN_MAX;
+        // As text. What else may come with it may be cut short, but is no reason to refuse.
+        let output = u64::from(spec.output_tokens_max) * u64::from(BYTES_PER_TOKEN_MAX);
         if output > limits.output_bytes_max.min(limits.output_budget_bytes) {
             return Err(RefusalKind::OutputTooLarge);
         }

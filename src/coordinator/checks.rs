@@ -3,38 +3,25 @@
 
 use super::Coordinator;
 use super::effect::{CancelCause, End, Usage};
-use super::event::{Completion, Determinism, FinishReason, Mode, Origin, Submission, Tier};
+use super::event::{Completion, FinishReason, Origin, Submission};
 use super::fleet::Sample;
 use super::integrity::{
-    Gravity, Judgement, ResultFacts, Sampling, Seen, billed_input, billed_output, judge_blind,
-    judge_validation, plausible,
+    Expect, Gravity, Judgement, ResultFacts, Seen, billed_input, billed_output, judge_blind, plausible,
 };
 use super::job::Job;
 use super::names::NodeKey;
-use super::noise::{Purpose, choose, draw, noise};
-use super::rare::Rare;
+use super::noise::{Purpose, choose, noise};
 use super::slab::Key;
 use super::snapshot::Participation;
 use super::spec::{Environment, InputCount};
 use super::standing::{Check, Trust};
-use super::upkeep::{Passed, SYSTEM_NAMESPACE, submission_of};
-use crate::ids::{JobId, Namespace, ReservationId};
+use super::upkeep::{Passed, submission_of};
+use crate::ids::{JobId, ReservationId};
 use crate::time::Time;
-
-/// Validation jobs whose first result is remembered.
-const VALIDATIONS_MAX: usize = 1_000;
-
-/// The first result of a job that a second node repeats.
-#[derive(Debug, Clone)]
-pub(super) struct Validating {
-    first: NodeKey,
-    facts: ResultFacts,
-    sampling: Sampling,
-}
 
 impl Coordinator {
     /// What nodes of an environment must put up with.
-    fn participation(&self, environment: Environment) -> Participation {
+    pub(super) fn participation(&self, environment: Environment) -> Participation {
         self.snapshots.of(environment).map_or(self.limits.participation, |snapshot| snapshot.participation)
     }
 
@@ -157,40 +144,6 @@ impl Coordinator {
         ring.into_iter().find(could)
     }
 
-    /// A job with an answer may be repeated on a second node.
-    pub(super) fn validate(&mut self, key: Key, node: NodeKey, facts: &ResultFacts) {
-        let row = &self.jobs[key].row;
-        if *row.origin != Origin::Client || self.fleet.node(node).is_local() {
-            return;
-        }
-        let settled = self.fleet.node(node).record.row().conduct.settled_jobs;
-        let rate = self.participation(row.spec.environment).check_rate_of(settled);
-        let id = row.id;
-        let chance = noise(&self.boot.secret, Purpose::ValidationDraw, id.counter, u64::from(id.epoch));
-        if self.validating.len() >= VALIDATIONS_MAX || !draw(chance, rate) {
-            return;
-        }
-        let Some(body) = row.body.clone() else { return };
-        let mut spec = (*row.spec).clone();
-        spec.namespace = Namespace::named(SYSTEM_NAMESPACE);
-        spec.model = row.model().clone();
-        spec.mode = Mode::Polling;
-        spec.tier = Tier::Background;
-        spec.key = Rare::default();
-        spec.not_before = Rare::default();
-        spec.fallbacks = Default::default();
-        spec.constraints.deny.push(self.fleet.node(node).id().clone());
-        let sampling = match spec.determinism {
-            Determinism::Exact => Sampling::Deterministic,
-            Determinism::Sampled => Sampling::Random,
-        };
-        if let Ok(job) = self.accept(Submission::new(spec, body), Origin::Validation { of: id }, None) {
-            self.counts.validations += 1;
-            let validation = self.jobs[job].row.id;
-            self.validating.insert(validation, Validating { first: node, facts: *facts, sampling });
-        }
-    }
-
     /// A job of the system's own ended: what it shows of its node is noted.
     pub(super) fn system_job_ended(&mut self, job: &Job, end: &End) {
         match &*job.row.origin {
@@ -204,8 +157,10 @@ impl Coordinator {
                 let template = self.templates.iter().find(|t| t.name == *template && t.model == *model);
                 let judgement = template.zip(job.past.facts.as_ref()).map(|(t, facts)| judge_blind(t, facts));
                 let node = job.row.node.as_ref().and_then(|node| self.fleet.find(node));
-                if let Some((judgement, node)) = judgement.zip(node) {
-                    self.check_of(node, judgement);
+                if let (Some(judgement), Some(template), Some(node)) = (judgement, template, node)
+                    && let Some(check) = blind_check(judgement, &template.expect)
+                {
+                    self.check_of(node, check);
                 }
             }
             Origin::Validation { .. } => self.validated(job),
@@ -220,32 +175,8 @@ impl Coordinator {
         template.map_or(Judgement::Unclear, |template| judge_blind(template, facts))
     }
 
-    fn validated(&mut self, job: &Job) {
-        let Some(first) = self.validating.remove(&job.row.id) else { return };
-        let (Some(facts), Some(second)) =
-            (&job.past.facts, job.row.node.as_ref().and_then(|node| self.fleet.find(node)))
-        else {
-            return;
-        };
-        let factor = self.participation(job.row.spec.environment).validation_tokens_factor_max;
-        // Only the very same bytes must give the very same answer.
-        let digest = |node: NodeKey| {
-            self.fleet.node(node).serving(job.need.model).map(|serving| serving.digest).unwrap_or_default()
-        };
-        let same = digest(first.first) == digest(second) && digest(second) != Default::default();
-        let sampling = if same { first.sampling } else { Sampling::Random };
-        let judgement = judge_validation(sampling, &first.facts, facts, factor);
-        self.check_of(first.first, judgement);
-        self.check_of(second, judgement);
-    }
-
     /// A check says something of a node. The operator's own machines are what the others are measured by.
-    fn check_of(&mut self, node: NodeKey, judgement: Judgement) {
-        let check = match judgement {
-            Judgement::Passed => Check::Passed,
-            Judgement::Failed => Check::Failed,
-            Judgement::Unclear => return,
-        };
+    pub(super) fn check_of(&mut self, node: NodeKey, check: Check) {
         if self.fleet.node(node).record.row().trust == Trust::Own {
             return;
         }
@@ -253,6 +184,16 @@ impl Coordinator {
         self.counts.check(check);
         let verdict = self.fleet.node_mut(node).record.on_check(check, now, &rules);
         self.judged(node, verdict);
+    }
+}
+
+/// What a blind job shows: where its answers are known, one that isn't among them is a lie.
+fn blind_check(judgement: Judgement, expect: &Expect) -> Option<Check> {
+    match (judgement, expect) {
+        (Judgement::Passed, _) => Some(Check::Passed),
+        (Judgement::Failed, Expect::Digests(_)) => Some(Check::Lied),
+        (Judgement::Failed, Expect::Tokens { .. }) => Some(Check::Failed),
+        (Judgement::Unclear, _) => None,
     }
 }
 

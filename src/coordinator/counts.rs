@@ -149,12 +149,16 @@ counts! {
     tests_passed,
     /// Blind jobs.
     blind,
-    /// Validation jobs.
+    /// Client jobs that were run again to compare the answers.
     validations,
+    /// Validations that showed nothing: two differed, and nobody could say whose answer is wrong.
+    validations_undecided,
     /// Blind and validation jobs that passed.
     checks_passed,
     /// Blind and validation jobs that failed.
     checks_failed,
+    /// Of these, answers that were proven wrong.
+    lies_proven,
     /// Results that can't be.
     results_rejected,
     /// Results that are odd.
@@ -233,6 +237,10 @@ impl Counts {
         match check {
             Check::Passed => self.checks_passed += 1,
             Check::Failed => self.checks_failed += 1,
+            Check::Lied => {
+                self.checks_failed += 1;
+                self.lies_proven += 1;
+            }
         }
     }
 }

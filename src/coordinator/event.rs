@@ -3,19 +3,23 @@
 //! Events are values that were parsed and verified at the edge; nothing here is text from outside that
 //! still needs checking, and nothing here knows sockets.
 
+mod local;
+mod verified;
+
 use std::sync::Arc;
 
 use super::command::Operation;
 use super::effect::Refusal;
 use super::integrity::OutputDigest;
 use super::job::JobRow;
-use super::standing::Trust;
 use crate::ids::{
-    ClientId, Digest, GpuClass, JobId, ModelName, ModelVersion, Namespace, NodeId, Region, ReservationId,
-    Session,
+    ClientId, Digest, JobId, ModelName, ModelVersion, Namespace, NodeId, ReservationId, RuntimeName, Session,
 };
 use crate::time::{Span, Time};
 
+pub use self::local::{Progress, Revoked, StoreRoom};
+pub use self::verified::Verified;
+pub use super::hello::{Held, NodeHello};
 pub use super::spec::{
     Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Origin,
     Storing, Tier,
@@ -44,6 +48,8 @@ pub enum Event {
     NodeGone(NodeGone),
     /// A node is still here.
     Heartbeat(Heartbeat),
+    /// What a node serves isn't what it was.
+    Offers(Box<Offers>),
     /// A node's owner asks for something.
     NodeWish(NodeWish),
     /// A node signed something wrongly; counts against it.
@@ -68,39 +74,6 @@ pub enum Event {
     StoreRoom(StoreRoom),
     /// Ten milliseconds passed; drives every timer.
     Tick,
-}
-
-/// Room on the way to the disk. Below its high-water mark there is enough for all; above it the rest is kept for what
-/// live reservations still write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreRoom {
-    /// Enough.
-    Open,
-    /// The disk is behind: nothing new starts.
-    Behind,
-}
-
-/// A statement of a node whose origin is proven. Only `wire::verify` (remote nodes) and
-/// [`Verified::local`] (the box's own node, which needs no signature) make one.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Verified<T>(T);
-
-impl<T> Verified<T> {
-    /// A statement of the box's own node: it came over a channel of this process.
-    pub fn local(statement: T) -> Self {
-        Self(statement)
-    }
-
-    /// A statement whose signature was checked just now: for `wire::verify` and nobody else, which a test of the
-    /// sources sees to.
-    pub(crate) fn proven(statement: T) -> Self {
-        Self(statement)
-    }
-
-    /// The statement itself.
-    pub fn into_inner(self) -> T {
-        self.0
-    }
 }
 
 /// When what ends an unkeyed sync or stream job may leave. Everything else waits for its commit either way.
@@ -240,74 +213,11 @@ pub enum Question {
     EndService,
 }
 
-/// What a node brings when it joins.
-#[derive(Debug, Clone)]
-pub struct NodeHello {
-    /// Who it is.
-    pub node: NodeId,
-    /// Numbers its connections; a lower one than the newest is of no effect.
-    pub session: Session,
-    /// The trust of a node that the box doesn't know yet: `Own` for itself only.
-    pub trust: Trust,
-    /// For which environments it wants to work.
-    pub environments: Vec<Environment>,
-    /// What it serves.
-    pub models: Vec<ModelOffer>,
-    /// Jobs that it runs at once, over all models.
-    pub slots: u32,
-    /// Tokens of KV cache that all its jobs share.
-    pub kv_tokens: u64,
-    /// Memory for models, in bytes.
-    pub memory_bytes: u64,
-    /// Its GPU.
-    pub gpu: Option<GpuClass>,
-    /// Where it is.
-    pub region: Option<Region>,
-    /// Configurations that it has, by digest.
-    pub configurations: Vec<(Environment, Digest)>,
-    /// Reservations that it still runs.
-    pub running: Vec<Held>,
-    /// Results that it has not been told are accepted.
-    pub results: Vec<Verified<Completion>>,
-}
-
-/// A reservation that a node still runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// Which.
-    pub reservation: ReservationId,
-    /// On which model.
-    pub model: ModelName,
-    /// Tokens of its cache that it may take.
-    pub kv_tokens: u64,
-}
-
-impl NodeHello {
-    /// What the box's own node brings: everything fits that its slots take, and nobody needs to vouch for it.
-    pub fn local(models: Vec<ModelOffer>) -> Self {
-        Self {
-            node: NodeId::local(),
-            session: Session(1),
-            trust: Trust::Own,
-            environments: Environment::ALL.to_vec(),
-            slots: models.iter().map(|offer| offer.slots).fold(0, u32::saturating_add),
-            models,
-            kv_tokens: u64::MAX,
-            memory_bytes: u64::MAX,
-            gpu: None,
-            region: None,
-            configurations: Vec::new(),
-            running: Vec::new(),
-            results: Vec::new(),
-        }
-    }
-}
-
 impl ModelOffer {
     /// A model that is in memory, of no particular version.
     pub fn warm(model: ModelName, slots: u32) -> Self {
-        let (version, digest, load) = (None, None, Span::default());
-        Self { model, version, digest, slots, warmth: Warmth::Warm, load }
+        let (version, digest, runtime, load) = (None, None, None, Span::default());
+        Self { model, version, digest, runtime, slots, warmth: Warmth::Warm, load }
     }
 }
 
@@ -320,6 +230,9 @@ pub struct ModelOffer {
     pub version: Option<ModelVersion>,
     /// SHA-256 of what it has under that name.
     pub digest: Option<Digest>,
+    /// What computes it, to the byte: nodes that have the same bytes under that name and the same runtime give the same
+    /// answer to a request that allows only one. `None` from who can't promise that.
+    pub runtime: Option<RuntimeName>,
     /// How many jobs of it run at once.
     pub slots: u32,
     /// Whether it is in memory.
@@ -357,6 +270,17 @@ pub struct Heartbeat {
     pub session: Session,
     /// Models that are in its memory now.
     pub warm: Vec<ModelName>,
+}
+
+/// What a node serves now, all of it, on the connection that it has: what runs goes on.
+#[derive(Debug, Clone)]
+pub struct Offers {
+    /// Who.
+    pub node: NodeId,
+    /// On which connection.
+    pub session: Session,
+    /// What it serves. A model that it knows and can't run now has no slots.
+    pub models: Vec<ModelOffer>,
 }
 
 /// What a node's owner asks for.
@@ -461,6 +385,25 @@ pub enum FinishReason {
     Stop,
     /// The most tokens allowed were generated.
     Length,
+    /// The model calls tools.
+    ToolCalls,
+    /// The model calls a function, by the older name of the same.
+    FunctionCall,
+    /// A filter of the server's left something out.
+    ContentFilter,
+}
+
+impl FinishReason {
+    /// The word that the API uses.
+    pub fn word(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::ToolCalls => "tool_calls",
+            FinishReason::FunctionCall => "function_call",
+            FinishReason::ContentFilter => "content_filter",
+        }
+    }
 }
 
 /// Why an attempt or a job failed.
@@ -494,28 +437,4 @@ pub struct Stopped {
     pub input_tokens: u32,
     /// Tokens generated.
     pub output_tokens: u32,
-}
-
-/// What closing an output found.
-#[derive(Debug, Clone, Copy)]
-pub struct Revoked {
-    /// Whose output.
-    pub reservation: ReservationId,
-    /// Chunks that an attended client took.
-    pub delivered: u32,
-    /// Chunks that had been written.
-    pub written: u32,
-    /// Tokens that had been written, as the box counts them, else bytes.
-    pub written_tokens: u32,
-}
-
-/// What an output looked like when a progress deadline was due.
-#[derive(Debug, Clone, Copy)]
-pub struct Progress {
-    /// Whose output.
-    pub reservation: ReservationId,
-    /// Chunks written so far.
-    pub written: u32,
-    /// When the last one was written; `None` while there is none.
-    pub last_at: Option<Time>,
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::ids::{JobId, Namespace};
 use crate::time::Time;
 
-pub use self::counting::{Seen, billed_input, billed_output};
+pub use self::counting::{Seen, TEMPLATE_TOKENS_PER_MESSAGE, billed_input, billed_output};
 pub use self::judge::{
     Gravity, Implausible, Judgement, Plausibility, ResultFacts, Sampling, judge_blind, judge_validation,
     plausible,

@@ -7,8 +7,8 @@ use super::standing::{PenaltyRules, Trust};
 use crate::credits::{Credits, Price};
 use crate::time::Span;
 
-/// Bytes of output that a job's budget counts for each token it may generate.
-pub const BYTES_PER_TOKEN_MAX: u64 = 64;
+/// Bytes of output that a job's budget counts for each token it may generate, unless its answer may be more than text.
+pub const BYTES_PER_TOKEN_MAX: u32 = 64;
 /// Declines in a row after which a job fails.
 pub const DECLINES_MAX: u32 = 8;
 /// Local attempts that the box didn't survive, after which a job is a dead letter.

@@ -20,6 +20,7 @@ pub mod event;
 mod exhaustive;
 mod finish;
 mod fleet;
+mod hello;
 mod index;
 pub mod integrity;
 mod invariants;
@@ -60,6 +61,7 @@ mod tests;
 mod timers;
 pub mod trace;
 pub mod upkeep;
+mod validation;
 mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,7 +73,6 @@ pub use invariants::Audit;
 
 use affinity::Affinity;
 use backlog::Backlog;
-use checks::Validating;
 use clients::Clients;
 use command::Scope;
 use deserted::Deserted;
@@ -94,6 +95,7 @@ use snapshot::Snapshots;
 use spec::Environment;
 use subcloud::Subclouds;
 use timers::Timers;
+use validation::Validating;
 
 use crate::ids::{ClientId, JobId, Lsn, ModelName, ReservationId};
 use crate::time::Time;
@@ -293,6 +295,7 @@ impl Coordinator {
             Event::NodeConnected(hello) => self.on_node_connected(*hello),
             Event::NodeGone(gone) => self.on_node_gone(gone),
             Event::Heartbeat(beat) => self.on_heartbeat(&beat),
+            Event::Offers(offers) => self.on_offers(&offers),
             Event::NodeWish(wish) => self.on_node_wish(&wish),
             Event::BadSignature(node) => self.on_bad_signature(&node),
             Event::Discredited(said) => self.on_discredited(said),

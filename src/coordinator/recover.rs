@@ -230,7 +230,7 @@ impl Coordinator {
         };
         let now = self.now;
         let job = &mut self.jobs[key];
-        let bytes = output_bytes(job);
+        let bytes = output_bytes(job, &self.limits);
         let kv_tokens = job.kv_tokens();
         job.transition(JobState::Reserved);
         self.counts.jobs_reserved += 1;

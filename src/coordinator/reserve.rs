@@ -52,7 +52,7 @@ impl Coordinator {
         let (now, name) = (self.now, self.fleet.node(node).id().clone());
         let attempt_due = now + self.attempt_timeout_of(key);
         let job = &mut self.jobs[key];
-        let bytes = output_bytes(job);
+        let bytes = output_bytes(job, &self.limits);
         job.transition(JobState::Reserved);
         job.past.reservation = Some(id);
         let progress = &mut *job.row.progress;

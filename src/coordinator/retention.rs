@@ -18,7 +18,7 @@ use super::effect::Row;
 use super::job::{Job, JobRow, JobState};
 use super::keys::Look;
 use super::ledger::OperationsKept;
-use super::limits::{BYTES_PER_TOKEN_MAX, Limits};
+use super::limits::Limits;
 use super::mutant::mutant;
 use super::shelf::{Age, Shelf, Whose};
 use super::spec::{Keyed, Storing};
@@ -77,7 +77,7 @@ impl Kept {
         let succeeded = row.state == JobState::Succeeded;
         let (system, tied) = (row.origin.is_system(), row.spec.is_tied_to_client());
         let answered = succeeded && !tied && !system;
-        let answer = if answered { u64::from(row.usage.output_tokens) * BYTES_PER_TOKEN_MAX } else { 0 };
+        let answer = if answered { row.spec.bytes_of(row.usage.output_tokens) } else { 0 };
         let class = match *row.spec.key {
             _ if system || tied && row.state != JobState::Failed => Class::Unnamed,
             Some(keyed) if succeeded => Class::Keyed(keyed),

@@ -4,7 +4,9 @@
 //! results, then what it still runs; and only what it doesn't list is lost.
 
 use super::effect::{Effect, NodeMessage, Usage};
-use super::event::{Completion, Heartbeat, Held, ModelOffer, NodeGone, NodeHello, NodeWish, Verified, Wish};
+use super::event::{
+    Completion, Heartbeat, Held, ModelOffer, NodeGone, NodeHello, NodeWish, Offers, Verified, Wish,
+};
 use super::fleet::{Began, Capacity, Deadline, Ending, Reservation, ReservationState, Serving};
 use super::mutant::mutant;
 use super::names::{ModelKey, NodeKey};
@@ -72,6 +74,7 @@ impl Coordinator {
                 model,
                 version: offer.version.clone(),
                 digest: offer.digest.unwrap_or_default(),
+                runtime: offer.runtime.clone(),
                 slots: offer.slots,
                 taken: 0,
                 warmth: offer.warmth,
@@ -235,6 +238,23 @@ impl Coordinator {
         if self.fleet.node_mut(key).heard(beat, &warm, now) {
             self.fleet.touch(key);
         }
+    }
+
+    /// A node serves something else than it did: it goes to the lanes that it may take work from now.
+    pub(super) fn on_offers(&mut self, offers: &Offers) {
+        let Some(key) = self.fleet.find(&offers.node) else { return };
+        if self.fleet.node(key).session != offers.session {
+            return;
+        }
+        let models = self.servings(&offers.models);
+        self.leave_lanes(key);
+        // Jobs that waited for it, with the models that it had, may have to do without.
+        self.wake_picky(key);
+        self.fleet.offer(key, models);
+        self.restand(key);
+        self.room_on(key);
+        // A model that it hasn't shown yet has a test due.
+        self.arm_node(key);
     }
 
     pub(super) fn on_node_wish(&mut self, wish: &NodeWish) {

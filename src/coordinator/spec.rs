@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use super::limits::BYTES_PER_TOKEN_MAX;
 use super::rare::{Rare, Usual};
 use super::standing::Trust;
 use crate::ids::{
@@ -135,6 +136,9 @@ pub struct JobSpec {
     pub output_tokens_max: u32,
     /// Messages of the prompt; 1 where the endpoint has none.
     pub messages: u32,
+    /// Bytes of output that its budget counts for each token: more than [`BYTES_PER_TOKEN_MAX`] where an answer may be
+    /// more than text (calls of tools, probabilities).
+    pub bytes_per_token: u32,
     /// Where it may run.
     pub constraints: Rare<Constraints>,
     /// Which models may stand in.
@@ -167,6 +171,7 @@ impl JobSpec {
             input_count: InputCount::Exact,
             output_tokens_max: 1,
             messages: 1,
+            bytes_per_token: BYTES_PER_TOKEN_MAX,
             constraints: Rare::default(),
             fallbacks: Rare::default(),
             key: Rare::default(),
@@ -183,6 +188,11 @@ impl JobSpec {
             None => &self.model,
             Some(fallback) => &self.fallbacks.models[fallback as usize],
         }
+    }
+
+    /// Bytes that so many tokens of its answer may have.
+    pub fn bytes_of(&self, output_tokens: u32) -> u64 {
+        u64::from(output_tokens) * u64::from(self.bytes_per_token)
     }
 
     /// Whether the job lives and dies with its client's connection.

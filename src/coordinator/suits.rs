@@ -6,7 +6,7 @@ use super::eligibility::lack;
 use super::event::Tier;
 use super::fleet::{Fleet, Node, Picky};
 use super::job::{Job, Waits};
-use super::limits::{BYTES_PER_TOKEN_MAX, FIT_WAIT, Limits};
+use super::limits::{FIT_WAIT, Limits};
 use super::mutant::mutant;
 use super::names::{LaneKey, ModelKey, Names, NodeKey};
 use super::place::{Placing, Starved};
@@ -71,7 +71,7 @@ impl Look<'_> {
     fn suits_budget(&self, job: &Job, key: Key, charged: Tier) -> (Suit, Option<Finding>) {
         let Waits::ForNode(place) = job.waits else { return (Suit::No, None) };
         let lane = place.lane;
-        let bytes = output_bytes(job);
+        let bytes = output_bytes(job, self.limits);
         if self.counts.output_bytes_held + bytes > self.limits.output_budget_bytes {
             let mine = self.placing.starved.get(&lane).filter(|starved| starved.job == key);
             let waited = mine.is_some_and(|starved| self.now.since(starved.since) >= FIT_WAIT);
@@ -151,7 +151,8 @@ fn must_wait_to_be_alone(node: &Node, job: &Job) -> bool {
     job.row.box_cuts > 0 && node.is_local() && node.taken > 0
 }
 
-/// A job's share of the output budget.
-pub(super) fn output_bytes(job: &Job) -> u64 {
-    u64::from(job.row.spec.output_tokens_max) * BYTES_PER_TOKEN_MAX
+/// A job's share of the output budget: what its tokens may have, or as much as one job may have.
+pub(super) fn output_bytes(job: &Job, limits: &Limits) -> u64 {
+    let spec = &job.row.spec;
+    spec.bytes_of(spec.output_tokens_max).min(limits.output_bytes_max).min(limits.output_budget_bytes)
 }

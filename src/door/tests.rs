@@ -84,9 +84,9 @@ impl Rig {
 
     async fn answer(&self) {
         let (output, slot) = self.assignment().await;
-        output.append(0, Chunk { text: "hi".into(), tokens: 1 }, 1).expect("room");
+        output.append(0, Chunk::text("hi", 1), 1).expect("room");
         let status = Status::Succeeded(FinishReason::Stop);
-        slot.completed(SlotResult { status, input_tokens: 1, output_tokens: 1, chunks: 1 });
+        slot.completed(SlotResult { status, input_tokens: 1, cached_tokens: 0, output_tokens: 1, chunks: 1 });
     }
 
     async fn counts(&self) -> crate::coordinator::Counts {
@@ -209,7 +209,7 @@ fn a_session_that_is_dropped_takes_its_job_along() {
         let session = rig.submit();
         let (output, slot) = rig.assignment().await;
         drop(session);
-        assert!(output.append(0, Chunk { text: "late".into(), tokens: 1 }, 1).is_err(), "closed");
+        assert!(output.append(0, Chunk::text("late", 1), 1).is_err(), "closed");
         let mail = std::future::poll_fn(|cx| rig.node.poll_next(cx, &rig.commits)).await;
         assert!(matches!(mail, NodeMail::Stop(id) if id == slot.reservation()));
         slot.stopped(0, 0);
@@ -229,7 +229,13 @@ fn a_result_from_another_thread_is_stepped_on_the_io_thread() {
             let elsewhere = std::thread::spawn(move || {
                 slot.accepted();
                 let status = Status::Succeeded(FinishReason::Length);
-                slot.completed(SlotResult { status, input_tokens: 1, output_tokens: 0, chunks: 0 });
+                slot.completed(SlotResult {
+                    status,
+                    input_tokens: 1,
+                    cached_tokens: 0,
+                    output_tokens: 0,
+                    chunks: 0,
+                });
             });
             assert_eq!(finished(&mut session).await.end, End::Succeeded(FinishReason::Length));
             elsewhere.join().expect("no panic");

@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::choice;
 use crate::coordinator::effect::Assignment;
 use crate::coordinator::event::Seen;
 use crate::ids::{NodeId, ReservationId};
-use crate::output::{AppendError, Chunk, Output};
+use crate::output::{AppendError, Chunk, ChunkKind, Output};
 use crate::sync::lock;
 use crate::time::Time;
 use crate::wire::to_box;
@@ -87,6 +88,9 @@ pub enum OutputRefusal {
         /// What is next.
         expected: u32,
     },
+    /// A JSON chunk isn't one.
+    #[error(transparent)]
+    NotAChunk(#[from] choice::NotAChunk),
     /// There is more than the attempt may have.
     #[error("the node sent more output than the attempt may have")]
     TooLarge,
@@ -172,12 +176,16 @@ impl RemoteAttempt {
             return Err(OutputRefusal::TooLarge);
         }
         let to_box::Chunk { kind, text, tokens } = chunk;
+        if kind == to_box::ChunkKind::Json {
+            choice::check(&text)?;
+        }
         let (bytes, stated) =
             (received.bytes + text.len() as u64, received.tokens_stated + u64::from(tokens));
         // The box has seen at most as many tokens as bytes, whatever the node says.
         let seen = stated.min(bytes);
         let counted = u32::try_from(seen - received.tokens).unwrap_or(u32::MAX);
-        let piece = Chunk { text: Arc::clone(&text), tokens: counted };
+        let kind = kind_of(kind);
+        let piece = Chunk { kind, text: Arc::clone(&text), tokens: counted };
         match self.output.append(received.chunks, piece, now.0) {
             Ok(()) => {}
             Err(AppendError::Closed) => return Ok(Appended::Revoked),
@@ -185,8 +193,8 @@ impl RemoteAttempt {
             Err(AppendError::Gap { .. }) => unreachable!("only this writes to the output, under its lock"),
         }
         match kind {
-            to_box::ChunkKind::Text => received.hasher.text(&text),
-            to_box::ChunkKind::Json => received.hasher.json(&text),
+            ChunkKind::Text => received.hasher.text(&text),
+            ChunkKind::Json => received.hasher.json(&text),
         }
         received.chunks += 1;
         (received.bytes, received.tokens_stated, received.tokens) = (bytes, stated, seen);
@@ -225,5 +233,12 @@ impl RemoteAttempt {
             first_at: at(extent.first_at_us),
             last_at: at(extent.last_at_us),
         }
+    }
+}
+
+fn kind_of(kind: to_box::ChunkKind) -> ChunkKind {
+    match kind {
+        to_box::ChunkKind::Text => ChunkKind::Text,
+        to_box::ChunkKind::Json => ChunkKind::Json,
     }
 }

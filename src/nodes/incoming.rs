@@ -53,6 +53,7 @@ pub(super) fn models_of(offer: &Offer) -> Vec<ModelOffer> {
         model: Arc::clone(&model.name),
         version: model.version.clone(),
         digest: model.digest.map(Into::into),
+        runtime: model.runtime.clone(),
         slots: model.slots,
         warmth: if model.warm { Warmth::Warm } else { Warmth::Cold },
         load: Span::from_ms(model.load_ms),
@@ -174,8 +175,10 @@ impl SessionTask {
             Err(gap @ OutputRefusal::Gap { .. }) => {
                 Err(Refusal::new(CloseCode::OutOfOrder, gap.to_string()).into())
             }
-            Err(error @ OutputRefusal::TooLarge) => {
-                self.nodes.parts.tally.outputs_too_large.add();
+            Err(error) => {
+                if error == OutputRefusal::TooLarge {
+                    self.nodes.parts.tally.outputs_too_large.add();
+                }
                 self.discredit(reservation, error.to_string(), permit);
                 // It still runs, for all that the node knows.
                 self.send(socket, super::outgoing::stop(reservation)).await?;

@@ -45,7 +45,7 @@ pub struct NodesParts {
     /// The way to the core, for who isn't a node of the box yet.
     pub door: Door,
     /// The box's own key.
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// What came of it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::mirror::Unusual;
 use super::records::{NoteV1, OutputDigestV1};
-use super::values::{DEADLINES, DeadlineV1, EnvironmentV1, EnvironmentsV1};
+use super::values::{DEADLINES, DeadlineV1, EnvironmentV1, EnvironmentsV1, FinishReasonV1};
 use crate::credits::{Credits, Price};
 use crate::ids::{
     Digest, GpuClass, IdempotencyKey, JobId, ModelVersion, Namespace, NodeId, OperationId, Region,
@@ -127,5 +127,11 @@ impl<A: Draw, B: Draw> Draw for (A, B) {
 impl<M: Draw> Draw for Unusual<M> {
     fn draw(source: &mut Source) -> Self {
         Self(Draw::draw(source))
+    }
+}
+
+impl Draw for FinishReasonV1 {
+    fn draw(source: &mut Source) -> Self {
+        if source.below(2) == 0 { Self::Stop } else { Self::Length }
     }
 }

@@ -9,11 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::mirror::{Mirror, Unfit, Unusual, mirror_enum, mirror_struct};
 use super::trace::TraceEntryV1;
 use super::values::{
-    CancelCauseV1, DeadlineV1, DeterminismV1, EndV1, EndpointV1, EnvironmentV1, InputCountV1, JobErrorV1,
-    JobStateV1, ModeV1, StoringV2, TierV1, TrustV1, UsageV1,
+    CancelCauseV1, DeadlineV1, DeterminismV1, EndV1, EndpointV1, EnvironmentV1, FinishReasonV3, InputCountV1,
+    JobErrorV1, JobStateV1, ModeV1, StoringV2, TierV1, TrustV1, UsageV1,
 };
-use crate::coordinator::event::{Constraints, Fallbacks, JobSpec, Keyed, Origin};
+use crate::coordinator::effect::End;
+use crate::coordinator::event::{Constraints, Fallbacks, FinishReason, JobSpec, Keyed, Origin};
 use crate::coordinator::job::{AttemptOutcome, AttemptRow, JobRow, JobState, Progress, ReservationRow};
+use crate::coordinator::limits::BYTES_PER_TOKEN_MAX;
+use crate::coordinator::rare::Rare;
 use crate::credits::{Credits, Price};
 use crate::ids::{
     Digest, GpuClass, IdempotencyKey, JobId, ModelVersion, Namespace, NodeId, Region, ReservationId,
@@ -103,11 +106,18 @@ pub(super) struct JobV1 {
     pub(super) trace: Place,
 }
 
-/// What a job's value holds since version 2.
+/// What a job's value held in version 2.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct JobV2 {
     pub(super) job: JobV1,
     pub(super) later: LaterV2,
+}
+
+/// What a job's value holds since version 3.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct JobV3 {
+    pub(super) job: JobV1,
+    pub(super) later: LaterV3,
 }
 
 /// What came with version 2.
@@ -116,15 +126,33 @@ pub(super) struct LaterV2 {
     pub(super) storing: StoringV2,
 }
 
-impl LaterV2 {
+/// What came with version 3, and version 2 before it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LaterV3 {
+    pub(super) storing: StoringV2,
+    pub(super) bytes_per_token: u32,
+    /// Why generation ended, where version 1 has no word for it: there the end says `Stop`.
+    pub(super) finish: Option<FinishReasonV3>,
+}
+
+impl LaterV3 {
     /// Of a row.
     pub(super) fn of(row: &JobRow) -> Self {
-        Self { storing: Mirror::of(&row.spec.storing) }
+        let finish = match &row.progress.end {
+            Some(End::Succeeded(reason)) => FinishReasonV3::of(*reason),
+            _ => None,
+        };
+        Self { storing: Mirror::of(&row.spec.storing), bytes_per_token: row.spec.bytes_per_token, finish }
     }
 
     /// What a job of version 1 is taken for.
     pub(super) fn of_version_1() -> Self {
-        Self { storing: StoringV2::Allowed }
+        Self::of_version_2(LaterV2 { storing: StoringV2::Allowed })
+    }
+
+    /// What a job of version 2 is taken for.
+    pub(super) fn of_version_2(before: LaterV2) -> Self {
+        Self { storing: before.storing, bytes_per_token: BYTES_PER_TOKEN_MAX, finish: None }
     }
 }
 
@@ -189,6 +217,7 @@ impl SpecV1 {
             determinism,
             // In what came later.
             storing: _,
+            bytes_per_token: _,
         } = spec;
         let kept = Self {
             namespace: namespace.clone(),
@@ -215,7 +244,7 @@ impl SpecV1 {
         (kept, extras)
     }
 
-    fn back(self, extras: ExtrasV1, storing: StoringV2) -> Result<JobSpec, Unfit> {
+    fn back(self, extras: ExtrasV1, storing: StoringV2, bytes_per_token: u32) -> Result<JobSpec, Unfit> {
         let key: Option<Keyed> = self.key.back()?;
         Ok(JobSpec {
             namespace: self.namespace,
@@ -230,6 +259,7 @@ impl SpecV1 {
             input_count: self.input_count.back()?,
             output_tokens_max: self.output_tokens_max,
             messages: self.messages,
+            bytes_per_token,
             constraints: extras.constraints.back()?,
             fallbacks: extras.fallbacks.back()?,
             key: key.into(),
@@ -244,7 +274,7 @@ impl SpecV1 {
 /// A job's row in its parts, without its body.
 pub(super) struct Parts {
     pub(super) job: JobV1,
-    pub(super) later: LaterV2,
+    pub(super) later: LaterV3,
     pub(super) extras: ExtrasV1,
     pub(super) trace: Vec<TraceEntryV1>,
 }
@@ -284,7 +314,7 @@ impl Parts {
             extras: Place::Apart,
             trace: Place::Apart,
         };
-        let later = LaterV2::of(row);
+        let later = LaterV3::of(row);
         Self { job, later, extras, trace: trace.iter().map(Mirror::of).collect() }
     }
 
@@ -292,9 +322,16 @@ impl Parts {
     pub(super) fn back(self, id: JobId, body: Option<std::sync::Arc<[u8]>>) -> Result<JobRow, Unfit> {
         let Self { job, later, extras, trace } = self;
         let trace: Vec<_> = trace.back()?;
+        let mut progress: Rare<Progress> = job.progress.back()?;
+        if let (Some(End::Succeeded(reason)), Some(later)) = (&progress.end, later.finish) {
+            if *reason != FinishReason::Stop {
+                return Err(Unfit(format!("it ended as `{}` and as `{later:?}`", reason.word())));
+            }
+            progress.end = Some(End::Succeeded(later.back()));
+        }
         let row = JobRow {
             id,
-            spec: std::sync::Arc::new(job.spec.back(extras, later.storing)?),
+            spec: std::sync::Arc::new(job.spec.back(extras, later.storing, later.bytes_per_token)?),
             origin: job.origin.back()?,
             body,
             model_index: job.model_index,
@@ -306,7 +343,7 @@ impl Parts {
             hold: job.hold,
             sequence: job.sequence,
             trace: trace.into_iter().collect(),
-            progress: job.progress.back()?,
+            progress,
         };
         // What the core indexes by, so that no bytes make it panic.
         let models = (row.spec.fallbacks.models.len() + 1).min(row.prices.len());

@@ -4,13 +4,15 @@
 //! integers, no trailing bytes) of serde structs that mirror the core's types; longer than 4 KiB it lies in the journal
 //! as a payload, whatever it is. A job is one row, but for its body, its answer, and what is long about it ([`job`]).
 //!
-//! Bodies and answers are the bytes themselves behind the version byte. A body is written once, with the step that
-//! accepts its job; that of an unkeyed sync or stream job only if the job fails, for dead letters are kept whole, unless
-//! the body itself says `"store": false`.
+//! Bodies are the bytes themselves behind the version byte, and so are answers of text ([`answer`]). A body is written
+//! once, with the step that accepts its job; that of an unkeyed sync or stream job only if the job fails, for dead
+//! letters are kept whole, unless the body itself says `"store": false`.
 
+mod answer;
 mod books;
 #[cfg(test)]
 mod draw;
+mod former;
 mod job;
 pub mod keys;
 mod load;
@@ -28,19 +30,19 @@ use bincode::Options;
 use serde::Serialize;
 use switchbox_storage::{Change, Codec, Rows, VALUE_BYTES_MAX};
 
-use self::job::{JobV2, Parts, Place};
+use self::job::{JobV3, Parts, Place};
 use self::keys::Table;
 use self::mirror::Mirror;
 use self::records::{
-    BalanceV2, DeadLetterV1, FeedbackV1, InviteV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1,
-    ProofV1, ScopeV1, SnapshotV1, SubcloudV1, TemplateV1,
+    BalanceV2, DeadLetterV1, FeedbackV1, InviteV1, KeyV1, NamespaceV1, NodeV2, PostingV1, PriceRuleV1,
+    ProofV1, ScopeV1, SnapshotV2, SubcloudV1, TemplateV1,
 };
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::{JobRow, JobState};
-use crate::output::Chunk;
 use crate::request::forbids_storing;
 use crate::rows::{RowKey, RowValue};
 
+pub use self::answer::{Position, StoredAnswer};
 pub use self::books::Books;
 pub use self::load::{Loaded, Loader};
 pub use self::read::{
@@ -48,12 +50,13 @@ pub use self::read::{
     read_job_without_body, read_proof, row_len,
 };
 
-/// The version of all values but jobs' and balances' that are written now.
+/// The version of values that are written now, but for those below.
 const VERSION: u8 = 1;
-/// The version of jobs' values that are written now; 1 is read.
-const JOB_VERSION: u8 = 2;
-/// The version of balances' values that are written now; 1 is read.
-const BALANCE_VERSION: u8 = 2;
+/// The version of the values of balances, nodes and configurations that are written now (1 is read), and of answers that
+/// are more than text.
+const SECOND: u8 = 2;
+/// The version of jobs' values that are written now; 1 and 2 are read.
+const JOB_VERSION: u8 = 3;
 /// Bytes of extras that stay in the job's value.
 const EXTRAS_HERE_BYTES_MAX: usize = 512;
 /// Bytes of a trace that stay in the job's value.
@@ -134,7 +137,7 @@ fn encode(change: &Change<RowKey, RowValue>, put: &mut dyn FnMut(&[u8], Option<V
             tables.into_iter().for_each(|table| put(&keys::of_job(table, *job), None));
         }
         (_, None) => put(&bytes, None),
-        (_, Some(RowValue::Answer(chunks))) => put(&bytes, Some(Value::Payload(&answer_bytes(chunks)))),
+        (_, Some(RowValue::Answer(chunks))) => put(&bytes, Some(Value::Payload(&answer::encode(chunks)))),
         (_, Some(RowValue::Row(Row::Job(row)))) => encode_job(row, put),
         (_, Some(RowValue::Row(row))) => {
             if let Some(record) = record(row) {
@@ -158,7 +161,7 @@ fn encode_job(row: &JobRow, put: &mut dyn FnMut(&[u8], Option<Value<'_>>)) {
     } else {
         put(&keys::of_job(Table::Traces, id), Some(Value::Payload(&trace)));
     }
-    let job = JobV2 { job, later };
+    let job = JobV3 { job, later };
     put(&keys::of_job(Table::Jobs, id), Some(Value::Row(&with_version(JOB_VERSION, &job))));
     encode_body(row, put);
 }
@@ -175,14 +178,6 @@ fn encode_body(row: &JobRow, put: &mut dyn FnMut(&[u8], Option<Value<'_>>)) {
     }
 }
 
-fn answer_bytes(chunks: &[Chunk]) -> Vec<u8> {
-    let length: usize = chunks.iter().map(|chunk| chunk.text.len()).sum();
-    let mut bytes = Vec::with_capacity(1 + length);
-    bytes.push(VERSION);
-    chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk.text.as_bytes()));
-    bytes
-}
-
 fn behind_version(bytes: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(1 + bytes.len());
     value.push(VERSION);
@@ -194,8 +189,8 @@ fn behind_version(bytes: &[u8]) -> Vec<u8> {
 fn record(row: &Row) -> Option<Vec<u8>> {
     Some(match row {
         Row::Posting(posting) => versioned(&PostingV1::of(posting)),
-        Row::Balance(balance) => with_version(BALANCE_VERSION, &BalanceV2::of(balance)),
-        Row::Node(node) => versioned(&NodeV1::of(node)),
+        Row::Balance(balance) => with_version(SECOND, &BalanceV2::of(balance)),
+        Row::Node(node) => with_version(SECOND, &NodeV2::of(node)),
         Row::Namespace(settings) => versioned(&NamespaceV1::of(settings)),
         Row::Key(key) => versioned(&KeyV1::of(key)),
         Row::DeadLetter(job, requeued_as) => {
@@ -205,7 +200,7 @@ fn record(row: &Row) -> Option<Vec<u8>> {
         Row::Price(rule) => versioned(&PriceRuleV1::of(rule)),
         Row::Template(template) => versioned(&TemplateV1::of(template)),
         Row::Subcloud(subcloud) => versioned(&SubcloudV1::of(subcloud)),
-        Row::Configuration(snapshot) => versioned(&SnapshotV1::of(snapshot)),
+        Row::Configuration(snapshot) => with_version(SECOND, &SnapshotV2::of(snapshot)),
         Row::Feedback(feedback) => versioned(&FeedbackV1::of(feedback)),
         Row::Proof(job, proof) => versioned(&ProofV1 { job: *job, proof: Arc::clone(proof) }),
         Row::Invite(invite) => versioned(&InviteV1::of(invite)),

@@ -8,15 +8,17 @@ use bincode::Options;
 use serde::de::DeserializeOwned;
 use switchbox_storage::{Store, Stored};
 
-use super::job::{ExtrasV1, JobV1, JobV2, LaterV2, Parts, Place};
+use super::answer::StoredAnswer;
+use super::former::BalanceV1;
+use super::job::{ExtrasV1, JobV1, JobV2, JobV3, LaterV3, Parts, Place};
 use super::keys::{self, Table};
 use super::mirror::{Mirror, Unfit};
 use super::records::{
-    BalanceV1, BalanceV2, DeadLetterV1, FeedbackV1, InviteV1, KeyV1, NamespaceV1, NodeV1, PostingV1,
-    PriceRuleV1, ProofV1, ScopeV1, SnapshotV1, SubcloudV1, TemplateV1,
+    BalanceV2, DeadLetterV1, FeedbackV1, InviteV1, KeyV1, NamespaceV1, NodeV1, NodeV2, PostingV1,
+    PriceRuleV1, ProofV1, ScopeV1, SnapshotV1, SnapshotV2, SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
-use super::{BALANCE_VERSION, JOB_VERSION, VERSION};
+use super::{JOB_VERSION, SECOND, VERSION};
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::JobRow;
 use crate::coordinator::ledger::Balance;
@@ -60,13 +62,17 @@ pub enum LoadError {
     Row(#[from] DecodeError),
 }
 
-/// What is behind the version byte of anything but a job's or a balance's value.
+/// What is behind the version byte of a value of a table that is at its first version.
 pub(super) fn body_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], DecodeError> {
     versioned_body_of(key, value, VERSION).map(|(_, body)| body)
 }
 
 /// The version of a value, at most the `newest`, and what is behind it.
-fn versioned_body_of<'a>(key: &[u8], value: &'a [u8], newest: u8) -> Result<(u8, &'a [u8]), DecodeError> {
+pub(super) fn versioned_body_of<'a>(
+    key: &[u8],
+    value: &'a [u8],
+    newest: u8,
+) -> Result<(u8, &'a [u8]), DecodeError> {
     match value.split_first() {
         Some((&version, body)) if (1..=newest).contains(&version) => Ok((version, body)),
         Some((version, _)) => {
@@ -119,7 +125,7 @@ fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeEr
     Ok(match table {
         Table::Settlements | Table::Operations => Row::Posting(record::<PostingV1, _>(key, value)?),
         Table::Balances => Row::Balance(balance_of(key, value)?),
-        Table::Nodes => Row::Node(Box::new(record::<NodeV1, _>(key, value)?)),
+        Table::Nodes => Row::Node(Box::new(second::<NodeV1, NodeV2, _>(key, value)?)),
         Table::Namespaces => Row::Namespace(Box::new(record::<NamespaceV1, _>(key, value)?)),
         Table::Keys => Row::Key(record::<KeyV1, _>(key, value)?),
         Table::DeadLetters => {
@@ -130,7 +136,9 @@ fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeEr
         Table::Prices => Row::Price(record::<PriceRuleV1, _>(key, value)?),
         Table::Templates => Row::Template(Box::new(record::<TemplateV1, _>(key, value)?)),
         Table::Subclouds => Row::Subcloud(Box::new(record::<SubcloudV1, _>(key, value)?)),
-        Table::Configurations => Row::Configuration(Box::new(record::<SnapshotV1, _>(key, value)?)),
+        Table::Configurations => {
+            Row::Configuration(Box::new(second::<SnapshotV1, SnapshotV2, _>(key, value)?))
+        }
         Table::Feedback => Row::Feedback(record::<FeedbackV1, _>(key, value)?),
         Table::Proofs => {
             let ProofV1 { job, proof } = mirror(key, value)?;
@@ -143,12 +151,21 @@ fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeEr
     })
 }
 
-fn balance_of(key: &[u8], value: &[u8]) -> Result<Balance, DecodeError> {
-    let back = match versioned_body_of(key, value, BALANCE_VERSION)? {
-        (1, body) => mirror_of_body::<BalanceV1>(key, body)?.back(),
-        (_, body) => mirror_of_body::<BalanceV2>(key, body)?.back(),
+/// A record of a table that is at its second version.
+fn second<V1, V2, C>(key: &[u8], value: &[u8]) -> Result<C, DecodeError>
+where
+    V1: DeserializeOwned + Mirror<C>,
+    V2: DeserializeOwned + Mirror<C>,
+{
+    let back = match versioned_body_of(key, value, SECOND)? {
+        (1, body) => mirror_of_body::<V1>(key, body)?.back(),
+        (_, body) => mirror_of_body::<V2>(key, body)?.back(),
     };
     back.map_err(|Unfit(problem)| DecodeError::new(key, problem))
+}
+
+fn balance_of(key: &[u8], value: &[u8]) -> Result<Balance, DecodeError> {
+    second::<BalanceV1, BalanceV2, _>(key, value)
 }
 
 fn decode_job<E: From<DecodeError>>(
@@ -157,8 +174,12 @@ fn decode_job<E: From<DecodeError>>(
     part: &mut dyn FnMut(Table, JobId) -> Result<Option<Vec<u8>>, E>,
 ) -> Result<JobRow, E> {
     let id = keys::job_of(key).ok_or_else(|| DecodeError::new(key, "it is no job's key"))?;
-    let JobV2 { mut job, later } = match versioned_body_of(key, value, JOB_VERSION)? {
-        (1, body) => JobV2 { job: mirror_of_body::<JobV1>(key, body)?, later: LaterV2::of_version_1() },
+    let JobV3 { mut job, later } = match versioned_body_of(key, value, JOB_VERSION)? {
+        (1, body) => JobV3 { job: mirror_of_body::<JobV1>(key, body)?, later: LaterV3::of_version_1() },
+        (2, body) => {
+            let JobV2 { job, later } = mirror_of_body(key, body)?;
+            JobV3 { job, later: LaterV3::of_version_2(later) }
+        }
         (_, body) => mirror_of_body(key, body)?,
     };
     let mut bytes_at = |place: &mut Place, table: Table| match std::mem::replace(place, Place::Apart) {
@@ -188,7 +209,7 @@ pub fn check(key: &[u8], value: &[u8]) -> Result<(), DecodeError> {
     let table = Table::of(key).ok_or_else(|| DecodeError::new(key, "there is no such table"))?;
     match table {
         Table::Bodies => body_of(key, value).map(drop),
-        Table::Answers => text_of(key, value).map(drop),
+        Table::Answers => StoredAnswer::decode(key, value).map(drop),
         Table::Extras => mirror::<ExtrasV1>(key, value).map(drop),
         Table::Traces => mirror::<Vec<TraceEntryV1>>(key, value).map(drop),
         Table::Jobs => {
@@ -212,10 +233,6 @@ impl From<DecodeError> for Part {
     fn from(error: DecodeError) -> Self {
         Part::Wrong(error)
     }
-}
-
-fn text_of<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a str, DecodeError> {
-    std::str::from_utf8(body_of(key, value)?).map_err(|error| DecodeError::new(key, error.to_string()))
 }
 
 /// A row's part of the ledger's sum, which is zero over all rows.
@@ -256,14 +273,14 @@ fn read_parts(
     decode_job(&key, &value, part).map(Some)
 }
 
-/// The text of a job's stored answer.
+/// A job's stored answer.
 ///
 /// # Errors
 /// As [`read_job`].
-pub fn read_answer(store: &Store, job: JobId) -> Result<Option<Arc<str>>, LoadError> {
+pub fn read_answer(store: &Store, job: JobId) -> Result<Option<StoredAnswer>, LoadError> {
     let key = keys::of_job(Table::Answers, job);
     let Some(value) = store.value(&key)? else { return Ok(None) };
-    Ok(Some(text_of(&key, &value)?.into()))
+    Ok(Some(StoredAnswer::decode(&key, &value)?))
 }
 
 /// What proves a job's result; `None` where a remote node didn't answer it.

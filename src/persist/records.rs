@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::former::{PenaltyRulesV1, QualityV1};
 use super::mirror::{Mirror, Unfit, mirror_enum, mirror_struct};
 use super::values::{EndpointV1, EnvironmentV1, EnvironmentsV1, ModeV1, TierV1, TrustV1};
 use crate::coordinator::command::{NamespaceSettings, Scope, Unrunnable};
@@ -61,7 +62,7 @@ mirror_struct! {
         cooldowns_counted: u32,
         reinstated_at: Option<Time>,
     }
-    QualityV1 = Quality { checks: u32, passed: u32, checks_ever: u64, failed_ever: u64 }
+    QualityV2 = Quality { checks: u32, passed: u32, checks_ever: u64, failed_ever: u64, lies: u32 }
     NodeV1 = NodeRow {
         node: NodeId,
         trust: TrustV1,
@@ -77,6 +78,22 @@ mirror_struct! {
         trials: Vec<(Arc<str>, TrialV1)>,
         conduct: ConductV1,
         quality: QualityV1,
+    }
+    NodeV2 = NodeRow {
+        node: NodeId,
+        trust: TrustV1,
+        environments: EnvironmentsV1,
+        owner: Option<Namespace>,
+        region: Option<Region>,
+        paused: Vec<(PartyV1, Time)>,
+        draining: Vec<(PartyV1, Time)>,
+        frozen: Option<OrderV1>,
+        banned: Option<OrderV1>,
+        exclusion: Option<ExclusionV1>,
+        exclusions: Vec<ExclusionV1>,
+        trials: Vec<(Arc<str>, TrialV1)>,
+        conduct: ConductV1,
+        quality: QualityV2,
     }
 }
 
@@ -183,7 +200,7 @@ mirror_struct! {
         failed_test: u32,
         forged: u32,
     }
-    PenaltyRulesV1 = PenaltyRules {
+    PenaltyRulesV2 = PenaltyRules {
         weights: WeightsV1,
         success_repair: u32,
         half_life: Span,
@@ -194,6 +211,7 @@ mirror_struct! {
         forgive_after: Span,
         quality_min: u32,
         quality_checks_min: u32,
+        lies_max: u32,
     }
     TimeoutsV1 = Timeouts {
         accept: Span,
@@ -216,21 +234,16 @@ mirror_struct! {
         timeouts: TimeoutsV1,
         subclouds: Vec<(SubcloudName, Digest)>,
     }
-}
-
-/// A balance that doesn't say what was folded into it.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct BalanceV1 {
-    account: AccountV1,
-    balance: Credits,
-}
-
-impl Mirror<Balance> for BalanceV1 {
-    fn of(core: &Balance) -> Self {
-        Self { account: Mirror::of(&core.account), balance: core.balance }
-    }
-    fn back(self) -> Result<Balance, Unfit> {
-        Ok(Balance { account: self.account.back()?, balance: self.balance, folded: None })
+    SnapshotV2 = Snapshot {
+        environment: EnvironmentV1,
+        version: u64,
+        digest: Digest,
+        signature: Arc<[u8]>,
+        models: Vec<(Arc<str>, ModelSpecV1)>,
+        participation: ParticipationV1,
+        penalties: PenaltyRulesV2,
+        timeouts: TimeoutsV1,
+        subclouds: Vec<(SubcloudName, Digest)>,
     }
 }
 

@@ -10,7 +10,7 @@ use super::job::{ConstraintsV1, FallbacksV1, KeyedV1, OriginV1, ProgressV1};
 use super::keys::{self, Table};
 use super::mirror::{Mirror, Unusual};
 use super::records::{
-    BalanceV2, FeedbackV1, KeyV1, NamespaceV1, NodeV1, PostingV1, PriceRuleV1, ScopeV1, SnapshotV1,
+    BalanceV2, FeedbackV1, KeyV1, NamespaceV1, NodeV2, PostingV1, PriceRuleV1, ScopeV1, SnapshotV2,
     SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
@@ -18,12 +18,11 @@ use super::values::{
     DeterminismV1, EndpointV1, EnvironmentV1, InputCountV1, JobStateV1, ModeV1, StoringV2, TierV1,
 };
 use super::{Books, DecodeError, Value, audit, decode, encode};
-use crate::coordinator::effect::Row;
-use crate::coordinator::event::JobSpec;
+use crate::coordinator::effect::{End, Row};
+use crate::coordinator::event::{FinishReason, JobSpec};
 use crate::coordinator::job::JobRow;
 use crate::coordinator::ledger::{Account, Balance, Owner, Posting};
 use crate::credits::Credits;
-use crate::output::Chunk;
 use crate::rows::{RowKey, RowValue, changes_of, key_of};
 
 mod golden;
@@ -69,6 +68,7 @@ fn spec(source: &mut Source) -> JobSpec {
         input_count: core::<InputCountV1, _>(source),
         output_tokens_max: Draw::draw(source),
         messages: Draw::draw(source),
+        bytes_per_token: Draw::draw(source),
         constraints: core::<Unusual<ConstraintsV1>, _>(source),
         fallbacks: core::<Unusual<FallbacksV1>, _>(source),
         key: core::<Option<KeyedV1>, Option<_>>(source).into(),
@@ -84,6 +84,11 @@ fn job(source: &mut Source) -> JobRow {
     let spec = spec(source);
     let models = spec.fallbacks.models.len() + 1;
     let trace: Vec<_> = core::<Vec<TraceEntryV1>, Vec<_>>(source);
+    let mut progress: crate::coordinator::rare::Rare<_> = core::<Unusual<ProgressV1>, _>(source);
+    if let (Some(End::Succeeded(_)), 0) = (&progress.end, source.below(2)) {
+        let later = [FinishReason::ToolCalls, FinishReason::FunctionCall, FinishReason::ContentFilter];
+        progress.end = Some(End::Succeeded(later[source.below(3)]));
+    }
     JobRow {
         id: Draw::draw(source),
         origin: core::<Unusual<OriginV1>, _>(source),
@@ -97,7 +102,7 @@ fn job(source: &mut Source) -> JobRow {
         hold: Draw::draw(source),
         sequence: Draw::draw(source),
         trace: trace.into_iter().collect(),
-        progress: core::<Unusual<ProgressV1>, _>(source),
+        progress,
         spec: Arc::new(spec),
     }
 }
@@ -107,7 +112,7 @@ fn records(source: &mut Source) -> Vec<Row> {
     vec![
         Row::Posting(core::<PostingV1, _>(source)),
         Row::Balance(core::<BalanceV2, _>(source)),
-        Row::Node(Box::new(core::<NodeV1, _>(source))),
+        Row::Node(Box::new(core::<NodeV2, _>(source))),
         Row::Namespace(Box::new(core::<NamespaceV1, _>(source))),
         Row::Key(core::<KeyV1, _>(source)),
         Row::DeadLetter(Draw::draw(source), Draw::draw(source)),
@@ -115,7 +120,7 @@ fn records(source: &mut Source) -> Vec<Row> {
         Row::Price(core::<PriceRuleV1, _>(source)),
         Row::Template(Box::new(core::<TemplateV1, _>(source))),
         Row::Subcloud(Box::new(core::<SubcloudV1, _>(source))),
-        Row::Configuration(Box::new(core::<SnapshotV1, _>(source))),
+        Row::Configuration(Box::new(core::<SnapshotV2, _>(source))),
         Row::Feedback(core::<FeedbackV1, _>(source)),
         Row::Proof(Draw::draw(source), Draw::draw(source)),
     ]
@@ -300,18 +305,6 @@ fn a_step_that_is_too_large_is_written_without_bodies_of_dead_letters() {
         _ => panic!("a job"),
     });
     assert_eq!(bodies.collect::<Vec<_>>(), [false, true, false, false]);
-}
-
-#[test]
-fn an_answer_is_its_text() {
-    let chunks = ["Hé", "", "llo"].map(|text| Chunk { text: text.into(), tokens: 1 });
-    let job = crate::ids::JobId { epoch: 1, counter: 2 };
-    let mut bytes = Bytes::new();
-    encode(&(RowKey::Answer(job), Some(RowValue::Answer(chunks.into()))), &mut |key, value| {
-        let Some(Value::Payload(value)) = value else { panic!("an answer is a payload") };
-        bytes.insert(key.to_vec(), value.to_vec());
-    });
-    assert_eq!(bytes[&keys::of_job(Table::Answers, job)], [b"\x01".as_slice(), "Héllo".as_bytes()].concat());
 }
 
 #[test]

@@ -23,7 +23,6 @@ mirror_enum! {
     TrustV1 = Trust { Open, Approved, Own }
     JobStateV1 = JobState { Queued, Reserved, Running, Succeeded, Failed, Cancelled, Expired }
     CancelCauseV1 = CancelCause { Client, Operator, Shutdown, Interrupted }
-    FinishReasonV1 = FinishReason { Stop, Length }
     ErrorClassV1 = ErrorClass { Terminal, Node, Transient }
     EndV1 = End { Succeeded(reason: FinishReasonV1), Failed(error: JobErrorV1), Cancelled(cause: CancelCauseV1), Expired }
     WhyV1 = Why {
@@ -39,6 +38,61 @@ mirror_struct! {
 }
 
 mirror_shared!(JobErrorV1 = JobError);
+
+/// Why generation ended, as version 1 could say it. What it has no word for is `Stop`, and said beside it since
+/// version 3 of jobs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum FinishReasonV1 {
+    Stop,
+    Length,
+}
+
+impl Mirror<FinishReason> for FinishReasonV1 {
+    fn of(core: &FinishReason) -> Self {
+        match core {
+            FinishReason::Length => Self::Length,
+            FinishReason::Stop
+            | FinishReason::ToolCalls
+            | FinishReason::FunctionCall
+            | FinishReason::ContentFilter => Self::Stop,
+        }
+    }
+    fn back(self) -> Result<FinishReason, Unfit> {
+        Ok(match self {
+            Self::Stop => FinishReason::Stop,
+            Self::Length => FinishReason::Length,
+        })
+    }
+}
+
+/// The reasons that version 1 has no word for.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) enum FinishReasonV3 {
+    ToolCalls,
+    FunctionCall,
+    ContentFilter,
+}
+
+impl FinishReasonV3 {
+    /// Of a reason; `None` for those that version 1 can say.
+    pub(super) fn of(reason: FinishReason) -> Option<Self> {
+        match reason {
+            FinishReason::Stop | FinishReason::Length => None,
+            FinishReason::ToolCalls => Some(Self::ToolCalls),
+            FinishReason::FunctionCall => Some(Self::FunctionCall),
+            FinishReason::ContentFilter => Some(Self::ContentFilter),
+        }
+    }
+
+    /// The reason again.
+    pub(super) fn back(self) -> FinishReason {
+        match self {
+            Self::ToolCalls => FinishReason::ToolCalls,
+            Self::FunctionCall => FinishReason::FunctionCall,
+            Self::ContentFilter => FinishReason::ContentFilter,
+        }
+    }
+}
 
 /// A missed deadline by its word; the core's words are static.
 #[derive(Debug, Serialize, Deserialize)]

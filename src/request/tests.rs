@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod outlines;
+
 const CHAT: Endpoint = Endpoint::ChatCompletions;
 const TEXT: Endpoint = Endpoint::Completions;
 

@@ -147,7 +147,7 @@ impl Answer {
         if tokens == 0 {
             return Ok(More::No);
         }
-        attempt.output.append(self.chunks, Chunk { text: rest[..bytes].into(), tokens }, now_us)?;
+        attempt.output.append(self.chunks, Chunk::text(&rest[..bytes], tokens), now_us)?;
         self.chunks += 1;
         self.written_bytes += bytes;
         self.written_tokens += tokens;
@@ -166,7 +166,7 @@ impl Answer {
 fn finish(attempt: Attempt, answer: &Answer, outcome: Result<(), AppendError>) {
     let input_tokens = attempt.assignment.input_tokens;
     let (output_tokens, chunks) = (answer.written_tokens, answer.chunks);
-    let result = |status| SlotResult { status, input_tokens, output_tokens, chunks };
+    let result = |status| SlotResult { status, input_tokens, cached_tokens: 0, output_tokens, chunks };
     match outcome {
         Err(error @ (AppendError::TooLarge { .. } | AppendError::Gap { .. })) => {
             let status = Status::Failed(JobError { class: ErrorClass::Node, message: error.to_string() });
@@ -179,7 +179,7 @@ fn finish(attempt: Attempt, answer: &Answer, outcome: Result<(), AppendError>) {
 
 fn refuse(attempt: Attempt, message: String) {
     let status = Status::Failed(JobError { class: ErrorClass::Terminal, message });
-    attempt.slot.completed(SlotResult { status, input_tokens: 0, output_tokens: 0, chunks: 0 });
+    attempt.slot.completed(SlotResult::without_output(status));
 }
 
 /// Cuts a text into an echo's tokens.

@@ -126,7 +126,7 @@ impl Shared {
             Ok(prepared) => prepared,
             Err(message) => {
                 let status = Status::Failed(JobError { class: ErrorClass::Terminal, message });
-                return slot.completed(SlotResult { status, input_tokens: 0, output_tokens: 0, chunks: 0 });
+                return slot.completed(SlotResult::without_output(status));
             }
         };
         let id = self.next_sequence.fetch_add(1, Ordering::Relaxed);
@@ -187,7 +187,7 @@ impl Sink for EngineSink {
     }
 
     fn text(&mut self, piece: &str, tokens: u32) -> Flow {
-        let chunk = Chunk { text: piece.into(), tokens };
+        let chunk = Chunk::text(piece, tokens);
         match self.output.append(self.chunks, chunk, self.clock.now().0) {
             Ok(()) => {
                 self.chunks += 1;
@@ -215,6 +215,6 @@ impl Sink for EngineSink {
             (Finish::Cancelled, _) => return slot.stopped(outcome.prompt_tokens, outcome.completion_tokens),
         };
         let (input_tokens, output_tokens) = (outcome.prompt_tokens, outcome.completion_tokens);
-        slot.completed(SlotResult { status, input_tokens, output_tokens, chunks });
+        slot.completed(SlotResult { status, input_tokens, cached_tokens: 0, output_tokens, chunks });
     }
 }

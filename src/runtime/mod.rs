@@ -1,27 +1,28 @@
-//! What computes, behind one enum: the built-in executor, or an echo for tests and measurements.
+//! What computes, behind one enum: the built-in executor, another OpenAI-compatible server, or an echo for tests and
+//! measurements.
 //!
-//! A runtime takes assignments and answers through their slots; it decides nothing about jobs and knows neither
-//! HTTP nor the core.
+//! A runtime takes assignments and answers through their slots; it decides nothing about jobs and doesn't know the core.
 
+mod catalog;
 mod echo;
 mod local;
 mod session;
+pub mod upstream;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
+pub use catalog::{Catalog, Counting, Entry, ExactCount, MODELS_MAX, Source};
 pub use echo::Echo;
 pub use local::{Local, TemplateStuck};
 pub use session::{Attempts, LocalNode};
+pub use upstream::Upstream;
 
 use crate::clock::Clock;
 use crate::coordinator::effect::Assignment;
-use crate::coordinator::event::ModelOffer;
-use crate::executor::{Engine, EngineCounters};
-use crate::ids::ModelName;
+use crate::executor::Engine;
 use crate::node::Slot;
 use crate::output::Output;
 use crate::request::{self, Request, RequestError};
@@ -29,88 +30,14 @@ use crate::request::{self, Request, RequestError};
 /// Bodies larger than this are parsed, and their tokens counted, off the io thread.
 pub const INLINE_BODY_BYTES_MAX: usize = 16 << 10;
 
-/// The models of this box, by the names that clients use.
-#[derive(Default)]
-pub struct Catalog {
-    entries: BTreeMap<ModelName, Entry>,
-}
-
-impl Catalog {
-    /// Adds a model; one of the same name is replaced.
-    pub fn add(&mut self, entry: Entry) {
-        self.entries.insert(entry.name.clone(), entry);
-    }
-
-    /// The model of that name.
-    pub fn find(&self, name: &str) -> Option<&Entry> {
-        self.entries.get(name)
-    }
-
-    /// All models in order of name.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
-    }
-
-    /// What the local node offers.
-    pub fn offers(&self) -> Vec<ModelOffer> {
-        self.entries().map(|entry| ModelOffer::warm(entry.name.clone(), entry.slots)).collect()
-    }
-}
-
-/// A model that this box serves.
-pub struct Entry {
-    /// The name that clients use.
-    pub name: ModelName,
-    /// When it was loaded, in unix seconds.
-    pub created_unix: u64,
-    /// How many jobs of it run at once.
-    pub slots: u32,
-    /// Tokens generated at most where the client doesn't say.
-    pub output_tokens_default: u32,
-    /// What computes it.
-    pub runtime: Runtime,
-}
-
-impl Entry {
-    /// Tokens of prompt and answer together.
-    pub fn context_tokens(&self) -> u32 {
-        match &self.runtime {
-            Runtime::Echo(_) => echo::CONTEXT_TOKENS,
-            Runtime::Local(local) => local.context_tokens(),
-        }
-    }
-
-    /// Tokens generated at most where the client doesn't say.
-    pub fn output_tokens_default(&self) -> u32 {
-        self.output_tokens_default
-    }
-
-    /// Tokens of a request's prompt under this model's template. Takes time in proportion to the prompt.
-    ///
-    /// # Errors
-    /// In words for the client, when the template or the tokenizer refuses the messages.
-    pub fn input_tokens(&self, request: &Request) -> Result<u32, String> {
-        match &self.runtime {
-            Runtime::Echo(_) => Ok(echo::input_tokens(request)),
-            Runtime::Local(local) => local.input_tokens(request),
-        }
-    }
-
-    /// What the executor has done; `None` where there is none.
-    pub fn executor_counters(&self) -> Option<&EngineCounters> {
-        match &self.runtime {
-            Runtime::Echo(_) => None,
-            Runtime::Local(local) => Some(local.counters()),
-        }
-    }
-}
-
 /// What computes a model.
 pub enum Runtime {
     /// Answers with the words of the last message.
     Echo(Echo),
     /// The built-in executor.
     Local(Local),
+    /// Another server.
+    Upstream(Upstream),
 }
 
 impl Runtime {
@@ -119,6 +46,7 @@ impl Runtime {
         match self {
             Runtime::Echo(echo) => echo.start(attempt),
             Runtime::Local(local) => local.start(attempt),
+            Runtime::Upstream(upstream) => upstream.start(attempt),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{ServeError, give_way, models, raise_files_limit};
 use crate::agent::{self, AgentError, DigestError, JoinedError};
-use crate::config::{Executor, Model, ModelSpec};
+use crate::config::{Executor, Limits, Model, ModelSpec, Served};
 use crate::coordinator::event::Environment;
 use crate::datadir::{AgentDir, DataDirError};
 use crate::ids::{ModelName, Region};
@@ -22,7 +22,7 @@ pub struct Settings {
     /// How to join a box; needed once.
     pub join: Option<JoinString>,
     /// What it runs.
-    pub models: Vec<Model>,
+    pub served: Served,
     /// The built-in executor.
     pub executor: Executor,
     /// Where it wants to work; at least one.
@@ -67,8 +67,9 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
     raise_files_limit(FILES);
     let dir = AgentDir::open(&settings.data_dir)?;
     let refused = |error: ServeError| RunError::Serve(Box::new(error));
-    let catalog = models::load(&settings.models, settings.executor).map_err(|error| refused(error.into()))?;
-    let digests = agent::digests(&dir, &files_of(&settings.models))?;
+    let catalog = models::load(&settings.served, &settings.executor, &Limits::default());
+    let catalog = Arc::new(catalog.map_err(|error| refused(error.into()))?);
+    let digests = agent::digests(&dir, &files_of(&settings.served.models))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .on_thread_start(give_way)
@@ -78,7 +79,7 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
         .map_err(|error| refused(ServeError::System { what: "signal handlers", error }))?;
     let options = agent::Options {
         dir,
-        catalog: Arc::new(catalog),
+        catalog: Arc::clone(&catalog),
         digests,
         environments: settings.environments,
         region: settings.region,
@@ -86,7 +87,10 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
         drain_deadline: settings.drain_deadline,
         announce: settings.announce,
     };
-    let outcome = runtime.block_on(agent::run(options, stop));
+    let outcome = runtime.block_on(async {
+        models::watch(&catalog).await;
+        agent::run(options, stop).await
+    });
     // The executor's threads may still be at it; the process ends right after this.
     std::mem::forget(runtime);
     Ok(outcome?)
@@ -95,7 +99,7 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
 fn files_of(models: &[Model]) -> Vec<(ModelName, PathBuf)> {
     let file = |model: &Model| match &model.spec {
         ModelSpec::Gguf(path) => Some((model.name.as_str().into(), path.clone())),
-        ModelSpec::Echo { .. } => None,
+        ModelSpec::Echo { .. } | ModelSpec::Upstream { .. } => None,
     };
     models.iter().filter_map(file).collect()
 }

@@ -23,8 +23,9 @@ pub type Nonce = Hex<32>;
 
 /// What should have been hexadecimal digits isn't.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected {digits} lower-case hexadecimal digits")]
+#[error("expected {so_many}{digits} lower-case hexadecimal digits")]
 pub struct HexError {
+    so_many: &'static str,
     digits: usize,
 }
 
@@ -43,19 +44,14 @@ impl<const N: usize> fmt::Debug for Hex<N> {
 impl<const N: usize> FromStr for Hex<N> {
     type Err = HexError;
     fn from_str(text: &str) -> Result<Self, HexError> {
-        let error = HexError { digits: 2 * N };
-        let digit = |c: u8| match c {
-            b'0'..=b'9' => Some(c - b'0'),
-            b'a'..=b'f' => Some(c - b'a' + 10),
-            _ => None,
-        };
+        let error = HexError { so_many: "", digits: 2 * N };
         let mut bytes = [0; N];
         if text.len() != 2 * N {
             return Err(error);
         }
         for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else { return Err(error) };
-            *byte = high << 4 | low;
+            let Some(read) = byte_of(pair) else { return Err(error) };
+            *byte = read;
         }
         Ok(Self(bytes))
     }
@@ -71,6 +67,56 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text::shown::deserialize(deserializer)
     }
+}
+
+/// Bytes of any length up to `MAX`, written likewise.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HexBytes<const MAX: usize>(pub Vec<u8>);
+
+impl<const MAX: usize> fmt::Display for HexBytes<MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl<const MAX: usize> fmt::Debug for HexBytes<MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<const MAX: usize> FromStr for HexBytes<MAX> {
+    type Err = HexError;
+    fn from_str(text: &str) -> Result<Self, HexError> {
+        let error = HexError { so_many: "an even number of at most ", digits: 2 * MAX };
+        if text.len() > 2 * MAX || !text.len().is_multiple_of(2) {
+            return Err(error);
+        }
+        text.as_bytes().chunks(2).map(byte_of).collect::<Option<_>>().map(Self).ok_or(error)
+    }
+}
+
+impl<const MAX: usize> Serialize for HexBytes<MAX> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        text::shown::serialize(self, serializer)
+    }
+}
+
+impl<'de, const MAX: usize> Deserialize<'de> for HexBytes<MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::shown::deserialize(deserializer)
+    }
+}
+
+/// The byte of two digits.
+fn byte_of(pair: &[u8]) -> Option<u8> {
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    let [high, low] = pair else { return None };
+    Some(digit(*high)? << 4 | digit(*low)?)
 }
 
 impl From<Digest> for Hex<32> {

@@ -46,3 +46,16 @@ impl Layout {
         self.0
     }
 }
+
+/// The fields of a layout of that purpose; `None` if the bytes are none.
+pub(super) fn fields_of<'a>(tag: &str, bytes: &'a [u8]) -> Option<Vec<&'a [u8]>> {
+    let mut rest = bytes.strip_prefix(tag.as_bytes())?.strip_prefix(&[0])?;
+    let mut fields = Vec::new();
+    while !rest.is_empty() {
+        let (length, behind) = rest.split_first_chunk::<4>()?;
+        let (field, behind) = behind.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        fields.push(field);
+        rest = behind;
+    }
+    Some(fields)
+}

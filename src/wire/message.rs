@@ -133,7 +133,21 @@ fn is_too_deep(text: &str) -> bool {
 }
 
 fn body<'a, T: Deserialize<'a>>(text: &'a str, kind: &'static str) -> Result<T, ParseError> {
-    serde_json::from_str(text).map_err(|error| ParseError::Malformed { kind, problem: problem(&error) })
+    serde_json::from_str(text).map_err(|_| ParseError::Malformed {
+        kind,
+        problem: cut(&field_problem::<T>(text), PROBLEM_SHOWN_BYTES_MAX),
+    })
+}
+
+/// What is wrong with a text that isn't a `T`, and in which field.
+pub(super) fn field_problem<'a, T: Deserialize<'a>>(text: &'a str) -> String {
+    let mut read = serde_json::Deserializer::from_str(text);
+    match serde_path_to_error::deserialize::<_, T>(&mut read) {
+        Err(error) if error.path().iter().len() > 0 => format!("`{}`: {}", error.path(), error.inner()),
+        Err(error) => error.inner().to_string(),
+        // The object is whole: it is what stands behind it.
+        Ok(_) => "something stands behind the object".to_owned(),
+    }
 }
 
 fn unknown<M>(head: Head<'_>) -> Result<Parsed<M>, ParseError> {

@@ -11,7 +11,9 @@
 //! - *Statements*: a node signs a [`ResultStatement`] or [`StoppedStatement`] with [`Signed::sign`]; the box checks with
 //!   [`verify::result`] and [`verify::stopped`], the only places that make a `Verified` of what came over a socket.
 //! - *Hashes*: [`request_hash`], [`OutputHasher`].
-//! - *Join string*: [`JoinString`].
+//! - *Join string*: [`JoinString`]. *Receipts*: [`receipt::Receipt`].
+
+use crate::coordinator::event::FinishReason;
 
 pub mod close;
 pub mod handshake;
@@ -20,6 +22,7 @@ pub mod join;
 pub mod keys;
 mod layout;
 pub mod message;
+pub mod receipt;
 pub mod statement;
 #[cfg(test)]
 mod tests;
@@ -37,6 +40,11 @@ pub use message::{FromAgent, FromBox, ParseError, Parsed, RenderError};
 pub use statement::{ResultStatement, StoppedStatement};
 pub use verify::{Issued, Parties, Signed, StatementError};
 pub use version::{CAPABILITIES, JSON_CHUNKS, VERSION, Version};
+
+/// The word of a finish reason, as statements and OpenAI's API have it.
+pub fn finish_word(reason: FinishReason) -> &'static str {
+    text::Word::word(reason)
+}
 
 /// Where a box takes agents' WebSockets.
 pub const PATH: &str = "/v1/nodes/connect";

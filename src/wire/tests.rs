@@ -10,7 +10,9 @@ use super::*;
 use crate::coordinator::event::{Endpoint, Environment};
 
 mod bad_messages;
+mod fuzz;
 mod handshakes;
+mod receipts;
 mod statements;
 mod there_and_back;
 
@@ -117,6 +119,32 @@ fn hashes_are_the_documented_ones() {
         assert_eq!(hasher.hash(), hex(vector, "hash"));
     }
     assert_eq!(outputs[0]["hash"], outputs[1]["hash"], "how text was cut doesn't show");
+}
+
+/// The examples of one side's messages, as texts.
+fn examples(side: &str) -> Vec<String> {
+    vectors()["messages"][side].as_array().expect("a list").iter().map(Value::to_string).collect()
+}
+
+#[test]
+fn every_kind_of_message_has_an_example_that_is_one() {
+    macro_rules! check {
+        ($side:literal, $message:ty) => {
+            let mut kinds = std::collections::BTreeSet::new();
+            for example in examples($side) {
+                let Ok(Parsed::Known(message)) = <$message>::parse(&example, MESSAGE_BYTES_MAX) else {
+                    panic!("{example}: {:?}", <$message>::parse(&example, MESSAGE_BYTES_MAX))
+                };
+                kinds.insert(message.kind());
+                let written: Value = serde_json::from_str(&message.render().expect("text")).expect("JSON");
+                assert_eq!(written, serde_json::from_str::<Value>(&example).expect("JSON"));
+            }
+            let all = <$message>::KINDS.iter().copied().collect();
+            assert_eq!(kinds, all, "an example of every kind");
+        };
+    }
+    check!("agent", FromAgent);
+    check!("box", FromBox);
 }
 
 #[test]

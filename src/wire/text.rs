@@ -69,63 +69,30 @@ pub(super) trait Word: Copy + 'static {
     }
 }
 
-impl Word for Environment {
-    const KIND: &'static str = "an environment";
-    const ALL: &'static [Self] = &Environment::ALL;
-    fn word(self) -> &'static str {
-        Environment::word(self)
-    }
-}
-
-impl Word for Endpoint {
-    const KIND: &'static str = "an endpoint";
-    const ALL: &'static [Self] = &[Endpoint::ChatCompletions, Endpoint::Completions];
-    fn word(self) -> &'static str {
-        self.path()
-    }
-}
-
-impl Word for FinishReason {
-    const KIND: &'static str = "a finish reason";
-    const ALL: &'static [Self] = &[FinishReason::Stop, FinishReason::Length];
-    fn word(self) -> &'static str {
-        match self {
-            FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
+/// Gives each a word, once: one that lacks here doesn't compile, and one that is here is read.
+macro_rules! words {
+    ($($type:ident, $kind:literal: $($variant:ident = $word:literal),+;)+) => {$(
+        impl Word for $type {
+            const KIND: &'static str = $kind;
+            const ALL: &'static [Self] = &[$($type::$variant),+];
+            fn word(self) -> &'static str {
+                match self {
+                    $($type::$variant => $word,)+
+                }
+            }
         }
-    }
+    )+};
 }
 
-impl Word for ErrorClass {
-    const KIND: &'static str = "a class of error";
-    const ALL: &'static [Self] = &[ErrorClass::Terminal, ErrorClass::Node, ErrorClass::Transient];
-    fn word(self) -> &'static str {
-        match self {
-            ErrorClass::Terminal => "terminal",
-            ErrorClass::Node => "node",
-            ErrorClass::Transient => "transient",
-        }
-    }
-}
-
-impl Word for Wish {
-    const KIND: &'static str = "a wish";
-    const ALL: &'static [Self] = &[Wish::Pause, Wish::Resume, Wish::Drain];
-    fn word(self) -> &'static str {
-        match self {
-            Wish::Pause => "pause",
-            Wish::Resume => "resume",
-            Wish::Drain => "drain",
-        }
-    }
-}
-
-impl Word for Standing {
-    const KIND: &'static str = "a standing";
-    const ALL: &'static [Self] = &Standing::ALL;
-    fn word(self) -> &'static str {
-        Standing::word(self)
-    }
+words! {
+    Environment, "an environment": Mainnet = "mainnet", Testnet = "testnet";
+    Endpoint, "an endpoint": ChatCompletions = "/v1/chat/completions", Completions = "/v1/completions";
+    FinishReason, "a finish reason": Stop = "stop", Length = "length", ToolCalls = "tool_calls",
+        FunctionCall = "function_call", ContentFilter = "content_filter";
+    ErrorClass, "a class of error": Terminal = "terminal", Node = "node", Transient = "transient";
+    Wish, "a wish": Pause = "pause", Resume = "resume", Drain = "drain";
+    Standing, "a standing": Banned = "banned", Frozen = "frozen", Excluded = "excluded", Away = "away",
+        Draining = "draining", Paused = "paused", Untested = "untested", Ready = "ready";
 }
 
 /// One word.

@@ -14,12 +14,25 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATIENCE_S = 120
+# A server that has the small model: then it runs there, and the box is only the queue before it.
+UPSTREAM = os.environ.get("SWITCHBOX_TEST_UPSTREAM")
 # Asked this greedily, the small model tells on and on: as good as endless.
 ENDLESS = "Tell me a story about a river."
 
 
 def model_path():
     return subprocess.check_output([ROOT / "scripts/fetch-model"], text=True).strip()
+
+
+def served(args):
+    """The arguments with the small model's place filled in."""
+    if not UPSTREAM:
+        return [a.replace("=MODEL", "=" + model_path()) for a in args]
+    filled = list(args)
+    while "small=MODEL" in filled:
+        at = filled.index("small=MODEL")
+        filled[at - 1 : at + 1] = ["--upstream", UPSTREAM]
+    return filled
 
 
 def wait_for(what, look):
@@ -133,8 +146,7 @@ class BoxCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        args = [model_path() if a == "MODEL" else a.replace("=MODEL", "=" + model_path()) for a in cls.args]
-        cls.box = Box(*args, config=cls.config, auth=cls.auth)
+        cls.box = Box(*served(cls.args), config=cls.config, auth=cls.auth)
 
     @classmethod
     def tearDownClass(cls):

@@ -38,10 +38,11 @@ def node_layout(version, box_key, challenge, nonce, node_key, environments, invi
 
 
 def result_layout(box_key, node_key, stated):
+    """A node's statement; without a node's key that of a box on a job of its own node."""
     status = stated["status"]
     failed = status["kind"] == "failed"
     return layout(
-        "switchbox.v1.result",
+        "switchbox.v1.result" if node_key else "switchbox.v1.own-result",
         stated["environment"],
         box_key,
         node_key,
@@ -50,8 +51,8 @@ def result_layout(box_key, node_key, stated):
         stated["model"],
         bytes.fromhex(stated.get("model_digest") or ""),
         number(stated["model_index"]),
-        bytes.fromhex(stated["request_hash"]),
-        bytes.fromhex(stated["output_hash"]),
+        bytes.fromhex(stated.get("request_hash") or ""),
+        bytes.fromhex(stated.get("output_hash") or ""),
         *(number(stated[count]) for count in ("input_tokens", "cached_tokens", "output_tokens")),
         status["kind"],
         status["class"] if failed else status["finish_reason"],
@@ -67,6 +68,28 @@ def stopped_layout(box_key, node_key, stated):
 
 def snapshot_layout(environment, version, text):
     return layout("switchbox.v1.snapshot", environment, number(version), sha256(text.encode()))
+
+
+def receipt_layout(signed, node_signature, billed, ended_at_ms):
+    counts = ("input_tokens", "cached_tokens", "output_tokens", "microcredits")
+    numbers = (number(billed[count]) for count in counts)
+    return layout("switchbox.v1.receipt", sha256(signed), node_signature, *numbers, number(ended_at_ms))
+
+
+def check_receipt(receipt, box_key):
+    """Raises unless that box countersigned what a node (or the box itself) signed, and the receipt says the same."""
+    node_key = bytes.fromhex(receipt.get("node_key") or "")
+    stated = receipt["stated"]
+    status = {"kind": "succeeded", "finish_reason": stated["finish_reason"]}
+    signed = result_layout(box_key, node_key, {**stated, "status": status})
+    node_signature = bytes.fromhex(receipt.get("node_signature") or "")
+    countersigned = receipt_layout(signed, node_signature, receipt["billed"], receipt["ended_at_ms"])
+    if bytes.fromhex(receipt["signed"]) != signed or bytes.fromhex(receipt["countersigned"]) != countersigned:
+        raise ValueError("the receipt says something else than was signed")
+    if node_key and not is_signed(node_key, signed, node_signature):
+        raise ValueError("the node didn't sign this")
+    if not is_signed(box_key, countersigned, bytes.fromhex(receipt["box_signature"])):
+        raise ValueError("the box didn't sign this")
 
 
 def request_hash(endpoint, body):

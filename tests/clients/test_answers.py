@@ -3,7 +3,7 @@
 import asyncio
 
 import openai
-from box import ENDLESS, BoxCase
+from box import ENDLESS, UPSTREAM, BoxCase
 
 QUESTION = [{"role": "user", "content": "Write a Python function that reverses a string."}]
 OTHERS = ["List the first ten prime numbers.", "What is the capital of France?", "What is 12 + 30?"]
@@ -131,8 +131,9 @@ class Cancels(BoxCase):
                 break
         stream.close()
         self.box.wait_metric("switchbox_jobs_finished_total", 'end="cancelled"', 1)
-        self.box.wait_metric("switchbox_executor_cancelled_total", 'phase="decode"', 1)
-        self.assertLessEqual(self.box.metric("switchbox_executor_steps_after_cancel_max"), 2)
+        if not UPSTREAM:
+            self.box.wait_metric("switchbox_executor_cancelled_total", 'phase="decode"', 1)
+            self.assertLessEqual(self.box.metric("switchbox_executor_steps_after_cancel_max"), 2)
 
     def test_a_timeout_of_the_client_stops_the_work(self):
         client = openai.OpenAI(base_url=self.box.base + "/v1", api_key=self.box.key, max_retries=0, timeout=1)
@@ -155,8 +156,10 @@ class Concurrency(BoxCase):
             questions = [QUESTION[0]["content"], *OTHERS]
             alone = [await self.text(client, i, question) for i, question in enumerate(questions)]
             together = await asyncio.gather(*(self.text(client, i, q) for i, q in enumerate(questions)))
-            self.assertEqual(alone, together)
-            self.assertTrue(all(alone))
+            # What a step computes together may round otherwise in another server.
+            if not UPSTREAM:
+                self.assertEqual(alone, together)
+            self.assertTrue(all(alone) and all(together))
 
     async def text(self, client, seed, question):
         stream = await client.chat.completions.create(

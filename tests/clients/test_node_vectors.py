@@ -56,6 +56,15 @@ class Vectors(unittest.TestCase):
         for vector in self.vectors["output_hashes"]:
             self.assertEqual(protocol.output_hash(vector["chunks"]).hex(), vector["hash"])
 
+    def test_receipts(self):
+        box_key = self.keys["box"].public
+        for receipt in self.vectors["receipts"]:
+            protocol.check_receipt(receipt, box_key)
+            with self.assertRaises(ValueError):
+                protocol.check_receipt({**receipt, "ended_at_ms": receipt["ended_at_ms"] + 1}, box_key)
+            with self.assertRaises(ValueError):
+                protocol.check_receipt(receipt, self.keys["node"].public)
+
     def test_join_strings(self):
         for vector in self.vectors["join_strings"]:
             text = vector.pop("text")

@@ -79,7 +79,7 @@ fn echo(name: &str, delay: Duration, slots: u32) -> Entry {
 
 /// Starts a box with the models `echo` (at once) and `slow` (a token every 20 ms).
 pub(crate) async fn start(setup: Setup) -> Rig {
-    let mut catalog = Catalog::default();
+    let catalog = Catalog::default();
     catalog.add(echo("echo", Duration::ZERO, setup.slots));
     catalog.add(echo("slow", Duration::from_millis(20), setup.slots));
     let catalog = Arc::new(catalog);

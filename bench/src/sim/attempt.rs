@@ -163,7 +163,10 @@ impl World<'_> {
         };
         let honest = honest_digest(&run.assignment.model, &run.assignment.body);
         let digest = match run.plan {
-            Plan::WrongDigest => OutputDigest(bytes32(74, run.assignment.reservation.counter)),
+            Plan::WrongDigest => {
+                self.oracle.wrong.insert(node.id.clone());
+                OutputDigest(bytes32(74, run.assignment.reservation.counter))
+            }
             _ => honest,
         };
         let (input_tokens, output_tokens) = match run.plan {

@@ -201,6 +201,7 @@ impl Fair {
             model: model(0),
             version: None,
             digest: Some(Digest(bytes32(70, 0))),
+            runtime: None,
             slots: SLOTS as u32,
             warmth: Warmth::Warm,
             load: Span(0),

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use switchbox::coordinator::effect::{Effect, Row};
 use switchbox::coordinator::event::{
     Ask, Cancel, ClientGone, Declined, Departure, Durability, Environment, Event, Feedback, Heartbeat,
-    NodeGone, NodeWish, Progress, Requeue, Revoked, Stopped, StoreRoom, Tenant, Verified, Wish,
+    NodeGone, NodeWish, Offers, Progress, Requeue, Revoked, Stopped, StoreRoom, Tenant, Verified, Wish,
 };
 use switchbox::coordinator::integrity::{Note, Opinion};
 use switchbox::coordinator::job::JobRow;
@@ -268,7 +268,7 @@ impl Fuzz {
     }
 
     fn rarer(&mut self) -> Event {
-        match self.rng.below(8) {
+        match self.rng.below(9) {
             0 => {
                 let undelivered = self.list(Self::reservation);
                 Event::NodeGone(NodeGone { node: self.node(), session: self.session(), undelivered })
@@ -287,7 +287,11 @@ impl Fuzz {
                 let last_at = self.rng.chance(50).then(|| self.time());
                 Event::Progress(Progress { reservation, written, last_at })
             }
-            5 => Event::StoreRoom(*self.rng.pick(&[StoreRoom::Open, StoreRoom::Open, StoreRoom::Behind])),
+            5 => {
+                let models = self.list(Self::offer);
+                Event::Offers(Box::new(Offers { node: self.node(), session: self.session(), models }))
+            }
+            6 => Event::StoreRoom(*self.rng.pick(&[StoreRoom::Open, StoreRoom::Open, StoreRoom::Behind])),
             _ => Event::Tick,
         }
     }

@@ -13,6 +13,7 @@ mod fair;
 mod fuzz;
 mod generate;
 mod hash;
+mod liars;
 mod mutants;
 mod nodes;
 mod nonsense;
@@ -28,6 +29,7 @@ mod store;
 mod world;
 
 pub use fuzz::fuzz;
+pub use liars::liars;
 pub use mutants::{named, run_all};
 pub use regret::regret;
 pub use run::{Seeds, replay, run};

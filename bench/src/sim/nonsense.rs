@@ -117,11 +117,12 @@ impl Fuzz {
         }
     }
 
-    fn offer(&mut self) -> ModelOffer {
+    pub(super) fn offer(&mut self) -> ModelOffer {
         ModelOffer {
             model: self.model(),
             version: self.rng.chance(50).then(|| name("v1")),
             digest: self.rng.chance(70).then(|| Digest(bytes32(3, self.rng.below(2)))),
+            runtime: self.rng.chance(70).then(|| name(["r1", "r2"][self.rng.below(2) as usize])),
             slots: self.small(),
             warmth: *self.rng.pick(&[Warmth::Warm, Warmth::Cold]),
             load: self.span(),
@@ -130,8 +131,9 @@ impl Fuzz {
 
     pub(super) fn completion(&mut self) -> Completion {
         let class = *self.rng.pick(&[ErrorClass::Node, ErrorClass::Terminal, ErrorClass::Transient]);
-        let status = match self.rng.below(3) {
+        let status = match self.rng.below(4) {
             0 => Status::Succeeded(FinishReason::Stop),
+            2 => Status::Succeeded(FinishReason::ToolCalls),
             1 => Status::Succeeded(FinishReason::Length),
             _ => Status::Failed(JobError { class, message: "m".repeat(*self.rng.pick(&[0, 9, 70_000])) }),
         };

@@ -60,6 +60,8 @@ impl World<'_> {
         if scene.kind == Kind::Local {
             return;
         }
+        // By the operator's own machines the others are measured, so a lie of theirs would be held against those.
+        let trust = if scene.kind == Kind::Lying { trust.min(Trust::Approved) } else { trust };
         let settings = NodeSettings {
             node: scene.id.clone(),
             trust,

@@ -282,6 +282,7 @@ impl Regret {
             model: model(0),
             version: None,
             digest: Some(Digest(bytes32(70, 0))),
+            runtime: None,
             slots: machine.slots,
             warmth: if machine.load.is_some() { Warmth::Cold } else { Warmth::Warm },
             load: machine.load.unwrap_or_default(),

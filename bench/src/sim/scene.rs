@@ -11,7 +11,9 @@ use switchbox::coordinator::snapshot::Participation;
 use switchbox::coordinator::standing::Trust;
 use switchbox::coordinator::subcloud::{Allowed, Isolation, Policy, Subcloud};
 use switchbox::credits::{Credits, Price};
-use switchbox::ids::{Digest, GpuClass, ModelName, ModelVersion, Namespace, NodeId, Region, SubcloudName};
+use switchbox::ids::{
+    Digest, GpuClass, ModelName, ModelVersion, Namespace, NodeId, Region, RuntimeName, SubcloudName,
+};
 use switchbox::time::Span;
 
 use super::rng::{Rng, bytes32};
@@ -193,6 +195,7 @@ fn offer(index: usize, slots: u32, rng: &mut Rng) -> ModelOffer {
         model: model(index),
         version: Some(name::<ModelVersion>(version)),
         digest: Some(digest_of(index * 2 + usize::from(version == "v2"))),
+        runtime: Some(name::<RuntimeName>("r1")),
         slots: rng.range(1, u64::from(slots)) as u32,
         warmth: if rng.chance(60) { Warmth::Warm } else { Warmth::Cold },
         load: rng.ms(20, 400),

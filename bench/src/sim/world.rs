@@ -427,12 +427,10 @@ impl<'a> World<'a> {
                 Effect::Assign { node, assignment, when } => self.assign(&node, assignment, when),
                 Effect::Stop { node, reservation } => self.stop(&node, reservation),
                 Effect::ToNode { node, message, when } => self.mail_node(&node, message, when),
-                // Nodes of this world know what they have.
-                Effect::Continue { .. } => {}
                 Effect::OpenOutput(open) => self.open_output(open),
                 Effect::AttachOutput(attach) => self.attach_output(attach),
                 Effect::CloseOutput(reservation) => self.close_output(reservation),
-                Effect::ForgetOutput(_) => {}
+                Effect::ForgetOutput(_) | Effect::Continue { .. } => {}
                 Effect::CheckProgress(reservation) => self.check_progress(reservation),
             }
         }

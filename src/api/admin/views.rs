@@ -10,7 +10,7 @@ use crate::coordinator::Counts;
 use crate::coordinator::effect::{
     CancelCause, CancelState, DeadLetterView, End, JobView, NodeView, QueueView, RefusalKind, Runnable,
 };
-use crate::coordinator::event::{Environment, ErrorClass, FinishReason, JobError, Mode, Origin};
+use crate::coordinator::event::{Environment, ErrorClass, JobError, Mode, Origin};
 use crate::coordinator::job::{AttemptOutcome, AttemptRow, JobRow};
 use crate::coordinator::ledger::{Account, Owner};
 use crate::coordinator::score::Score;
@@ -285,8 +285,7 @@ fn party(party: Party) -> &'static str {
 
 fn end(end: &End) -> Value {
     match end {
-        End::Succeeded(FinishReason::Stop) => json!({"end": "succeeded", "finish_reason": "stop"}),
-        End::Succeeded(FinishReason::Length) => json!({"end": "succeeded", "finish_reason": "length"}),
+        End::Succeeded(reason) => json!({"end": "succeeded", "finish_reason": reason.word()}),
         End::Failed(failure) => json!({"end": "failed", "error": error(failure)}),
         End::Cancelled(cause) => json!({"end": "cancelled", "cause": cancel_cause(*cause)}),
         End::Expired => json!({"end": "expired"}),

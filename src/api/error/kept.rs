@@ -26,6 +26,11 @@ impl ApiError {
         Self::internal("The job of this idempotency key was forgotten this moment: send the request again.")
     }
 
+    /// Only an answer has a receipt.
+    pub(in crate::api) fn no_receipt(status: StatusCode, code: &'static str, message: String) -> Self {
+        Self::new(status, super::INVALID, code, message).retry(Retry::Never)
+    }
+
     /// As many requests wait for a job's end as may.
     pub(in crate::api) fn waiters_full(full: Full) -> Self {
         match full {

@@ -4,19 +4,19 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use crate::api::error::ApiError;
-use crate::api::json;
 use crate::api::status::DrainFlag;
-use crate::archive::{Piece, StoredJob};
+use crate::archive::{Piece, Position, StoredAnswer, StoredJob};
 use crate::budget::Part;
 use crate::coordinator::effect::{Answer, CancelCause, End, Finished, Refusal};
 use crate::coordinator::event::{Durability, Storing};
 use crate::door::{ClientMessage, ClientSession, Opened};
 use crate::ids::{JobId, Lsn};
-use crate::output::{Chunk, Take};
+use crate::output::{Chunk, ChunkKind, Take};
+
+use super::whole::Whole;
 
 /// The last that is heard of a job.
 #[derive(Debug)]
@@ -64,9 +64,9 @@ pub(in crate::api) struct Follow {
     outcome: Option<Outcome>,
     /// The job whose answer this is, once there is one.
     answered: Option<JobId>,
-    /// The text of an answer that was given before, while it isn't taken.
-    stored: Option<Arc<str>>,
-    /// The memory of that text, and then of what was made of it.
+    /// An answer that was given before, and how much of it was taken.
+    stored: Option<(StoredAnswer, Position)>,
+    /// The memory of that answer, and then of what was made of it.
     stored_room: Option<Part>,
     afterwards: Afterwards,
     /// Ready once the server leaves.
@@ -154,10 +154,12 @@ impl Follow {
         let Some(outcome) = self.outcome.take() else {
             return self.poll_output(cx);
         };
-        if let Some(text) = self.stored.take() {
-            let tokens = 0;
-            self.outcome = Some(outcome);
-            return Poll::Ready(Step::Chunk(Chunk { text, tokens }));
+        if let Some((stored, position)) = &mut self.stored {
+            if let Some(chunk) = stored.next_chunk(position) {
+                self.outcome = Some(outcome);
+                return Poll::Ready(Step::Chunk(chunk));
+            }
+            self.stored = None;
         }
         let Some(extent) = answer_extent(&outcome) else {
             return Poll::Ready(Step::End(outcome));
@@ -208,14 +210,17 @@ impl Follow {
         Poll::Ready(())
     }
 
-    /// Takes a finished job's whole text and appends it as the inside of a JSON string.
-    pub(super) async fn take_text(
+    /// Takes all of a finished job's answer.
+    pub(super) async fn take_answer(
         &mut self,
         finished: &Finished,
-        out: &mut Vec<u8>,
+        whole: &mut Whole<'_>,
     ) -> Result<(), OutputLost> {
-        if let Some(text) = self.stored.take() {
-            json::escaped(out, &text);
+        if let Some((stored, _)) = self.stored.take() {
+            for (kind, text) in stored.pieces() {
+                whole.add(kind, text);
+                breathe_after(kind).await;
+            }
             return Ok(());
         }
         if finished.chunks == 0 {
@@ -224,7 +229,10 @@ impl Follow {
         let opened = self.answer_reader(finished.attempt).ok_or(OutputLost)?;
         while opened.reader.cursor() < finished.chunks {
             match opened.reader.take().await {
-                Take::Chunk(chunk) => json::escaped(out, &chunk.text),
+                Take::Chunk(chunk) => {
+                    whole.add(chunk.kind, &chunk.text);
+                    breathe_after(chunk.kind).await;
+                }
                 Take::Closed => return Err(OutputLost),
             }
         }
@@ -279,7 +287,8 @@ impl Follow {
                     let StoredJob { answer, room, .. } = *stored;
                     (self.job, self.answered) = (Some(finished.job), Some(finished.job));
                     self.acceptance = Acceptance::Showable;
-                    (self.stored, self.stored_room) = (answer, Some(room));
+                    self.stored = answer.map(|answer| (answer, Position::default()));
+                    self.stored_room = Some(room);
                     self.outcome = Some(Outcome::Finished(Box::new(finished)));
                 }
                 ClientMessage::Unreadable(job, piece) => {
@@ -294,6 +303,13 @@ impl Follow {
                 ClientMessage::Answer(_) => {}
             }
         }
+    }
+}
+
+/// Merging JSON takes its time: others get their turn in between.
+async fn breathe_after(kind: ChunkKind) {
+    if kind == ChunkKind::Json {
+        tokio::task::consume_budget().await;
     }
 }
 

@@ -82,27 +82,29 @@ pub(super) fn ttl(headers: &HeaderMap, limits: &Limits) -> Span {
 pub(super) struct Quota {
     requests: u64,
     taken: u64,
-    context_tokens: u64,
+    /// `None` where nobody here knows: then nothing is said of tokens.
+    context_tokens: Option<u64>,
 }
 
 impl Quota {
     /// The quota of a namespace as it is with this request in it.
-    pub(super) fn new(context: &Context, in_flight: &InFlight, context_tokens: u32) -> Self {
+    pub(super) fn new(context: &Context, in_flight: &InFlight, context_tokens: Option<u32>) -> Self {
         Self {
             requests: context.limits.namespace_queue_jobs_max,
             taken: in_flight.count(),
-            context_tokens: context_tokens.into(),
+            context_tokens: context_tokens.map(u64::from),
         }
     }
 
     /// Writes it.
     pub(super) fn write(&self, headers: &mut HeaderMap) {
         let remaining = self.requests.saturating_sub(self.taken);
-        let tokens = |requests: u64| HeaderValue::from(requests.saturating_mul(self.context_tokens));
         let reset = HeaderValue::from_static(if self.taken == 0 { "0s" } else { "1s" });
         headers.insert(LIMIT_REQUESTS, HeaderValue::from(self.requests));
         headers.insert(REMAINING_REQUESTS, HeaderValue::from(remaining));
         headers.insert(RESET_REQUESTS, reset.clone());
+        let Some(context_tokens) = self.context_tokens else { return };
+        let tokens = |requests: u64| HeaderValue::from(requests.saturating_mul(context_tokens));
         headers.insert(LIMIT_TOKENS, tokens(self.requests));
         headers.insert(REMAINING_TOKENS, tokens(remaining));
         headers.insert(RESET_TOKENS, reset);
@@ -137,7 +139,7 @@ mod tests {
     #[test]
     fn quotas_never_underflow() {
         let mut headers = HeaderMap::new();
-        Quota { requests: 2, taken: 5, context_tokens: u64::MAX }.write(&mut headers);
+        Quota { requests: 2, taken: 5, context_tokens: Some(u64::MAX) }.write(&mut headers);
         assert_eq!(headers["x-ratelimit-remaining-requests"], "0");
         assert_eq!(headers["x-ratelimit-limit-tokens"], u64::MAX.to_string().as_str());
     }

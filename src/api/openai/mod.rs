@@ -8,32 +8,34 @@ mod completions;
 mod follow;
 mod headers;
 pub(super) mod models;
+mod prepare;
 pub(super) mod render;
+mod whole;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Incoming;
-use hyper::header::HeaderMap;
 use hyper::{Request, Response};
 
 use super::auth::{InFlight, Principal};
-use super::body::ReadBody;
 use super::error::ApiError;
 use super::response::{self, Body};
 use super::sse::EventStream;
 use super::unread::{SLICE_BYTES_MAX, UnreadAnswer};
-use super::{Context, body, idempotency, json};
-use crate::budget::Share;
+use super::{Context, body, idempotency};
+use crate::archive::StoredAnswer;
 use crate::coordinator::effect::{End, Finished};
-use crate::coordinator::event::{Endpoint, FinishReason, JobSpec, Mode, Storing, Submission, Tier};
+use crate::coordinator::event::{Endpoint, FinishReason, JobSpec, Submission};
 use crate::coordinator::job::JobRow;
-use crate::ids::{JobId, ModelName};
+use crate::ids::JobId;
 use crate::output::Chunk;
-use crate::request::{self, StreamMode};
+use crate::request::StreamMode;
 use follow::Afterwards;
 pub(super) use follow::{Follow, Outcome, Step};
+pub(super) use prepare::{Ready, UsageChunk, prepare};
 use render::Shown;
+use whole::Whole;
 
 /// Runs an inference and answers with it.
 pub(super) async fn infer(
@@ -73,96 +75,6 @@ pub(super) async fn infer(
     let mut response = answered.unwrap_or_else(|failure| failure.into_response());
     quota.write(response.headers_mut());
     Ok(response)
-}
-
-/// Whether a stream ends with a chunk of usage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum UsageChunk {
-    Asked,
-    NotAsked,
-}
-
-/// A request that fits its model.
-pub(super) struct Prepared {
-    pub(super) model: ModelName,
-    stream: StreamMode,
-    usage: UsageChunk,
-    tier: Tier,
-    context_tokens: u32,
-    input_tokens: u32,
-    output_tokens_max: u32,
-    storing: Storing,
-}
-
-impl Prepared {
-    /// What its job asks for.
-    pub(super) fn spec(
-        &self,
-        context: &Context,
-        principal: &Principal,
-        endpoint: Endpoint,
-        headers: &HeaderMap,
-    ) -> JobSpec {
-        JobSpec {
-            environment: principal.environment,
-            mode: self.mode(),
-            tier: self.tier,
-            ttl: headers::ttl(headers, &context.limits),
-            input_tokens: self.input_tokens,
-            output_tokens_max: self.output_tokens_max,
-            storing: self.storing,
-            ..JobSpec::plain(principal.namespace.clone(), endpoint, Arc::clone(&self.model))
-        }
-    }
-
-    fn mode(&self) -> Mode {
-        match self.stream {
-            StreamMode::Whole => Mode::Sync,
-            StreamMode::Events => Mode::Stream,
-        }
-    }
-}
-
-/// A request that can be submitted, with the room that its body takes until then.
-pub(super) struct Ready {
-    pub(super) prepared: Prepared,
-    pub(super) body: Arc<[u8]>,
-    pub(super) room: Share,
-}
-
-/// Parses a body, counts its tokens, and makes it what is kept with the job. Takes as long as the body is large.
-pub(super) fn prepare(context: &Context, endpoint: Endpoint, read: ReadBody) -> Result<Ready, ApiError> {
-    let ReadBody { bytes, room } = read;
-    let request = request::parse(endpoint, &bytes)?;
-    let entry =
-        context.catalog.find(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
-    let input = entry.input_tokens(&request).map_err(|reason| ApiError::prompt_unfit(endpoint, &reason))?;
-    let context_tokens = entry.context_tokens();
-    let output = output_room(context_tokens, input, request.max_tokens, entry.output_tokens_default())
-        .map_err(|asked| ApiError::context_exceeded(endpoint, context_tokens, input, asked))?;
-    let prepared = Prepared {
-        model: Arc::clone(&entry.name),
-        stream: request.stream,
-        usage: if request.include_usage { UsageChunk::Asked } else { UsageChunk::NotAsked },
-        tier: request.tier,
-        context_tokens,
-        input_tokens: input,
-        output_tokens_max: output,
-        storing: if request::forbids_storing(&bytes) { Storing::Forbidden } else { Storing::Allowed },
-    };
-    Ok(Ready { prepared, body: Arc::from(bytes), room })
-}
-
-/// How many tokens may be generated: what was asked for if it fits, else the default as far as it fits. The error
-/// is what was asked for.
-fn output_room(context: u32, input: u32, asked: Option<u32>, default: u32) -> Result<u32, Option<u32>> {
-    let room = context.saturating_sub(input);
-    match asked {
-        _ if room == 0 => Err(None),
-        Some(asked) if asked > room => Err(Some(asked)),
-        Some(asked) => Ok(asked),
-        None => Ok(default.clamp(1, room)),
-    }
 }
 
 /// A submitted job and everything that its answer shows.
@@ -224,11 +136,12 @@ async fn whole(mut exchange: Exchange) -> Result<Response<Body>, JobFailure> {
         },
         other => return Err(JobFailure::of_outcome(other, exchange)),
     };
-    let mut text = exchange.shown.begin_whole(finished.job);
-    if exchange.follow.take_text(&finished, &mut text).await.is_err() {
+    let Exchange { follow, shown, .. } = &mut exchange;
+    let mut whole = Whole::begin(shown, finished.job);
+    if follow.take_answer(&finished, &mut whole).await.is_err() {
         return Err(JobFailure::output_lost(Some(finished.job), Some(finished)));
     }
-    exchange.shown.end_whole(&mut text, reason, finished.usage);
+    let text = whole.end(reason, finished.usage);
     let mut response = handed_over(text, exchange.follow);
     headers::write_finished(response.headers_mut(), &finished);
     Ok(response)
@@ -287,7 +200,12 @@ fn stream(exchange: Exchange, usage: UsageChunk, context: &Context, first: Optio
 }
 
 /// The whole answer of a job that ended before.
-pub(super) fn whole_answer(context: &Context, row: &JobRow, text: &str, reason: FinishReason) -> Vec<u8> {
+pub(super) fn whole_answer(
+    context: &Context,
+    row: &JobRow,
+    answer: &StoredAnswer,
+    reason: FinishReason,
+) -> Vec<u8> {
     let shown = Shown {
         endpoint: row.spec.endpoint,
         created: row.submitted_at.unix_secs(),
@@ -295,10 +213,9 @@ pub(super) fn whole_answer(context: &Context, row: &JobRow, text: &str, reason: 
         tier: row.spec.tier,
         fingerprint: Arc::clone(&context.fingerprint),
     };
-    let mut out = shown.begin_whole(row.id);
-    json::escaped(&mut out, text);
-    shown.end_whole(&mut out, reason, row.usage);
-    out
+    let mut whole = Whole::begin(&shown, row.id);
+    answer.pieces().for_each(|(kind, text)| whole.add(kind, text));
+    whole.end(reason, row.usage)
 }
 
 fn success(end: &End) -> Option<FinishReason> {
@@ -318,26 +235,4 @@ fn success_of(outcome: &Outcome) -> Option<FinishReason> {
 /// Wall time, as answers show it.
 fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn output_keeps_to_the_context() {
-        for (context, input, asked, default, expected) in [
-            (100, 10, None, 50, Ok(50)),
-            (100, 10, None, 500, Ok(90)),
-            (100, 10, None, 0, Ok(1)),
-            (100, 10, Some(90), 50, Ok(90)),
-            (100, 10, Some(91), 50, Err(Some(91))),
-            (100, 100, None, 50, Err(None)),
-            (100, 101, Some(1), 50, Err(None)),
-            (100, 99, None, 50, Ok(1)),
-            (100, 10, Some(u32::MAX), 50, Err(Some(u32::MAX))),
-        ] {
-            assert_eq!(output_room(context, input, asked, default), expected, "{context} {input} {asked:?}");
-        }
-    }
 }

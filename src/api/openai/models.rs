@@ -10,7 +10,7 @@ use crate::runtime::{Catalog, Entry};
 /// All models.
 pub(in crate::api) fn list(catalog: &Catalog) -> Response<Body> {
     let mut out = b"{\"object\":\"list\",\"data\":[".to_vec();
-    for (index, entry) in catalog.entries().enumerate() {
+    for (index, entry) in catalog.entries().iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
@@ -24,7 +24,7 @@ pub(in crate::api) fn list(catalog: &Catalog) -> Response<Body> {
 pub(in crate::api) fn one(catalog: &Catalog, name: &str) -> Result<Response<Body>, ApiError> {
     let entry = catalog.find(name).ok_or_else(|| ApiError::model_not_found(name))?;
     let mut out = Vec::with_capacity(128);
-    write_model(&mut out, entry);
+    write_model(&mut out, &entry);
     Ok(response::json(out))
 }
 
@@ -34,6 +34,9 @@ fn write_model(out: &mut Vec<u8>, entry: &Entry) {
     out.extend_from_slice(b",\"object\":\"model\",\"created\":");
     display(out, entry.created_unix);
     out.extend_from_slice(b",\"owned_by\":\"switchbox\",\"context_window\":");
-    display(out, entry.context_tokens());
+    match entry.context_tokens() {
+        Some(tokens) => display(out, tokens),
+        None => out.extend_from_slice(b"null"),
+    }
     out.push(b'}');
 }

@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use crate::api::json::{display, escaped, string};
+use crate::choice;
 use crate::coordinator::effect::Usage;
 use crate::coordinator::event::{Endpoint, FinishReason, Tier};
 use crate::ids::{JobId, ModelName};
+use crate::output::ChunkKind;
 use crate::request::service_tier_name;
 
 use super::{UsageChunk, chat, completions};
@@ -45,14 +47,12 @@ fn shape(endpoint: Endpoint) -> &'static Shape {
     }
 }
 
-fn word(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "\"stop\"",
-        FinishReason::Length => "\"length\"",
-    }
-}
-
 impl Shown {
+    /// The texts of its endpoint's shape.
+    pub(super) fn shape(&self) -> &'static Shape {
+        shape(self.endpoint)
+    }
+
     /// Everything of a whole answer that is before its text.
     pub(super) fn begin_whole(&self, job: JobId) -> Vec<u8> {
         let shape = shape(self.endpoint);
@@ -63,10 +63,9 @@ impl Shown {
         out
     }
 
-    /// Everything that is behind its text.
+    /// Everything from its finish reason on.
     pub(super) fn end_whole(&self, out: &mut Vec<u8>, reason: FinishReason, usage: Usage) {
-        out.extend_from_slice(shape(self.endpoint).whole_after_text.as_bytes());
-        out.extend_from_slice(word(reason).as_bytes());
+        string(out, reason.word());
         out.extend_from_slice(b"}],\"usage\":");
         write_usage(out, usage);
         out.push(b'}');
@@ -115,9 +114,9 @@ fn write_usage(out: &mut Vec<u8>, usage: Usage) {
     display(out, usage.output_tokens);
     out.extend_from_slice(b",\"total_tokens\":");
     display(out, u64::from(usage.input_tokens) + u64::from(usage.output_tokens));
-    out.extend_from_slice(
-        b",\"prompt_tokens_details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}",
-    );
+    out.extend_from_slice(b",\"prompt_tokens_details\":{\"cached_tokens\":");
+    display(out, usage.cached_tokens);
+    out.extend_from_slice(b"},\"completion_tokens_details\":{\"reasoning_tokens\":0}}");
 }
 
 /// Writes the events of one stream.
@@ -138,8 +137,28 @@ enum Begun {
 }
 
 impl Events {
-    /// A piece of the answer. One without text is no event.
-    pub(in crate::api) fn text(&mut self, out: &mut Vec<u8>, text: &str) {
+    /// A piece of the answer. One that says nothing is no event.
+    pub(in crate::api) fn piece(&mut self, out: &mut Vec<u8>, kind: ChunkKind, text: &str) {
+        match kind {
+            ChunkKind::Text => self.text(out, text),
+            ChunkKind::Json => self.json(out, choice::members_of(text)),
+        }
+    }
+
+    /// What a choice says, as it was written.
+    fn json(&mut self, out: &mut Vec<u8>, members: &str) {
+        if members.is_empty() {
+            return;
+        }
+        self.begin(out);
+        out.extend_from_slice(&self.common);
+        out.extend_from_slice(b"\"choices\":[{\"index\":0,");
+        out.extend_from_slice(members.as_bytes());
+        out.extend_from_slice(b",\"finish_reason\":null}]");
+        out.extend_from_slice(self.no_usage.as_bytes());
+    }
+
+    fn text(&mut self, out: &mut Vec<u8>, text: &str) {
         if text.is_empty() {
             return;
         }
@@ -154,7 +173,7 @@ impl Events {
         self.begin(out);
         out.extend_from_slice(&self.common);
         out.extend_from_slice(self.shape.event_finish.as_bytes());
-        out.extend_from_slice(word(reason).as_bytes());
+        string(out, reason.word());
         out.extend_from_slice(b"}]");
         out.extend_from_slice(self.no_usage.as_bytes());
         if self.usage == UsageChunk::Asked {
@@ -183,6 +202,7 @@ impl Events {
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::whole::Whole;
     use super::*;
 
     const JOB: JobId = JobId { epoch: 0x10, counter: 7 };
@@ -199,19 +219,24 @@ mod tests {
     }
 
     fn whole(endpoint: Endpoint) -> Value {
+        whole_of(endpoint, FinishReason::Length, &[(ChunkKind::Text, "a\n\"b\"")])
+    }
+
+    fn whole_of(endpoint: Endpoint, reason: FinishReason, pieces: &[(ChunkKind, &str)]) -> Value {
         let shown = shown(endpoint);
-        let mut out = shown.begin_whole(JOB);
-        escaped(&mut out, "a\n\"b\"");
-        shown.end_whole(&mut out, FinishReason::Length, USAGE);
-        serde_json::from_slice(&out).expect("JSON")
+        let mut whole = Whole::begin(&shown, JOB);
+        pieces.iter().for_each(|(kind, text)| whole.add(*kind, text));
+        serde_json::from_slice(&whole.end(reason, USAGE)).expect("JSON")
     }
 
     fn stream(endpoint: Endpoint, usage: UsageChunk) -> Vec<Value> {
+        stream_of(endpoint, usage, &["a\n", "", "\"b\""].map(|text| (ChunkKind::Text, text)))
+    }
+
+    fn stream_of(endpoint: Endpoint, usage: UsageChunk, pieces: &[(ChunkKind, &str)]) -> Vec<Value> {
         let mut events = shown(endpoint).events(Some(JOB), usage);
         let mut out = Vec::new();
-        for text in ["a\n", "", "\"b\""] {
-            events.text(&mut out, text);
-        }
+        pieces.iter().for_each(|(kind, text)| events.piece(&mut out, *kind, text));
         events.finish(&mut out, FinishReason::Stop, USAGE);
         let text = String::from_utf8(out).expect("UTF-8");
         let rest = text.strip_suffix("data: [DONE]\n\n").expect("exactly this end");
@@ -258,6 +283,65 @@ mod tests {
             assert_eq!(event["object"], "chat.completion.chunk");
             assert!(event.get("usage").is_none());
         }
+    }
+
+    #[test]
+    fn what_a_server_says_beside_text_is_in_both_forms_of_an_answer() {
+        let pieces = [
+            (ChunkKind::Json, r#"{"delta":{"reasoning_content":"H\u006d"}}"#),
+            (ChunkKind::Text, "a\n"),
+            (
+                ChunkKind::Json,
+                r#"{"delta":{"content":"b"},"logprobs":{"content":[{"token":"b","logprob":-0.10}]}}"#,
+            ),
+            (
+                ChunkKind::Json,
+                r#"{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"arguments":"{"}}]}}"#,
+            ),
+            (ChunkKind::Json, " {  } "),
+        ];
+        let body = whole_of(Endpoint::ChatCompletions, FinishReason::ToolCalls, &pieces);
+        let message = json!({"role": "assistant", "content": "a\nb", "refusal": null, "annotations": [],
+            "tool_calls": [{"id": "c", "function": {"arguments": "{"}}], "reasoning_content": "Hm"});
+        let choice = json!({"index": 0, "message": message, "finish_reason": "tool_calls",
+            "logprobs": {"content": [{"token": "b", "logprob": -0.1}]}});
+        assert_eq!(body["choices"], json!([choice]));
+        let events = stream_of(Endpoint::ChatCompletions, UsageChunk::Asked, &pieces);
+        let choices: Vec<_> = events[1..5].iter().map(|event| event["choices"][0].clone()).collect();
+        assert_eq!(
+            choices[0],
+            json!({"index": 0, "delta": {"reasoning_content": "Hm"}, "finish_reason": null})
+        );
+        assert_eq!(choices[1]["delta"], json!({"content": "a\n"}));
+        assert_eq!(choices[2]["logprobs"]["content"][0]["token"], "b");
+        assert_eq!(choices[3]["delta"]["tool_calls"][0]["index"], 0);
+        assert!(events.iter().take(5).all(|event| event["usage"].is_null()));
+        assert_eq!(events.len(), 1 + 4 + 2, "the opening, the pieces, the end and the usage");
+    }
+
+    #[test]
+    fn who_only_calls_a_tool_has_null_for_a_text() {
+        let call = (ChunkKind::Json, r#"{"delta":{"tool_calls":[{"index":0,"id":"c"}]}}"#);
+        let body = whole_of(Endpoint::ChatCompletions, FinishReason::ToolCalls, &[call]);
+        assert_eq!(body["choices"][0]["message"]["content"], Value::Null);
+        let thought = (ChunkKind::Json, r#"{"delta":{"reasoning":"Hm"}}"#);
+        let body = whole_of(Endpoint::ChatCompletions, FinishReason::Length, &[thought]);
+        assert_eq!(body["choices"][0]["message"]["content"], "");
+    }
+
+    #[test]
+    fn plain_completions_have_probabilities_too() {
+        let piece = |token: &str| {
+            format!(r#"{{"text":"{token}","logprobs":{{"tokens":["{token}"]}},"stop_reason":null}}"#)
+        };
+        let (a, b) = (piece("a"), piece("b"));
+        let pieces = [(ChunkKind::Json, &*a), (ChunkKind::Json, &*b)];
+        let body = whole_of(Endpoint::Completions, FinishReason::Stop, &pieces);
+        let choice = json!({"index": 0, "text": "ab", "logprobs": {"tokens": ["a", "b"]}, "finish_reason": "stop",
+            "stop_reason": null});
+        assert_eq!(body["choices"], json!([choice]));
+        let events = stream_of(Endpoint::Completions, UsageChunk::NotAsked, &pieces);
+        assert_eq!(events[0]["choices"][0]["text"], "a");
     }
 
     #[test]

@@ -111,23 +111,22 @@ impl Fleet {
     /// A node joins with what it brings.
     pub(super) fn arrive(&mut self, key: NodeKey, hello: &NodeHello, models: Vec<Serving>, now: Time) {
         let node = &mut self.nodes[key.index()];
-        for serving in &node.models {
-            self.by_model[serving.model.index()].remove(&key);
-        }
         if !node.is_here() {
             self.here += 1;
         }
         self.slots_total -= u64::from(node.slots);
-        node.arrive(hello, models, now);
-        // After a restart its reservations are known before its models are.
-        for serving in &mut node.models {
-            let takes = |held: &&Key| {
-                let reservation = &self.reservations[**held];
-                reservation.model == Some(serving.model) && reservation.capacity == Capacity::Taken
-            };
-            serving.taken = node.holds.iter().filter(takes).count() as u32;
-        }
+        node.arrive(hello, now);
         self.slots_total += u64::from(node.slots);
+        self.offer(key, models);
+    }
+
+    /// A node serves these models now.
+    pub(super) fn offer(&mut self, key: NodeKey, models: Vec<Serving>) {
+        let node = &mut self.nodes[key.index()];
+        for serving in &node.models {
+            self.by_model[serving.model.index()].remove(&key);
+        }
+        node.offer(models);
         for serving in &node.models {
             let at = serving.model.index();
             if self.by_model.len() <= at {

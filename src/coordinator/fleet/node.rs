@@ -8,7 +8,9 @@ use super::super::standing::{Record, Standing};
 use super::super::timers::TimerKey;
 use super::ready::Place;
 use super::speed::Pace;
-use crate::ids::{Digest, GpuClass, ModelName, ModelVersion, NodeId, Region, ReservationId, Session};
+use crate::ids::{
+    Digest, GpuClass, ModelName, ModelVersion, NodeId, Region, ReservationId, RuntimeName, Session,
+};
 use crate::time::{Span, Time};
 
 /// Tokens of a node's cache that are believed: sums over all its reservations stay far from overflow.
@@ -65,6 +67,7 @@ pub(in crate::coordinator) struct Serving {
     pub(in crate::coordinator) model: ModelKey,
     pub(in crate::coordinator) version: Option<ModelVersion>,
     pub(in crate::coordinator) digest: Digest,
+    pub(in crate::coordinator) runtime: Option<RuntimeName>,
     pub(in crate::coordinator) slots: u32,
     pub(in crate::coordinator) taken: u32,
     pub(in crate::coordinator) warmth: Warmth,
@@ -104,8 +107,8 @@ impl Node {
         }
     }
 
-    /// Takes over what a connection brings; what was measured of a model stays with it.
-    pub(super) fn arrive(&mut self, hello: &NodeHello, models: Vec<Serving>, now: Time) {
+    /// Takes over what it serves; what was measured of a model stays with it.
+    pub(super) fn offer(&mut self, models: Vec<Serving>) {
         let before = std::mem::take(&mut self.models);
         self.models = models;
         for serving in &mut self.models {
@@ -118,6 +121,11 @@ impl Node {
         let offered: Vec<ModelKey> = self.models.iter().map(|serving| serving.model).collect();
         let gone = before.into_iter().filter(|s| s.taken > 0 && !offered.contains(&s.model));
         self.models.extend(gone.map(|serving| Serving { slots: 0, ..serving }));
+        self.later = None;
+    }
+
+    /// Takes over what else a connection brings.
+    pub(super) fn arrive(&mut self, hello: &NodeHello, now: Time) {
         self.record.on_connected();
         (self.connected_at, self.heard_at) = (now, now);
         self.session = hello.session;

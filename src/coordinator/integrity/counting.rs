@@ -4,7 +4,7 @@
 //! are the most that is charged.
 
 /// Tokens that a chat template adds to each message, at most, where the box can't count them itself.
-const TEMPLATE_TOKENS_PER_MESSAGE: u64 = 16;
+pub const TEMPLATE_TOKENS_PER_MESSAGE: u64 = 16;
 /// A node may count the end-of-text token, which never reaches the box.
 const UNSEEN_TOKENS: u32 = 1;
 

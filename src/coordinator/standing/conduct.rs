@@ -161,6 +161,8 @@ pub struct Quality {
     pub checks_ever: u64,
     /// Those of them that failed.
     pub failed_ever: u64,
+    /// Answers that were proven wrong since it was last let in.
+    pub lies: u32,
 }
 
 /// How a blind or validation job came out.
@@ -168,8 +170,10 @@ pub struct Quality {
 pub enum Check {
     /// As it should.
     Passed,
-    /// Not so.
+    /// Not so, which may be chance.
     Failed,
+    /// The answer was proven to be wrong.
+    Lied,
 }
 
 impl Quality {
@@ -192,10 +196,13 @@ impl Quality {
         self.passed += passed;
         self.checks_ever = self.checks_ever.saturating_add(1);
         self.failed_ever = self.failed_ever.saturating_add(failed);
+        if check == Check::Lied {
+            self.lies = self.lies.saturating_add(1);
+        }
     }
 
     fn start_again(&mut self) {
-        (self.checks, self.passed) = (0, 0);
+        (self.checks, self.passed, self.lies) = (0, 0, 0);
     }
 }
 
@@ -236,9 +243,14 @@ impl Record {
     /// Counts a blind or validation job's outcome.
     pub fn on_check(&mut self, check: Check, now: Time, rules: &PenaltyRules) -> Verdict {
         self.row.quality.count_in(check);
-        let Quality { checks, passed, .. } = self.row.quality;
-        let poor = checks >= rules.quality_checks_min && self.row.quality.score() < rules.quality_min;
-        if !poor || self.cools_down(now) {
+        let Quality { checks, passed, lies, .. } = self.row.quality;
+        if self.cools_down(now) {
+            return Verdict::Noted;
+        }
+        if lies >= rules.lies_max.max(1) {
+            return self.exclude(&format!("{lies} of its answers were proven wrong"), now, rules);
+        }
+        if checks < rules.quality_checks_min || self.row.quality.score() >= rules.quality_min {
             return Verdict::Noted;
         }
         let failed = checks - passed;

@@ -60,6 +60,8 @@ pub struct PenaltyRules {
     pub quality_min: u32,
     /// Checks before the share says anything.
     pub quality_checks_min: u32,
+    /// So many answers that were proven wrong exclude.
+    pub lies_max: u32,
 }
 
 impl Default for PenaltyRules {
@@ -82,6 +84,7 @@ impl Default for PenaltyRules {
             forgive_after: Span::from_secs(7 * 86_400),
             quality_min: 800,
             quality_checks_min: 10,
+            lies_max: 2,
         }
     }
 }
@@ -95,6 +98,7 @@ impl PenaltyRules {
             ("half_life", self.half_life.0),
             ("cooldown", self.cooldown.0),
             ("quality_checks_min", u64::from(self.quality_checks_min)),
+            ("lies_max", u64::from(self.lies_max)),
         ] {
             if value == 0 {
                 flaws.push(format!("penalties.{name} is 0: set it to at least 1"));

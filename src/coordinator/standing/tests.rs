@@ -306,6 +306,20 @@ fn poor_quality_excludes_with_its_own_cause_once_there_are_enough_checks() {
 }
 
 #[test]
+fn the_second_proven_lie_excludes_whatever_the_share() {
+    let mut record = ready();
+    for _ in 0..100 {
+        assert_eq!(record.on_check(Check::Passed, T0, &rules()), Verdict::Noted);
+    }
+    assert_eq!(record.on_check(Check::Lied, T0, &rules()), Verdict::Noted);
+    let until = excluded_until(record.on_check(Check::Lied, T0, &rules()));
+    assert!(record.cause().is_some_and(|cause| cause.contains("2 of its answers were proven wrong")));
+    assert_eq!(record.on_check(Check::Lied, T0, &rules()), Verdict::Noted, "it is excluded already");
+    record.let_in(until, &rules());
+    assert_eq!(record.on_check(Check::Lied, until, &rules()), Verdict::Noted, "it starts again");
+}
+
+#[test]
 fn causes_are_cut_at_a_character() {
     let mut record = ready();
     record.freeze(&"é".repeat(CAUSE_BYTES_MAX), T0);

@@ -23,7 +23,8 @@ pub(super) fn open() -> Limits {
 
 /// A remote node's offer of a model.
 pub(super) fn offer(model: &str, slots: u32) -> ModelOffer {
-    ModelOffer { digest: Some(Digest([1; 32])), ..ModelOffer::warm(model.into(), slots) }
+    let runtime = Some("r1".parse().expect("a name"));
+    ModelOffer { digest: Some(Digest([1; 32])), runtime, ..ModelOffer::warm(model.into(), slots) }
 }
 
 /// A reservation of the usual model as a node lists it.

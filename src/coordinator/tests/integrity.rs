@@ -113,7 +113,7 @@ fn wrong_answers_lower_the_quality_and_exclude() {
     }
     let (standing, row) = w.seen("a");
     assert_eq!((standing, row.quality.checks_ever, row.quality.failed_ever), (Standing::Excluded, 2, 2));
-    assert!(row.exclusion.expect("excluded").order.cause.contains("checks"), "with its cause");
+    assert!(row.exclusion.expect("excluded").order.cause.contains("proven wrong"), "with its cause");
     assert_eq!(w.counts().dead_letters, 0, "checks are no dead letters");
 }
 
@@ -152,32 +152,91 @@ fn a_blind_job_shows_in_nobodys_list_but_the_operators() {
     assert!(w.rows[&blind].state.is_live());
 }
 
-#[test]
-fn a_validation_pair_says_something_of_both() {
+/// A world of nodes of one class, where every job is run again.
+fn validating(nodes: &[&str]) -> World {
     let mut w = world(0, 1_000_000);
-    w.join(remote("b", 1));
+    nodes.iter().for_each(|node| w.join(remote(node, 1)));
+    w
+}
+
+fn exact(w: &mut World) {
     w.submit(|s| s.spec.determinism = Determinism::Exact);
-    let first = w.unseen[0];
-    answer(&mut w, first, RIGHT, 3);
-    assert_eq!(w.counts().validations, 1);
+}
+
+/// Answers what was assigned last, and says which node that was.
+fn next_says(w: &mut World, digest: OutputDigest) -> String {
+    let next = w.unseen[0];
+    let node = w.node_of(next).to_string();
+    answer(w, next, digest, 3);
+    node
+}
+
+fn checks(w: &mut World, node: &str) -> (u64, u64, u32) {
+    let quality = w.seen(node).1.quality;
+    (quality.checks_ever, quality.failed_ever, quality.lies)
+}
+
+#[test]
+fn two_that_differ_are_judged_by_a_third() {
+    let mut w = validating(&["b", "c"]);
+    exact(&mut w);
+    let first = next_says(&mut w, RIGHT);
     let copy = w.rows.values().find(|row| matches!(*row.origin, Origin::Validation { .. })).cloned();
     let copy = copy.expect("repeated");
     assert_eq!((copy.payer(), copy.spec.tier), (Owner::Integrity, Tier::Background));
-    let second = w.unseen[0];
-    assert_ne!(w.node_of(first), w.node_of(second), "on a second node");
-    answer(&mut w, second, WRONG, 3);
-    for node in ["a", "b"] {
-        let quality = w.seen(node).1.quality;
-        assert_eq!((quality.checks_ever, quality.failed_ever), (1, 1), "{node}: nobody knows who is wrong");
-    }
-    // Where the request draws, lengths decide.
+    let second = next_says(&mut w, WRONG);
+    assert_eq!(
+        (checks(&mut w, &first), checks(&mut w, &second)),
+        ((0, 0, 0), (0, 0, 0)),
+        "nobody knows who is wrong"
+    );
+    let third = next_says(&mut w, RIGHT);
+    let all: std::collections::BTreeSet<_> = [&first, &second, &third].into_iter().collect();
+    assert_eq!(all.len(), 3, "each on another node");
+    assert_eq!((checks(&mut w, &first), checks(&mut w, &third)), ((1, 0, 0), (1, 0, 0)));
+    assert_eq!((checks(&mut w, &second), w.counts().lies_proven), ((1, 1, 1), 1));
+    assert_eq!((w.counts().validations, w.counts().validations_undecided), (1, 0));
+}
+
+#[test]
+fn without_a_third_nothing_is_held_against_anybody() {
+    let mut w = validating(&["b"]);
+    exact(&mut w);
+    let nodes = [next_says(&mut w, RIGHT), next_says(&mut w, WRONG)];
+    assert!(w.unseen.is_empty(), "there is nobody to ask");
+    assert_eq!(nodes.map(|node| checks(&mut w, &node)), [(0, 0, 0); 2]);
+    assert_eq!(w.counts().validations_undecided, 1);
+}
+
+#[test]
+fn the_operators_own_machine_decides_at_once() {
+    let mut w = validating(&["b", "c"]);
+    w.operate(Command::AdmitNode(NodeSettings {
+        node: NodeId::named("mine"),
+        trust: Trust::Own,
+        environments: Environment::ALL.to_vec(),
+        owner: None,
+    }));
+    w.submit(|s| s.spec.determinism = Determinism::Exact);
+    w.join(remote("mine", 1));
+    let first = next_says(&mut w, WRONG);
+    assert_eq!(next_says(&mut w, RIGHT), "mine");
+    assert_eq!((checks(&mut w, &first), checks(&mut w, "mine")), ((1, 1, 1), (0, 0, 0)));
+}
+
+#[test]
+fn other_runtimes_and_drawn_answers_are_compared_by_length() {
+    let mut w = world(0, 1_000_000);
+    let mut other = remote("b", 1);
+    other.models[0].runtime = Some("r2".parse().expect("a name"));
+    w.join(other);
+    exact(&mut w);
+    let nodes = [next_says(&mut w, RIGHT), next_says(&mut w, WRONG)];
+    assert_eq!(nodes.map(|node| checks(&mut w, &node)), [(1, 0, 0); 2]);
+    let mut w = validating(&["b"]);
     w.submit(|_| {});
-    for _ in 0..2 {
-        let (next, other) = (w.unseen[0], w.reservations.len() as u8);
-        answer(&mut w, next, OutputDigest([other; 32]), 4);
-    }
-    assert_eq!(w.seen("a").1.quality.failed_ever, 1);
-    assert_eq!(w.seen("a").1.quality.checks_ever, 2);
+    let nodes = [next_says(&mut w, RIGHT), next_says(&mut w, WRONG)];
+    assert_eq!(nodes.map(|node| checks(&mut w, &node)), [(1, 0, 0); 2]);
 }
 
 #[test]

@@ -288,3 +288,47 @@ fn a_proof_is_kept_with_its_answer() {
     w.step(Event::Completed(Verified::local(Completion { proof, ..w.result(reservation, failed) })));
     assert_eq!(proofs(&w).len(), 1);
 }
+
+fn offers(name: &str, session: u64, models: Vec<ModelOffer>) -> Event {
+    Event::Offers(Box::new(Offers { node: NodeId::named(name), session: Session(session), models }))
+}
+
+/// As an upstream server goes down and comes back: its model has no slots meanwhile.
+#[test]
+fn a_model_that_a_node_cannot_run_for_a_while_loses_nothing() {
+    let mut w = World::of(&[]);
+    w.join(NodeHello { slots: 2, models: vec![super::fleet::offer("m", 2)], ..remote("a", 1) });
+    let running = w.submit(|_| {});
+    let reservation = w.begin_on("a");
+    w.step(offers("a", 9, vec![super::fleet::offer("m", 0)]));
+    w.step(offers("b", 1, vec![]));
+    let placed = w.submit(|_| {});
+    assert_eq!(w.state(placed), JobState::Reserved, "another connection's offers, and another node's");
+    w.begin_on("a");
+
+    w.step(offers("a", 1, vec![super::fleet::offer("m", 0)]));
+    let waiting = w.submit(|_| {});
+    assert_eq!(w.state(waiting), JobState::Queued);
+    assert_eq!((w.state(running), w.state(placed)), (JobState::Running, JobState::Running), "they go on");
+    w.write(reservation, 1);
+    w.succeed(reservation);
+    assert_eq!((w.state(running), w.state(waiting)), (JobState::Succeeded, JobState::Queued));
+
+    w.step(offers("a", 1, vec![super::fleet::offer("m", 2)]));
+    assert_eq!(w.state(waiting), JobState::Reserved);
+    assert_eq!(w.faults("a"), []);
+}
+
+#[test]
+fn what_is_no_longer_offered_is_no_longer_assigned_and_what_is_new_is_tested_first() {
+    let mut w = World::of(&["a"]);
+    w.step(offers("a", 1, vec![super::fleet::offer("n", 1)]));
+    let gone = w.submit(|_| {});
+    assert_eq!(w.state(gone), JobState::Queued, "nobody serves it");
+    let new = w.submit(|s| s.spec.model = "n".into());
+    assert_eq!(w.state(new), JobState::Queued, "the node hasn't shown yet that it can");
+    w.pass(Span::from_ms(10));
+    let test = w.newest_of(&NodeId::named("a")).expect("a test job is due");
+    w.serve(test, 1);
+    assert_eq!(w.state(new), JobState::Reserved);
+}

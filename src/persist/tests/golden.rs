@@ -16,15 +16,17 @@ use crate::coordinator::keys::{KeyEntry, KeyRow};
 use crate::coordinator::ledger::{Account, Balance, Owner, Posting, PostingId, PriceRule, Step, Subject};
 use crate::coordinator::score::Score;
 use crate::coordinator::snapshot::{ModelSpec, RuntimeKind, Snapshot};
-use crate::coordinator::standing::{Environments, Exclusion, Fault, NodeRow, Order, Party, Trial, Trust};
+use crate::coordinator::standing::{
+    Environments, Exclusion, Fault, NodeRow, Order, Party, PenaltyRules, Trial, Trust,
+};
 use crate::coordinator::subcloud::{Allowed, Isolation, Policy, Subcloud};
 use crate::coordinator::trace::{Loss, PlacedBy, Placement, TraceEntry, TraceEvent};
 use crate::credits::{Credits, Price};
 use crate::ids::{Digest, IdempotencyKey, JobId, Namespace, NodeId, OperationId, ReservationId};
 use crate::time::Time;
 
-/// A line for each row of the samples: key and value in hexadecimal digits. Version 2 knows one job more, and version 3
-/// what was folded into balances.
+/// A line for each row of the samples: key and value in hexadecimal digits. Versions 2 and 3 know one job more each, and
+/// version 3 what was folded into balances and which answers were proven wrong.
 const GOLDEN_1: &str = include_str!("golden-1.txt");
 const GOLDEN_2: &str = include_str!("golden-2.txt");
 const GOLDEN_3: &str = include_str!("golden-3.txt");
@@ -65,6 +67,21 @@ fn waiting_job() -> JobRow {
 fn unstored_job() -> JobRow {
     let spec = JobSpec { storing: Storing::Forbidden, ..(*waiting_job().spec).clone() };
     JobRow { id: JobId { counter: 44, ..JOB }, spec: Arc::new(spec), ..waiting_job() }
+}
+
+/// What version 2 couldn't say.
+fn tool_calling_job() -> JobRow {
+    let spec = JobSpec { bytes_per_token: 256, ..(*waiting_job().spec).clone() };
+    let end = Some(End::Succeeded(FinishReason::ToolCalls));
+    let progress = Progress { end, ended_at: Some(Time(30)), ..Progress::default() };
+    JobRow {
+        id: JobId { counter: 45, ..JOB },
+        spec: Arc::new(spec),
+        state: JobState::Succeeded,
+        body: None,
+        progress: progress.into(),
+        ..waiting_job()
+    }
 }
 
 /// A spec that asks for everything.
@@ -167,7 +184,7 @@ fn dead_job() -> JobRow {
     }
 }
 
-fn node() -> NodeRow {
+fn node(lies: u32) -> NodeRow {
     let order = Order { since: Time(3), cause: "because".into() };
     let mut row = NodeRow::new(NodeId::named("node_a"), Trust::Approved, Environments::BOTH);
     row.owner = Some(named("acme"));
@@ -184,10 +201,11 @@ fn node() -> NodeRow {
     row.conduct.faults.insert(Fault::Died, 2);
     row.conduct.missing = 1_000;
     row.quality.checks = 5;
+    row.quality.lies = lies;
     row
 }
 
-fn configuration() -> Snapshot {
+fn configuration(lies_max: u32) -> Snapshot {
     let model = ModelSpec {
         version: "2.1".parse().expect("a version"),
         digest: Digest([5; 32]),
@@ -204,7 +222,7 @@ fn configuration() -> Snapshot {
         signature: Arc::from([7; 4]),
         models: [("small".into(), model)].into(),
         participation: Default::default(),
-        penalties: Default::default(),
+        penalties: PenaltyRules { lies_max, ..Default::default() },
         timeouts: Default::default(),
         subclouds: [("mine".parse().expect("a name"), Digest([8; 32]))].into(),
     }
@@ -257,8 +275,18 @@ fn small_rows(folded: Option<Credits>) -> Vec<Row> {
     ]
 }
 
-/// Balances of builds that didn't say what was folded into them say `None`.
-fn samples(folded: Option<Credits>) -> Vec<Row> {
+/// What rows say that older versions don't.
+struct Newer {
+    folded: Option<Credits>,
+    lies: u32,
+    lies_max: u32,
+}
+
+/// What a row without that means.
+const OLDER: Newer = Newer { folded: None, lies: 0, lies_max: 2 };
+const NEWEST: Newer = Newer { folded: Some(Credits(3)), lies: 1, lies_max: 4 };
+
+fn samples(newer: &Newer) -> Vec<Row> {
     let template = Template {
         name: "sum".into(),
         model: "small".into(),
@@ -289,13 +317,13 @@ fn samples(folded: Option<Credits>) -> Vec<Row> {
     let mut rows = vec![
         Row::Job(Box::new(waiting_job())),
         Row::Job(Box::new(dead_job())),
-        Row::Node(Box::new(node())),
+        Row::Node(Box::new(node(newer.lies))),
         Row::Template(Box::new(template)),
         Row::Subcloud(Box::new(subcloud)),
-        Row::Configuration(Box::new(configuration())),
+        Row::Configuration(Box::new(configuration(newer.lies_max))),
         Row::Feedback(feedback),
     ];
-    rows.extend(small_rows(folded));
+    rows.extend(small_rows(newer.folded));
     rows
 }
 
@@ -319,9 +347,12 @@ fn rows_of(golden: &str) -> Bytes {
 #[test]
 fn old_versions_are_read_and_the_newest_is_what_it_was() {
     let mut bytes = Bytes::new();
-    let unstored = || Row::Job(Box::new(unstored_job()));
-    let mut newest = samples(Some(Credits(3)));
-    newest.push(unstored());
+    let with = |mut rows: Vec<Row>, job| {
+        rows.push(Row::Job(Box::new(job)));
+        rows
+    };
+    let (first, second) = (samples(&OLDER), with(samples(&OLDER), unstored_job()));
+    let mut newest = with(with(samples(&NEWEST), unstored_job()), tool_calling_job());
     newest.push(Row::Proof(JOB, Arc::from(*b"signed")));
     newest.push(Row::Invite(Box::new(Invite {
         token: Digest([8; 32]),
@@ -340,10 +371,7 @@ fn old_versions_are_read_and_the_newest_is_what_it_was() {
     }
     assert_eq!(written, GOLDEN_3, "rows are written as version 3 says");
     let golden = rows_of(GOLDEN_3);
-    let mut second = samples(None);
-    second.push(unstored());
-    let versions = [(samples(None), GOLDEN_1), (second, GOLDEN_2), (newest, GOLDEN_3)];
-    for (rows, of) in versions.map(|(rows, golden)| (rows, rows_of(golden))) {
+    for (rows, of) in [(first, rows_of(GOLDEN_1)), (second, rows_of(GOLDEN_2)), (newest, rows_of(GOLDEN_3))] {
         for row in rows {
             let back = kept(&of, &row).expect("all versions are read");
             assert_eq!(text(&back), text(&row));

@@ -102,7 +102,7 @@ fn what_was_committed_is_loaded_and_looked_up() {
         }
     }
     let answered = crate::ids::JobId { epoch: 9, counter: 9 };
-    let chunks = ["an ", "answer"].map(|text| Chunk { text: text.into(), tokens: 1 });
+    let chunks = ["an ", "answer"].map(|text| crate::output::Chunk::text(text, 1));
     steps.push(vec![(RowKey::Answer(answered), Some(RowValue::Answer(chunks.into())))]);
     commit(&dir.open().0, steps);
 
@@ -126,6 +126,7 @@ fn what_was_committed_is_loaded_and_looked_up() {
             assert_eq!(format!("{read:?}"), format!("{job:?}"));
         }
     }
-    assert_eq!(read_answer(&store, answered).expect("it is read").as_deref(), Some("an answer"));
+    let answer = read_answer(&store, answered).expect("it is read").expect("it is there");
+    assert_eq!(answer.pieces().collect::<Vec<_>>(), [(crate::output::ChunkKind::Text, "an answer")]);
     assert_eq!(read_job(&store, answered).expect("no error").map(|row| row.id), None);
 }

@@ -18,7 +18,7 @@ use crate::wire::{
 const JOB: JobId = JobId { epoch: 9, counter: 1 };
 const RESERVATION: ReservationId = ReservationId { epoch: 9, counter: 2 };
 
-fn parties() -> Parties {
+pub(super) fn parties() -> Parties {
     Parties { box_key: identity(1).public(), node_key: identity(2).public() }
 }
 
@@ -35,7 +35,7 @@ fn issued() -> Issued {
     }
 }
 
-fn stated() -> ResultStatement {
+pub(super) fn stated() -> ResultStatement {
     ResultStatement {
         environment: Environment::Mainnet,
         job: JOB,
@@ -52,7 +52,7 @@ fn stated() -> ResultStatement {
     }
 }
 
-fn signed() -> Signed<ResultStatement> {
+pub(super) fn signed() -> Signed<ResultStatement> {
     Signed::sign(stated(), &identity(2), parties().box_key)
 }
 

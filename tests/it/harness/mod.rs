@@ -9,6 +9,7 @@ pub mod peer;
 pub mod proxy;
 pub mod scripted_box;
 pub mod server;
+pub mod upstream;
 pub mod ws;
 
 use std::path::PathBuf;

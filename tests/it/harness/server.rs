@@ -40,12 +40,13 @@ pub struct Setup {
     args: Vec<String>,
     config: String,
     keyed: bool,
+    env: Vec<(String, String)>,
 }
 
 impl Setup {
     /// Without keys, on ephemeral loopback ports.
     pub fn open() -> Setup {
-        Setup { args: Vec::new(), config: String::new(), keyed: false }
+        Setup { args: Vec::new(), config: String::new(), keyed: false, env: Vec::new() }
     }
 
     /// With the key that the box makes at its first start.
@@ -56,6 +57,16 @@ impl Setup {
     pub fn arg(mut self, arg: &str) -> Setup {
         self.args.push(arg.to_owned());
         self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Setup {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// All models of another server.
+    pub fn upstream(self, url: &str) -> Setup {
+        self.arg("--upstream").arg(url)
     }
 
     pub fn model(self, name: &str, spec: &str) -> Setup {
@@ -115,7 +126,7 @@ impl Setup {
             fs::write(&file, &self.config).expect("the configuration can be written");
             command.arg("--config").arg(file);
         }
-        command.args(&self.args);
+        command.args(&self.args).envs(self.env.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -75,6 +75,12 @@ impl Oracle {
             self.fleet.void_since.set(&row.node, step.lsn, exclusion.order.since);
             self.coverage.count("conduct", "excluded");
         }
+        let lied = self.wrong.contains(&row.node);
+        self.judge.check(Line::HonestNotBlamed, lied || row.quality.lies == 0, || {
+            format!("{} is said to have given {} wrong answers", row.node, row.quality.lies)
+        });
+        let before = before.map_or(0, |before| before.quality.lies);
+        self.coverage.add("conduct", "proven lies", u64::from(row.quality.lies.saturating_sub(before)));
         self.book.apply(&Row::Node(Box::new(row.clone())));
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use switchbox::coordinator::event::{Heartbeat, NodeGone, NodeHello, Origin};
+use switchbox::coordinator::event::{Heartbeat, NodeGone, NodeHello, Offers, Origin};
 use switchbox::coordinator::limits::Limits;
 use switchbox::coordinator::standing::{NodeRow, Trial, Trust};
 use switchbox::coordinator::subcloud::{Allowed, Isolation, Subcloud};
@@ -75,6 +75,14 @@ impl Fleet {
         self.nodes.clear();
         self.reinstated.lose_after(lsn);
         self.void_since.lose_after(lsn);
+    }
+
+    /// A node serves something else on the connection that it has.
+    pub(crate) fn offers(&mut self, offers: &Offers) {
+        if let Some(known) = self.nodes.get_mut(&offers.node).filter(|known| known.session == offers.session)
+        {
+            known.hello.models.clone_from(&offers.models);
+        }
     }
 
     /// A node joins, if it may.

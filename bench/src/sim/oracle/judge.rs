@@ -97,6 +97,7 @@ lines! {
     CapacityKept = "no node really runs more than it can",
     /// SPEC 5.
     HonestNotStruck = "an honest node is never struck",
+    HonestNotBlamed = "an answer that is proven wrong is of a node that gave wrong ones",
     /// SPEC 5.
     CooldownKept = "an exclusion lasts until its cooldown is over",
     /// CORE 3.

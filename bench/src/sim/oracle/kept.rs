@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use switchbox::coordinator::effect::{Effect, Row};
 use switchbox::coordinator::event::Storing;
 use switchbox::coordinator::job::{JobRow, JobState};
-use switchbox::coordinator::limits::BYTES_PER_TOKEN_MAX;
 use switchbox::ids::{JobId, Namespace};
 use switchbox::time::Time;
 
@@ -16,7 +15,8 @@ use super::{Oracle, Step};
 /// Bytes that are counted for a finished job.
 pub(super) fn bytes_of(row: &JobRow) -> u64 {
     let answered = row.state == JobState::Succeeded && !is_unnamed(row.origin.is_system(), row);
-    let answer = if answered { u64::from(row.usage.output_tokens) * BYTES_PER_TOKEN_MAX } else { 0 };
+    let answer =
+        if answered { u64::from(row.usage.output_tokens) * u64::from(row.spec.bytes_per_token) } else { 0 };
     row.body.as_ref().map_or(0, |body| body.len() as u64) + answer
 }
 

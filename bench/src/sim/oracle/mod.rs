@@ -88,6 +88,8 @@ pub(crate) struct Oracle {
     revoked: BTreeMap<ReservationId, (u32, u32)>,
     /// Attempts whose node said that they failed, or something that can't be.
     spoken: BTreeSet<ReservationId>,
+    /// Nodes that ever gave a wrong answer.
+    pub(crate) wrong: BTreeSet<NodeId>,
     /// How long what could run.
     ages: Ages,
     /// Why nothing may be placed, if so.
@@ -117,6 +119,7 @@ impl Oracle {
             issued: BTreeMap::new(),
             revoked: BTreeMap::new(),
             spoken: BTreeSet::new(),
+            wrong: BTreeSet::new(),
             ages: Ages::default(),
             closed: None,
             delivered: BTreeSet::new(),
@@ -151,6 +154,7 @@ impl Oracle {
             Event::Heartbeat(beat) => {
                 self.fleet.heard(beat, now);
             }
+            Event::Offers(offers) => self.fleet.offers(offers),
             Event::NodeWish(wish) => (note.node, note.wish) = (Some(wish.node.clone()), Some(wish.wish)),
             Event::BadSignature(node) => note.node = Some(node.clone()),
             Event::Discredited(said) => {
@@ -375,6 +379,7 @@ fn word_of(event: &Event) -> &'static str {
         Event::NodeConnected(_) => "NodeConnected",
         Event::NodeGone(_) => "NodeGone",
         Event::Heartbeat(_) => "Heartbeat",
+        Event::Offers(_) => "Offers",
         Event::NodeWish(_) => "NodeWish",
         Event::BadSignature(_) => "BadSignature",
         Event::Discredited(_) => "Discredited",

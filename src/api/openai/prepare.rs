@@ -1,0 +1,190 @@
+//! From a body to a job: parsed as its model's runtime wants it, its tokens counted, and bounded.
+
+use std::sync::Arc;
+
+use hyper::header::HeaderMap;
+
+use super::headers;
+use crate::api::Context;
+use crate::api::auth::Principal;
+use crate::api::body::ReadBody;
+use crate::api::error::ApiError;
+use crate::budget::Share;
+use crate::coordinator::event::{Endpoint, InputCount, JobSpec, Mode, Storing, Tier};
+use crate::coordinator::integrity::TEMPLATE_TOKENS_PER_MESSAGE;
+use crate::coordinator::limits::BYTES_PER_TOKEN_MAX;
+use crate::ids::ModelName;
+use crate::request::{self, Outline, StreamMode};
+use crate::runtime::{Counting, Entry};
+
+/// Whether a stream ends with a chunk of usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::api) enum UsageChunk {
+    Asked,
+    NotAsked,
+}
+
+/// A request that fits its model.
+pub(in crate::api) struct Prepared {
+    pub(in crate::api) model: ModelName,
+    pub(super) stream: StreamMode,
+    pub(super) usage: UsageChunk,
+    pub(super) tier: Tier,
+    /// Tokens of prompt and answer together; `None` where nobody here knows.
+    pub(super) context_tokens: Option<u32>,
+    input_tokens: u32,
+    input_count: InputCount,
+    output_tokens_max: u32,
+    messages: u32,
+    bytes_per_token: u32,
+    storing: Storing,
+}
+
+impl Prepared {
+    /// What its job asks for.
+    pub(in crate::api) fn spec(
+        &self,
+        context: &Context,
+        principal: &Principal,
+        endpoint: Endpoint,
+        headers: &HeaderMap,
+    ) -> JobSpec {
+        JobSpec {
+            environment: principal.environment,
+            mode: self.mode(),
+            tier: self.tier,
+            ttl: headers::ttl(headers, &context.limits),
+            input_tokens: self.input_tokens,
+            input_count: self.input_count,
+            output_tokens_max: self.output_tokens_max,
+            messages: self.messages,
+            bytes_per_token: self.bytes_per_token,
+            storing: self.storing,
+            ..JobSpec::plain(principal.namespace.clone(), endpoint, Arc::clone(&self.model))
+        }
+    }
+
+    fn mode(&self) -> Mode {
+        match self.stream {
+            StreamMode::Whole => Mode::Sync,
+            StreamMode::Events => Mode::Stream,
+        }
+    }
+}
+
+/// A request that can be submitted, with the room that its body takes until then.
+pub(in crate::api) struct Ready {
+    pub(in crate::api) prepared: Prepared,
+    pub(in crate::api) body: Arc<[u8]>,
+    pub(in crate::api) room: Share,
+}
+
+/// Parses a body, counts its tokens, and makes it what is kept with the job. Takes as long as the body is large.
+pub(in crate::api) fn prepare(
+    context: &Context,
+    endpoint: Endpoint,
+    read: ReadBody,
+) -> Result<Ready, ApiError> {
+    let ReadBody { bytes, room } = read;
+    let prepared = match elsewhere(context, &bytes) {
+        Some(entry) => for_elsewhere(&entry, endpoint, &bytes)?,
+        None => for_here(context, endpoint, &bytes)?,
+    };
+    Ok(Ready { prepared, body: Arc::from(bytes), room })
+}
+
+/// The model that a body names, if another server has it.
+fn elsewhere(context: &Context, bytes: &[u8]) -> Option<Arc<Entry>> {
+    if !context.catalog.has_servers() {
+        return None;
+    }
+    let entry = context.catalog.find(&request::model_named(bytes)?)?;
+    matches!(entry.counting(), Counting::Elsewhere).then_some(entry)
+}
+
+/// A request that this box runs itself: what it doesn't know is refused.
+fn for_here(context: &Context, endpoint: Endpoint, bytes: &[u8]) -> Result<Prepared, ApiError> {
+    let request = request::parse(endpoint, bytes)?;
+    let unknown = || ApiError::model_not_found(&request.model);
+    let entry = context.catalog.find(&request.model).ok_or_else(unknown)?;
+    // A model can become another server's only between two looks at its name.
+    let Counting::Exact(count) = entry.counting() else { return Err(unknown()) };
+    let input = count.input_tokens(&request).map_err(|reason| ApiError::prompt_unfit(endpoint, &reason))?;
+    let context_tokens = entry.context_tokens().unwrap_or(u32::MAX);
+    let output = output_room(context_tokens, input, request.max_tokens, entry.output_tokens_default())
+        .map_err(|asked| ApiError::context_exceeded(endpoint, context_tokens, input, asked))?;
+    Ok(Prepared {
+        model: Arc::clone(&entry.name),
+        stream: request.stream,
+        usage: if request.include_usage { UsageChunk::Asked } else { UsageChunk::NotAsked },
+        tier: request.tier,
+        context_tokens: entry.context_tokens(),
+        input_tokens: input,
+        input_count: InputCount::Exact,
+        output_tokens_max: output,
+        messages: 1,
+        bytes_per_token: BYTES_PER_TOKEN_MAX,
+        storing: storing(bytes),
+    })
+}
+
+/// A request that another server runs: it says itself what it doesn't take, and how many tokens the prompt has. Until
+/// then there are at most as many as bytes, and what a template adds to each message.
+fn for_elsewhere(entry: &Entry, endpoint: Endpoint, bytes: &[u8]) -> Result<Prepared, ApiError> {
+    let outline: Outline = request::outline(endpoint, bytes)?;
+    let context_tokens = entry.context_tokens();
+    let default = entry.output_tokens_default().min(context_tokens.unwrap_or(u32::MAX)).max(1);
+    let input_max =
+        (bytes.len() as u64).saturating_add(u64::from(outline.messages) * TEMPLATE_TOKENS_PER_MESSAGE);
+    Ok(Prepared {
+        model: Arc::clone(&entry.name),
+        stream: outline.stream,
+        usage: if outline.include_usage { UsageChunk::Asked } else { UsageChunk::NotAsked },
+        tier: outline.tier,
+        context_tokens,
+        input_tokens: u32::try_from(input_max).unwrap_or(u32::MAX),
+        input_count: InputCount::AtMost,
+        output_tokens_max: outline.max_tokens.unwrap_or(default),
+        messages: outline.messages,
+        bytes_per_token: outline.bytes_per_token,
+        storing: storing(bytes),
+    })
+}
+
+fn storing(bytes: &[u8]) -> Storing {
+    if request::forbids_storing(bytes) { Storing::Forbidden } else { Storing::Allowed }
+}
+
+/// How many tokens may be generated: what was asked for if it fits, else the default as far as it fits. The error
+/// is what was asked for.
+fn output_room(context: u32, input: u32, asked: Option<u32>, default: u32) -> Result<u32, Option<u32>> {
+    let room = context.saturating_sub(input);
+    match asked {
+        _ if room == 0 => Err(None),
+        Some(asked) if asked > room => Err(Some(asked)),
+        Some(asked) => Ok(asked),
+        None => Ok(default.clamp(1, room)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_keeps_to_the_context() {
+        for (context, input, asked, default, expected) in [
+            (100, 10, None, 50, Ok(50)),
+            (100, 10, None, 500, Ok(90)),
+            (100, 10, None, 0, Ok(1)),
+            (100, 10, Some(90), 50, Ok(90)),
+            (100, 10, Some(91), 50, Err(Some(91))),
+            (100, 100, None, 50, Err(None)),
+            (100, 101, Some(1), 50, Err(None)),
+            (100, 99, None, 50, Ok(1)),
+            (100, 10, Some(u32::MAX), 50, Err(Some(u32::MAX))),
+        ] {
+            assert_eq!(output_room(context, input, asked, default), expected, "{context} {input} {asked:?}");
+        }
+    }
+}
