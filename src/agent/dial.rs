@@ -5,21 +5,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper::header::{
-    CONNECTION, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
-use hyper::http::uri::Authority;
-use hyper::{Request, Response, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
-use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use serde_json::Value;
+use hyper::Uri;
+use hyper::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
@@ -41,13 +28,6 @@ use crate::wire::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The most that the agent waits to tell a box why it leaves.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Bytes of a response's head.
-const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Bytes of a refusal.
-const REFUSAL_BYTES_MAX: usize = 8 << 10;
-/// What RFC 6455 puts behind the key of an upgrade.
-const WEBSOCKET_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Everything that calling takes.
 pub(super) struct Caller {
@@ -119,73 +99,25 @@ async fn connect(caller: &Caller) -> Result<Link, Ended> {
     } else {
         Box::new(stream)
     };
-    upgrade(&uri, wire).await
+    upgrade(uri, wire).await
 }
 
 const TLS_REMEDY: &str = "if the box was given another certificate, join again with a new invite";
 
-/// Asks for the WebSocket in HTTP, where heads and refusals have bounds, and takes the stream over.
-async fn upgrade(uri: &Uri, wire: Box<dyn Wire>) -> Result<Link, Ended> {
-    let broke = |error: hyper::Error| broken(format!("it doesn't speak HTTP: {error}"));
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(HEAD_BYTES_MAX);
-    let (mut sender, connection) = builder.handshake(TokioIo::new(wire)).await.map_err(broke)?;
-    let driving = tokio::spawn(connection.with_upgrades());
-    let mut key = [0; 16];
-    getrandom::fill(&mut key)
-        .map_err(|error| broken(format!("the system gives no random bytes: {error}")))?;
-    let key = BASE64.encode(key);
-    let request = Request::get(uri.path())
-        .header(HOST, uri.authority().map_or("", Authority::as_str))
-        .header(UPGRADE, "websocket")
-        .header(CONNECTION, "Upgrade")
-        .header(SEC_WEBSOCKET_KEY, &key)
-        .header(SEC_WEBSOCKET_VERSION, "13")
-        .header(SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| broken(format!("its URL can't be asked for: {error}")))?;
-    let response = sender.send_request(request).await.map_err(broke)?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let refusal = refusal_of(response).await;
-        driving.abort();
-        return Err(refusal);
-    }
-    check_agreed(response.headers(), &key)?;
-    let upgraded = hyper::upgrade::on(response).await.map_err(broke)?;
-    let Ok(parts) = upgraded.downcast::<TokioIo<Box<dyn Wire>>>() else {
-        return Err(broken("the WebSocket isn't the connection that was opened".to_owned()));
-    };
-    if !parts.read_buf.is_empty() {
-        return Err(Refusal::new(CloseCode::OutOfOrder, "it speaks before it is spoken to").into());
-    }
-    let builder = ClientBuilder::new()
+async fn upgrade(uri: Uri, wire: Box<dyn Wire>) -> Result<Link, Ended> {
+    let refused = |error: tokio_websockets::Error| broken(format!("it refused the WebSocket: {error}"));
+    let upgrade = ClientBuilder::from_uri(uri)
+        .add_header(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL))
+        .map_err(refused)?
         .limits(Limits::default().max_payload_len(Some(HANDSHAKE_BYTES_MAX)))
         .config(Config::default().frame_size(FRAGMENT_BYTES_MAX));
-    Ok(Link::new(builder.take_over(parts.io.into_inner())))
-}
-
-/// Whether it is this request that was agreed to, by something that speaks the protocol (RFC 6455, section 4.1).
-fn check_agreed(headers: &HeaderMap, key: &str) -> Result<(), Ended> {
-    let said = |name| headers.get(name).map(HeaderValue::as_bytes);
-    let accept = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{WEBSOCKET_GUID}").as_bytes());
-    let is_accepted = said(SEC_WEBSOCKET_ACCEPT) == Some(BASE64.encode(accept).as_bytes());
-    if is_accepted && said(SEC_WEBSOCKET_PROTOCOL) == Some(SUBPROTOCOL.as_bytes()) {
-        return Ok(());
+    let (ws, response) = upgrade.connect_on(wire).await.map_err(refused)?;
+    let agreed = response.headers().get(SEC_WEBSOCKET_PROTOCOL).map(HeaderValue::as_bytes);
+    if agreed != Some(SUBPROTOCOL.as_bytes()) {
+        let reason = format!("what answers there doesn't speak `{SUBPROTOCOL}`: is it a box?");
+        return Err(broken(reason));
     }
-    Err(broken(format!("what answers there doesn't speak `{SUBPROTOCOL}`: is it a box?")))
-}
-
-/// What a box says that doesn't open the WebSocket.
-async fn refusal_of(response: Response<Incoming>) -> Ended {
-    let status = response.status();
-    let body = Limited::new(response.into_body(), REFUSAL_BYTES_MAX).collect().await;
-    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-    let said: Option<Value> = serde_json::from_slice(&body).ok();
-    let message = said.as_ref().and_then(|said| said["error"]["message"].as_str());
-    match message {
-        Some(message) => broken(format!("it refused the WebSocket ({}): {message}", status.as_u16())),
-        None => broken(format!("it refused the WebSocket ({status}): is it a box?")),
-    }
+    Ok(Link::new(ws))
 }
 
 /// Why a handshake came to nothing.
