@@ -1,6 +1,8 @@
 //! What the node decides: which assignments it takes, what becomes of those it holds, and what is said to the box. Knows
 //! no socket: messages come in as values and are taken out one by one.
 
+mod ending;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
@@ -16,7 +18,7 @@ use super::report::{self, Done};
 use super::results::{Record, Results};
 use crate::budget::Budget;
 use crate::coordinator::effect::Assignment;
-use crate::coordinator::event::{Environment, ErrorClass, JobError, Status, Wish};
+use crate::coordinator::event::{Environment, ErrorClass, JobError, Status};
 use crate::ids::{ModelName, ReservationId};
 use crate::node::{Answer, Slot, SlotAnswer, SlotResult};
 use crate::output::Output;
@@ -425,31 +427,6 @@ impl Desk {
         self.say(FromAgent::Stopped(stopped));
     }
 
-    /// The box doesn't want an attempt any more.
-    pub(super) fn on_stop(&mut self, reservation: ReservationId) {
-        let Some(hold) = self.holds.get(&reservation) else { return };
-        match &hold.phase {
-            Phase::Running => self.stop(reservation, Cause::Unwanted),
-            // The result crosses the stop.
-            Phase::Ended(Ended { sent: Sent::Yes, .. }) | Phase::Stopping(Cause::Unwanted) => {}
-            Phase::Stopping(Cause::Leaving) => self.stop(reservation, Cause::Unwanted),
-            Phase::Ended(Ended { result, sent: Sent::No, .. }) => {
-                let (input, output) = (result.statement.input_tokens, result.statement.output_tokens);
-                self.say_stopped(reservation, input, output);
-            }
-        }
-    }
-
-    fn stop(&mut self, reservation: ReservationId, cause: Cause) {
-        let Some(hold) = self.holds.get_mut(&reservation) else { return };
-        hold.phase = Phase::Stopping(cause);
-        if cause == Cause::Unwanted {
-            // Nobody reads it any more.
-            hold.output.close();
-        }
-        self.attempts.stop(reservation);
-    }
-
     /// The box has decided on a result: it needn't be kept. `false` if there was none.
     pub(super) fn on_settled(&mut self, reservation: ReservationId) -> bool {
         let is_ended = self.holds.get(&reservation).is_some_and(|hold| matches!(hold.phase, Phase::Ended(_)));
@@ -476,49 +453,6 @@ impl Desk {
                 self.running.remove(model);
             }
         }
-    }
-
-    /// The owner's wish, kept and told.
-    pub(super) fn set_mode(&mut self, mode: Mode) {
-        if mode == self.mode || self.mode == Mode::Draining {
-            return;
-        }
-        self.mode = mode;
-        self.wish(match mode {
-            Mode::Working => Wish::Resume,
-            Mode::Paused => Wish::Pause,
-            Mode::Draining => Wish::Drain,
-        });
-    }
-
-    fn wish(&mut self, wish: Wish) {
-        self.say(FromAgent::Wish(to_box::Wished { wish }));
-    }
-
-    /// Gives back every attempt of which the box has seen nothing: another node may begin it at once.
-    pub(super) fn hand_back(&mut self) {
-        self.stop_those(Cause::Unwanted, |hold| !hold.has_shown());
-    }
-
-    /// Stops everything that runs: what was seen of it ends in failed results.
-    pub(super) fn stop_all(&mut self) {
-        self.hand_back();
-        self.stop_those(Cause::Leaving, |_| true);
-    }
-
-    /// Stops attempts that have run since before `since`: no box waits for them any more.
-    pub(super) fn stop_overdue(&mut self, since: Instant) {
-        self.stop_those(Cause::Unwanted, |hold| hold.since < since);
-    }
-
-    fn stop_those(&mut self, cause: Cause, which: impl Fn(&Hold) -> bool) {
-        let those: Vec<ReservationId> = self
-            .holds
-            .iter()
-            .filter(|(_, hold)| matches!(hold.phase, Phase::Running) && which(hold))
-            .map(|(reservation, _)| *reservation)
-            .collect();
-        those.into_iter().for_each(|reservation| self.stop(reservation, cause));
     }
 
     /// The sign of life that is due.

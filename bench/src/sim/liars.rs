@@ -328,6 +328,7 @@ impl Liars {
                 first_at: Some(self.now),
                 last_at: Some(self.now),
             },
+            proof: None,
         };
         self.step(Event::Completed(Verified::local(completion)));
     }

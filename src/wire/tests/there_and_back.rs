@@ -10,7 +10,7 @@ use proptest::sample::select;
 use super::identity;
 use crate::coordinator::event::{Endpoint, Environment, ErrorClass, FinishReason, Wish};
 use crate::coordinator::standing;
-use crate::ids::{GpuClass, JobId, ModelName, ModelVersion, Region, ReservationId};
+use crate::ids::{GpuClass, JobId, ModelName, ModelVersion, Region, ReservationId, RuntimeName};
 use crate::wire::keys::Hex;
 use crate::wire::statement::StatedStatus;
 use crate::wire::to_agent::*;
@@ -117,9 +117,10 @@ prop_compose! {
 prop_compose! {
     fn offered()(
         (name, version, digest) in (model(), option::of(name::<ModelVersion>()), option::of(hash())),
+        runtime in option::of(name::<RuntimeName>()),
         (slots, warm, load_ms) in (any::<u32>(), any::<bool>(), number()),
     ) -> OfferedModel {
-        OfferedModel { name, version, digest, slots, warm, load_ms }
+        OfferedModel { name, version, digest, runtime, slots, warm, load_ms }
     }
 }
 
@@ -158,7 +159,11 @@ prop_compose! {
 
 prop_compose! {
     fn chunk()(is_json in any::<bool>(), text in text(), tokens in any::<u32>()) -> Chunk {
-        Chunk { kind: if is_json { ChunkKind::Json } else { ChunkKind::Text }, text: text.into(), tokens }
+        let json = |text: &str| format!(r#"{{"delta":{{"x":{}}}}}"#, serde_json::to_string(text).expect("text"));
+        match is_json {
+            true => Chunk { kind: ChunkKind::Json, text: json(&text).into(), tokens },
+            false => Chunk { kind: ChunkKind::Text, text: text.into(), tokens },
+        }
     }
 }
 
