@@ -2,6 +2,7 @@
 //! no socket: messages come in as values and are taken out one by one.
 
 mod ending;
+mod taking;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use self::taking::{Decline, assignment_of, output_bytes_max};
 use super::bells::Bells;
-use super::configuration::{Configurations, Disallowed};
-use super::hold::{Assigned, Cause, Ended, Hold, Kept, Next, Phase, Sent};
+use super::configuration::Configurations;
+use super::hold::{Assigned, Cause, Ended, Hold, Kept, Next, Phase};
 use super::offer::{Offered, Says};
 use super::report::{self, Done};
 use super::results::{Record, Results};
 use crate::budget::Budget;
-use crate::coordinator::effect::Assignment;
-use crate::coordinator::event::{Environment, ErrorClass, JobError, Status};
+use crate::coordinator::event::{Environment, ErrorClass, JobError, Status, Wish};
 use crate::ids::{ModelName, ReservationId};
 use crate::node::{Answer, Slot, SlotAnswer, SlotResult};
 use crate::output::Output;
@@ -31,12 +32,6 @@ use crate::wire::{
 
 /// Bytes of requests and outputs that the agent holds at most.
 const HELD_BYTES_MAX: u64 = 1 << 30;
-/// Bytes of output for each token that may be generated: of text, and of JSON around each.
-const BYTES_PER_TOKEN_MAX: u64 = 64;
-const JSON_BYTES_PER_TOKEN_MAX: u64 = 8 << 10;
-/// Bytes of output of one attempt: at least, and at most.
-const OUTPUT_BYTES: (u64, u64) = (64 << 10, 16 << 20);
-
 /// How long a box that is connected may take to settle a result before it goes to the disk. Boxes usually take a
 /// hundredth of that; without a connection it goes there at once.
 const SETTLE_PATIENCE: Duration = Duration::from_millis(100);
@@ -62,9 +57,6 @@ enum Line {
     /// It is.
     Open,
 }
-
-/// Why an assignment isn't taken.
-struct Decline(DeclineCause, String);
 
 /// The node's side of its work.
 pub(super) struct Desk {
@@ -299,43 +291,6 @@ impl Desk {
         }
     }
 
-    fn check(&self, assign: &Assign) -> Result<crate::budget::Share, Decline> {
-        let decline = |cause, reason: &str| Err(Decline(cause, reason.to_owned()));
-        match self.mode {
-            Mode::Working => {}
-            Mode::Paused => return decline(DeclineCause::Other, "the node's owner paused it"),
-            Mode::Draining => return decline(DeclineCause::Stopping, "the node is about to stop"),
-        }
-        if !self.environments.contains(&assign.environment) {
-            return decline(DeclineCause::Configuration, "the node doesn't work in this environment");
-        }
-        let Some((model, says)) = self.offered.model(&assign.model) else {
-            let reason = format!("the node doesn't have the model `{}`", assign.model);
-            return Err(Decline(DeclineCause::Model, reason));
-        };
-        if let Err(disallowed) = self.configurations.allows(assign.environment, &assign.model, model.digest) {
-            return Err(not_configured(disallowed));
-        }
-        let of_model = self.running.get(&assign.model).copied().unwrap_or(0);
-        if of_model >= model.slots || self.running() >= self.offered.slots() {
-            return decline(DeclineCause::Busy, "all slots are taken");
-        }
-        if self.holds.len() >= HOLDS_MAX {
-            return decline(DeclineCause::Busy, "too many results wait to be settled");
-        }
-        if says == Says::Json && self.takes == Says::Text {
-            return decline(
-                DeclineCause::Other,
-                "the box doesn't take the JSON that this model's server may write",
-            );
-        }
-        let bytes = assign.body.0.len() as u64 + output_bytes_max(assign.output_tokens_max, says);
-        let share = self.memory.take(bytes);
-        share.ok_or_else(|| {
-            Decline(DeclineCause::Busy, "the memory for requests and outputs is taken".to_owned())
-        })
-    }
-
     fn start(&mut self, assign: Assign, share: crate::budget::Share) {
         let reservation = assign.reservation;
         let Some((model, says)) = self.offered.model(&assign.model) else { return };
@@ -491,41 +446,5 @@ impl Desk {
         }
         self.bells.listen(waker);
         None
-    }
-}
-
-fn not_configured(disallowed: Disallowed) -> Decline {
-    match disallowed {
-        Disallowed::Model(version) => {
-            let reason = format!("configuration {version} of the environment doesn't have the model");
-            Decline(DeclineCause::Configuration, reason)
-        }
-        Disallowed::Digest(version) => {
-            let reason =
-                format!("configuration {version} of the environment has another file under the model's name");
-            Decline(DeclineCause::Model, reason)
-        }
-    }
-}
-
-fn output_bytes_max(tokens: u32, says: Says) -> u64 {
-    let of_token = match says {
-        Says::Text => BYTES_PER_TOKEN_MAX,
-        Says::Json => JSON_BYTES_PER_TOKEN_MAX,
-    };
-    (u64::from(tokens) * of_token).clamp(OUTPUT_BYTES.0, OUTPUT_BYTES.1)
-}
-
-fn assignment_of(assign: Assign) -> Assignment {
-    Assignment {
-        reservation: assign.reservation,
-        job: assign.job,
-        environment: assign.environment,
-        endpoint: assign.endpoint,
-        model: assign.model,
-        model_index: assign.model_index,
-        body: assign.body.0,
-        input_tokens: assign.input_tokens,
-        output_tokens_max: assign.output_tokens_max,
     }
 }

@@ -24,7 +24,7 @@ impl Desk {
         }
     }
 
-    fn stop(&mut self, reservation: ReservationId, cause: Cause) {
+    pub(super) fn stop(&mut self, reservation: ReservationId, cause: Cause) {
         let Some(hold) = self.holds.get_mut(&reservation) else { return };
         hold.phase = Phase::Stopping(cause);
         if cause == Cause::Unwanted {
@@ -47,7 +47,7 @@ impl Desk {
         });
     }
 
-    fn wish(&mut self, wish: Wish) {
+    pub(super) fn wish(&mut self, wish: Wish) {
         self.say(FromAgent::Wish(to_box::Wished { wish }));
     }
 
