@@ -32,5 +32,6 @@ pub mod sender;
 pub mod serve;
 mod sync;
 pub mod time;
+pub mod tls;
 pub mod url;
 pub mod wire;

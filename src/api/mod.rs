@@ -20,6 +20,7 @@ mod origin;
 mod receipts;
 mod response;
 mod route;
+mod secured;
 mod server;
 mod sse;
 mod stall;
@@ -107,7 +108,8 @@ pub struct Context {
 impl Context {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { door, catalog, access, identity, origins, limits, durability, drain, arrivals, nodes } = parts;
+        let Parts { door, catalog, access, identity, origins, limits, durability, drain, arrivals, nodes } =
+            parts;
         Arc::new(Self {
             door,
             catalog,

@@ -15,6 +15,8 @@ use crate::coordinator::effect::End;
 use crate::coordinator::event::FinishReason;
 use crate::coordinator::job::{AttemptOutcome, JobRow};
 use crate::ids::NodeId;
+use crate::output::ChunkKind;
+use crate::persist::Position;
 use crate::wire::OutputHasher;
 use crate::wire::receipt::{Billed, Proof, Receipt, Stated};
 

@@ -17,9 +17,9 @@ use crate::ids::{
 };
 use crate::time::{Span, Time};
 
-pub use super::hello::{Held, NodeHello};
 pub use self::local::{Progress, Revoked, StoreRoom};
 pub use self::verified::Verified;
+pub use super::hello::{Equipment, Held, NodeHello};
 pub use super::spec::{
     Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Origin,
     Storing, Tier,
@@ -281,6 +281,8 @@ pub struct Offers {
     pub session: Session,
     /// What it serves. A model that it knows and can't run now has no slots.
     pub models: Vec<ModelOffer>,
+    /// What it has for its jobs; `None` if that is as it was.
+    pub equipment: Option<Equipment>,
 }
 
 /// What a node's owner asks for.

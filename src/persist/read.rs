@@ -14,8 +14,8 @@ use super::job::{ExtrasV1, JobV1, JobV2, JobV3, LaterV3, Parts, Place};
 use super::keys::{self, Table};
 use super::mirror::{Mirror, Unfit};
 use super::records::{
-    BalanceV2, DeadLetterV1, FeedbackV1, InviteV1, KeyV1, NamespaceV1, NodeV1, NodeV2, PostingV1, PriceRuleV1,
-    ProofV1, ScopeV1, SnapshotV1, SnapshotV2, SubcloudV1, TemplateV1,
+    BalanceV2, DeadLetterV1, FeedbackV1, InviteV1, KeyV1, NamespaceV1, NodeV1, NodeV2, PostingV1,
+    PriceRuleV1, ProofV1, ScopeV1, SnapshotV1, SnapshotV2, SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
 use super::{JOB_VERSION, SECOND, VERSION};

@@ -87,7 +87,8 @@ macro_rules! words {
 words! {
     Environment, "an environment": Mainnet = "mainnet", Testnet = "testnet";
     Endpoint, "an endpoint": ChatCompletions = "/v1/chat/completions", Completions = "/v1/completions";
-    FinishReason, "a finish reason": Stop = "stop", Length = "length";
+    FinishReason, "a finish reason": Stop = "stop", Length = "length", ToolCalls = "tool_calls",
+        FunctionCall = "function_call", ContentFilter = "content_filter";
     ErrorClass, "a class of error": Terminal = "terminal", Node = "node", Transient = "transient";
     Wish, "a wish": Pause = "pause", Resume = "resume", Drain = "drain";
     Standing, "a standing": Banned = "banned", Frozen = "frozen", Excluded = "excluded", Away = "away",

@@ -314,6 +314,7 @@ impl Liars {
         };
         let output_tokens = assignment.output_tokens_max.min(20);
         let completion = Completion {
+            proof: None,
             node,
             reservation: assignment.reservation,
             status: Status::Succeeded(FinishReason::Stop),

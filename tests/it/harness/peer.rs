@@ -32,6 +32,7 @@ pub fn offer(model: &str, slots: u32) -> Offer {
         name: model.into(),
         version: None,
         digest: Some(Hex([7; 32])),
+        runtime: None,
         slots,
         warm: true,
         load_ms: 0,
