@@ -16,7 +16,6 @@ use crate::coordinator::event::FinishReason;
 use crate::coordinator::job::{AttemptOutcome, JobRow};
 use crate::ids::NodeId;
 use crate::output::ChunkKind;
-use crate::persist::Position;
 use crate::wire::OutputHasher;
 use crate::wire::receipt::{Billed, Proof, Receipt, Stated};
 
@@ -95,11 +94,10 @@ fn stated_by_box(stored: &StoredJob, finish_reason: FinishReason) -> Option<Stat
     let attempt = row.history.iter().rev().find(|attempt| attempt.outcome == AttemptOutcome::Succeeded)?;
     let output_hash = stored.answer.as_ref().map(|answer| {
         let mut hasher = OutputHasher::new();
-        let mut at = Position::default();
-        while let Some((kind, piece)) = answer.next_piece(&mut at) {
+        for (kind, text) in answer.pieces() {
             match kind {
-                ChunkKind::Text => hasher.text(piece),
-                ChunkKind::Json => hasher.json(piece),
+                ChunkKind::Text => hasher.text(text),
+                ChunkKind::Json => hasher.json(text),
             }
         }
         hasher.hash()

@@ -146,7 +146,7 @@ fn shown(receipt: &Receipt, compared: &[&str]) -> String {
         ("signed by", by),
         ("box", receipt.box_key.to_string()),
         ("model", format!("{}{fallback}", stated.model)),
-        ("finished", crate::wire::finish_word(stated.finish_reason).to_owned()),
+        ("finished", stated.finish_reason.word().to_owned()),
         ("stated tokens", tokens(stated.input_tokens, stated.cached_tokens, stated.output_tokens)),
         ("billed tokens", tokens(billed.input_tokens, billed.cached_tokens, billed.output_tokens)),
         ("charged", format!("{} micro-credits", billed.microcredits)),

@@ -38,6 +38,7 @@ mod on_command;
 mod on_node;
 mod on_operator;
 mod on_tick;
+mod outcome;
 mod place;
 #[cfg(any(test, feature = "mutants"))]
 mod planted;

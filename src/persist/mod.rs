@@ -50,10 +50,11 @@ pub use self::read::{
     read_job_without_body, read_proof, row_len,
 };
 
-/// The version of values that are written now, but for those below.
+/// The version of values that are written now, but for those of tables that are at a later one; also of answers that are
+/// text alone.
 const VERSION: u8 = 1;
-/// The version of the values of balances, nodes and configurations that are written now (1 is read), and of answers that
-/// are more than text.
+/// The version of the values of balances, nodes and configurations, and of answers that are more than text, that are
+/// written now; 1 is read.
 const SECOND: u8 = 2;
 /// The version of jobs' values that are written now; 1 and 2 are read.
 const JOB_VERSION: u8 = 3;

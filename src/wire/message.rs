@@ -182,6 +182,7 @@ macro_rules! messages {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Serialize)]
         #[serde(tag = "type")]
+        #[allow(clippy::large_enum_variant, reason = "the largest come once a connection, and go on by reference")]
         pub enum $name {
             $($(#[$about])* #[serde(rename = $word)] $variant($body),)+
         }

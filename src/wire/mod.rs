@@ -13,8 +13,6 @@
 //! - *Hashes*: [`request_hash`], [`OutputHasher`].
 //! - *Join string*: [`JoinString`]. *Receipts*: [`receipt::Receipt`].
 
-use crate::coordinator::event::FinishReason;
-
 pub mod close;
 pub mod handshake;
 pub mod hash;
@@ -40,11 +38,6 @@ pub use message::{FromAgent, FromBox, ParseError, Parsed, RenderError};
 pub use statement::{ResultStatement, StoppedStatement};
 pub use verify::{Issued, Parties, Signed, StatementError};
 pub use version::{CAPABILITIES, JSON_CHUNKS, VERSION, Version};
-
-/// The word of a finish reason, as statements and OpenAI's API have it.
-pub fn finish_word(reason: FinishReason) -> &'static str {
-    text::Word::word(reason)
-}
 
 /// Where a box takes agents' WebSockets.
 pub const PATH: &str = "/v1/nodes/connect";

@@ -292,7 +292,8 @@ impl Receipt {
     /// The first field that isn't what was signed, or the signature that is wrong.
     pub fn check(&self, trusted: Option<PublicKey>) -> Result<(), ReceiptError> {
         if let Some(trusted) = trusted.filter(|trusted| *trusted != self.box_key) {
-            return Err(ReceiptError::OtherBox { stated: self.box_key, trusted });
+            let (stated, trusted) = (self.box_key.to_string(), trusted.to_string());
+            return Err(ReceiptError::OtherBox { stated, trusted });
         }
         let tag = if self.node_key.is_some() { RESULT_TAG } else { OWN_RESULT_TAG };
         let said = signed_bytes(&self.stated, self.box_key, self.node_key);
@@ -357,9 +358,9 @@ pub enum ReceiptError {
     #[error("`box_key` is {stated}, and the trusted key is {trusted}: the receipt is another box's")]
     OtherBox {
         /// The key in it.
-        stated: PublicKey,
+        stated: String,
         /// The key that is trusted.
-        trusted: PublicKey,
+        trusted: String,
     },
 }
 

@@ -13,6 +13,7 @@ use super::version::Version;
 use super::{CAPABILITY_BYTES_MAX, CHUNKS_MAX, HOLDS_MAX, Hash, MODELS_MAX, OutputHasher, REASON_BYTES_MAX};
 use crate::coordinator::event::{Environment, Wish};
 use crate::ids::{GpuClass, ModelName, ModelVersion, Region, ReservationId, RuntimeName};
+use crate::output;
 
 /// The name of something that a side can do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -197,14 +198,58 @@ pub struct Output {
 
 /// A piece of an output.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedChunk")]
 pub struct Chunk {
     /// What its text is.
     #[serde(default, skip_serializing_if = "ChunkKind::is_text")]
     pub kind: ChunkKind,
-    /// Generated text, or a JSON object as the runtime wrote it.
+    /// Generated text, or a JSON chunk ([`crate::choice`]).
     pub text: Arc<str>,
     /// Generated tokens that it covers.
     pub tokens: u32,
+}
+
+/// A chunk as it came.
+#[derive(Deserialize)]
+struct UncheckedChunk {
+    #[serde(default)]
+    kind: ChunkKind,
+    text: Arc<str>,
+    tokens: u32,
+}
+
+impl TryFrom<UncheckedChunk> for Chunk {
+    type Error = crate::choice::NotAChunk;
+    fn try_from(chunk: UncheckedChunk) -> Result<Self, Self::Error> {
+        let UncheckedChunk { kind, text, tokens } = chunk;
+        match kind {
+            ChunkKind::Text => {}
+            ChunkKind::Json => crate::choice::check(&text)?,
+        }
+        Ok(Self { kind, text, tokens })
+    }
+}
+
+impl From<output::Chunk> for Chunk {
+    fn from(chunk: output::Chunk) -> Self {
+        let output::Chunk { kind, text, tokens } = chunk;
+        let kind = match kind {
+            output::ChunkKind::Text => ChunkKind::Text,
+            output::ChunkKind::Json => ChunkKind::Json,
+        };
+        Self { kind, text, tokens }
+    }
+}
+
+impl From<Chunk> for output::Chunk {
+    fn from(chunk: Chunk) -> Self {
+        let Chunk { kind, text, tokens } = chunk;
+        let kind = match kind {
+            ChunkKind::Text => output::ChunkKind::Text,
+            ChunkKind::Json => output::ChunkKind::Json,
+        };
+        Self { kind, text, tokens }
+    }
 }
 
 impl Chunk {

@@ -314,7 +314,6 @@ impl Liars {
         };
         let output_tokens = assignment.output_tokens_max.min(20);
         let completion = Completion {
-            proof: None,
             node,
             reservation: assignment.reservation,
             status: Status::Succeeded(FinishReason::Stop),
@@ -329,6 +328,7 @@ impl Liars {
                 first_at: Some(self.now),
                 last_at: Some(self.now),
             },
+            proof: None,
         };
         self.step(Event::Completed(Verified::local(completion)));
     }

@@ -37,7 +37,7 @@ const fn by(
 
 use Kind::{Counter, Gauge};
 
-const FAMILIES: [CoreFamily; 39] = [
+const FAMILIES: [CoreFamily; 41] = [
     by(
         "jobs",
         Gauge,
@@ -100,7 +100,19 @@ const FAMILIES: [CoreFamily; 39] = [
     one("test_jobs_total", Counter, "tests", "Test jobs begun."),
     one("test_jobs_passed_total", Counter, "tests_passed", "Test jobs that passed."),
     one("blind_jobs_total", Counter, "blind", "Blind jobs begun."),
-    one("validation_jobs_total", Counter, "validations", "Validation jobs begun."),
+    one(
+        "validation_jobs_total",
+        Counter,
+        "validations",
+        "Client jobs that were run again to compare answers.",
+    ),
+    one(
+        "validations_undecided_total",
+        Counter,
+        "validations_undecided",
+        "Of these, ones that showed nothing: answers differed, and nobody could say whose is wrong.",
+    ),
+    one("lies_proven_total", Counter, "lies_proven", "Answers that were proven wrong."),
     by("checks_total", Counter, "verdict", CHECKS, "Blind and validation jobs by their verdict."),
     by(
         "results_suspect_total",

@@ -1,4 +1,4 @@
-//! The bytes of versions 1 to 3. They may never change: directories that exist are made of them.
+//! The bytes of versions 1 to 4 of all rows together. They may never change: directories that exist are made of them.
 
 use std::fmt::Write as _;
 
@@ -25,11 +25,12 @@ use crate::credits::{Credits, Price};
 use crate::ids::{Digest, IdempotencyKey, JobId, Namespace, NodeId, OperationId, ReservationId};
 use crate::time::Time;
 
-/// A line for each row of the samples: key and value in hexadecimal digits. Versions 2 and 3 know one job more each, and
-/// version 3 what was folded into balances and which answers were proven wrong.
+/// A line for each row of the samples: key and value in hexadecimal digits. Version 2 knows one job more, version 3 what
+/// was folded into balances and which answers were proven wrong, and version 4 a job that calls tools.
 const GOLDEN_1: &str = include_str!("golden-1.txt");
 const GOLDEN_2: &str = include_str!("golden-2.txt");
 const GOLDEN_3: &str = include_str!("golden-3.txt");
+const GOLDEN_4: &str = include_str!("golden-4.txt");
 
 const JOB: JobId = JobId { epoch: 0x6925_0c5a, counter: 42 };
 const RESERVATION: ReservationId = ReservationId { epoch: 0x6925_0c5a, counter: 7 };
@@ -351,8 +352,8 @@ fn old_versions_are_read_and_the_newest_is_what_it_was() {
         rows.push(Row::Job(Box::new(job)));
         rows
     };
-    let (first, second) = (samples(&OLDER), with(samples(&OLDER), unstored_job()));
-    let mut newest = with(with(samples(&NEWEST), unstored_job()), tool_calling_job());
+    let third = with(samples(&NEWEST), unstored_job());
+    let mut newest = with(third.clone(), tool_calling_job());
     newest.push(Row::Proof(JOB, Arc::from(*b"signed")));
     newest.push(Row::Invite(Box::new(Invite {
         token: Digest([8; 32]),
@@ -369,9 +370,11 @@ fn old_versions_are_read_and_the_newest_is_what_it_was() {
         let table = Table::of(key).expect("a table").word();
         writeln!(written, "{table} {} {}", hex(key), hex(value)).expect("text grows");
     }
-    assert_eq!(written, GOLDEN_3, "rows are written as version 3 says");
-    let golden = rows_of(GOLDEN_3);
-    for (rows, of) in [(first, rows_of(GOLDEN_1)), (second, rows_of(GOLDEN_2)), (newest, rows_of(GOLDEN_3))] {
+    assert_eq!(written, GOLDEN_4, "rows are written as version 4 says");
+    let golden = rows_of(GOLDEN_4);
+    let second = with(samples(&OLDER), unstored_job());
+    let versions = [(samples(&OLDER), GOLDEN_1), (second, GOLDEN_2), (third, GOLDEN_3), (newest, GOLDEN_4)];
+    for (rows, of) in versions.map(|(rows, golden)| (rows, rows_of(golden))) {
         for row in rows {
             let back = kept(&of, &row).expect("all versions are read");
             assert_eq!(text(&back), text(&row));

@@ -34,6 +34,9 @@ fn what_is_no_message_is_refused_by_name() {
         r#"{"type": "accepted", "reservation": "job_000000010000000001"}"#,
         r#"{"type": "wish", "wish": "dance"}"#,
         r#"{"type": "stopped", "statement": {}, "signature": "00"}"#,
+        r#"{"type": "output", "reservation": "res_000000010000000001", "index": 0, "chunks": [{"text": "a"}]}"#,
+        r#"{"type": "output", "reservation": "res_000000010000000001", "index": 0, "chunks": [{"kind": "json", "text": "a", "tokens": 1}]}"#,
+        r#"{"type": "output", "reservation": "res_000000010000000001", "index": 0, "chunks": [{"kind": "sound", "text": "a", "tokens": 1}]}"#,
         "{\"type\": \"heartbeat\", \"running\": 1, \"a\u{0}b\": \"\u{1}\"}",
     ];
     for text in invalid {

@@ -42,7 +42,7 @@ fn a_receipt_is_what_node_and_box_signed() {
         assert_eq!(check(&text, None), Ok(receipt.clone()));
         let other = identity(9).public();
         let error = check(&text, Some(other)).expect_err("another box's");
-        assert_eq!(error, ReceiptError::OtherBox { stated: parties().box_key, trusted: other });
+        assert!(matches!(error, ReceiptError::OtherBox { .. }), "{error}");
         assert!(error.to_string().contains("`box_key`"), "{error}");
     }
     assert_eq!(of_node().node_key, Some(parties().node_key));

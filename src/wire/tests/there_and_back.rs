@@ -159,7 +159,11 @@ prop_compose! {
 
 prop_compose! {
     fn chunk()(is_json in any::<bool>(), text in text(), tokens in any::<u32>()) -> Chunk {
-        Chunk { kind: if is_json { ChunkKind::Json } else { ChunkKind::Text }, text: text.into(), tokens }
+        let json = |text: &str| format!(r#"{{"delta":{{"x":{}}}}}"#, serde_json::to_string(text).expect("text"));
+        match is_json {
+            true => Chunk { kind: ChunkKind::Json, text: json(&text).into(), tokens },
+            false => Chunk { kind: ChunkKind::Text, text: text.into(), tokens },
+        }
     }
 }
 
