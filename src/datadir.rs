@@ -11,6 +11,7 @@ mod growing;
 mod sums;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub use agent::{AgentDir, Kept, ResultFiles, agent_default_path, socket_in};
 use files::{Lock, Privacy, PrivateDir};
 pub use growing::Growing;
 use sums::{SUMS, Sums};
+pub use tls::TlsFiles;
 use zeroize::Zeroizing;
 
 use crate::secrets::{AdminToken, ApiKey, Pepper};
@@ -35,6 +37,9 @@ const BOX_KEY: &str = "box.key";
 const BOX_KEY_BYTES: usize = 32;
 /// What that key's owner is known by.
 const BOX_PUBLIC_KEY: &str = "box.pub";
+/// The certificate that the box made itself.
+pub const TLS_CERTIFICATE: &str = "tls.crt";
+const TLS_KEY: &str = "tls.key";
 const ADMIN_TOKEN: &str = "admin.token";
 const LISTEN_ADDR: &str = "listen.addr";
 const ADMIN_ADDR: &str = "admin.addr";
@@ -43,7 +48,7 @@ const UNFINISHED_BACKUP: &str = "backup.unfinished";
 /// In one that is whole, until it has its name.
 const WHOLE_BACKUP: &str = "backup.whole";
 /// What a backup takes along beside the store.
-const SECRETS: [&str; 4] = [API_KEY, KEY_PEPPER, BOOT_SECRET, BOX_KEY];
+const SECRETS: [&str; 6] = [API_KEY, KEY_PEPPER, BOOT_SECRET, BOX_KEY, TLS_KEY, TLS_CERTIFICATE];
 
 /// Why the data directory, or a file of it, can't be used.
 #[derive(Debug, thiserror::Error)]

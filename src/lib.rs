@@ -34,5 +34,6 @@ pub mod serve;
 pub mod signals;
 mod sync;
 pub mod time;
+pub mod tls;
 pub mod url;
 pub mod wire;

@@ -71,6 +71,7 @@ fn of_edges(edges: &Edges<'_>) -> Vec<Family> {
         [
             ("connections", tally.connections_refused.count()),
             ("heads", tally.heads_refused.count()),
+            ("tls", tally.tls_refused.count()),
             ("keys", tally.keys_refused.count()),
             ("origins", tally.origins_refused.count()),
             ("bodies", tally.bodies_refused.count()),

@@ -20,6 +20,7 @@ mod origin;
 mod receipts;
 mod response;
 mod route;
+mod secured;
 mod server;
 mod sse;
 mod stall;

@@ -19,7 +19,7 @@ use crate::time::{Span, Time};
 
 pub use self::local::{Progress, Revoked, StoreRoom};
 pub use self::verified::Verified;
-pub use super::hello::{Held, NodeHello};
+pub use super::hello::{Equipment, Held, NodeHello};
 pub use super::outcome::{ErrorClass, FinishReason, JobError, Status};
 pub use super::spec::{
     Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Origin,
@@ -282,6 +282,8 @@ pub struct Offers {
     pub session: Session,
     /// What it serves. A model that it knows and can't run now has no slots.
     pub models: Vec<ModelOffer>,
+    /// What it has for its jobs; `None` if that is as it was.
+    pub equipment: Option<Equipment>,
 }
 
 /// What a node's owner asks for.

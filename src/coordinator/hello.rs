@@ -66,3 +66,18 @@ impl NodeHello {
         }
     }
 }
+
+/// What a node has for its jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Equipment {
+    /// Jobs that it runs at once, over all models.
+    pub slots: u32,
+    /// Tokens of KV cache that all its jobs share.
+    pub kv_tokens: u64,
+    /// Memory for models, in bytes.
+    pub memory_bytes: u64,
+    /// Its GPU.
+    pub gpu: Option<GpuClass>,
+    /// Where it is.
+    pub region: Option<Region>,
+}

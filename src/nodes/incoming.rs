@@ -10,7 +10,7 @@ use super::handshake::out_of_order;
 use super::session::{Begun, SessionTask};
 use super::socket::Socket;
 use crate::coordinator::event::{
-    Declined, Discredited, Event, Heartbeat, ModelOffer, NodeWish, Seen, Warmth,
+    Declined, Discredited, Equipment, Event, Heartbeat, ModelOffer, NodeWish, Offers, Seen, Warmth,
 };
 use crate::ids::ReservationId;
 use crate::node::attempt::{Appended, OutputRefusal, RemoteAttempt};
@@ -112,7 +112,10 @@ impl SessionTask {
             }
             FromAgent::Offer(offer) => {
                 self.learn_offer(&offer);
-                Some(permit)
+                let models = models_of(&offer);
+                let equipment = Some(self.equipment(offer));
+                self.remote.say(Event::Offers(Box::new(Offers { node, session, models, equipment })), permit);
+                None
             }
             FromAgent::Goodbye(goodbye) => {
                 tracing::debug!(%node, code = goodbye.code, reason = goodbye.reason, "an agent says goodbye");
@@ -123,9 +126,16 @@ impl SessionTask {
         }
     }
 
+    /// What the node has, as the operator registered it and as it says.
+    fn equipment(&self, offer: Offer) -> Equipment {
+        let Offer { slots, kv_tokens, memory_bytes, gpu, region, models: _ } = offer;
+        let (gpu, region) = (gpu.map(|gpus| gpus.class), self.region.clone().or(region));
+        Equipment { slots, kv_tokens, memory_bytes, gpu, region }
+    }
+
     /// Notes what is offered under which name.
     pub(super) fn learn_offer(&mut self, offer: &Offer) {
-        self.digests = offer.models.iter().map(|model| (Arc::clone(&model.name), model.digest)).collect();
+        self.list_offers(offer.models.iter().map(|model| (Arc::clone(&model.name), model.digest)).collect());
     }
 
     fn on_accepted(&mut self, reservation: ReservationId, permit: Permit) -> Left {

@@ -23,6 +23,7 @@ use crate::arrivals::{Arrival, Arriving};
 use crate::door::Door;
 use crate::node::remote::Gate;
 use crate::node::tally::NodesTally;
+use crate::runtime::Catalog;
 use crate::wire::{CloseCode, Identity, Refusal};
 use roster::Roster;
 use socket::Socket;
@@ -44,6 +45,8 @@ pub struct NodesParts {
     pub gate: Gate,
     /// The way to the core, for who isn't a node of the box yet.
     pub door: Door,
+    /// What the box serves itself, and knows to be served by nodes.
+    pub catalog: Arc<Catalog>,
     /// The box's own key.
     pub identity: Arc<Identity>,
     /// How long things may take.

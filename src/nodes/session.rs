@@ -18,7 +18,7 @@ use super::pace::Pace;
 use super::roster::Standby;
 use super::socket::{Received, Socket};
 use super::{Ending, Nodes, gone};
-use crate::ids::{ModelName, NodeId, ReservationId};
+use crate::ids::{ModelName, NodeId, Region, ReservationId};
 use crate::node::attempt::RemoteAttempt;
 use crate::node::remote::{RemoteMail, RemoteSession};
 use crate::queue::Permit;
@@ -82,6 +82,7 @@ async fn join<S: AsyncRead + AsyncWrite + Unpin>(
         remote,
         _seat: seat,
         parties: proven.parties,
+        region: enrolled.region.clone(),
         held: HashMap::new(),
         sweep_at: SWEEP_ATTEMPTS_MIN,
         digests: HashMap::new(),
@@ -127,15 +128,23 @@ pub(super) struct SessionTask {
     pub(super) remote: RemoteSession,
     _seat: super::roster::Seat,
     pub(super) parties: Parties,
+    /// Where the operator says that the node stands.
+    pub(super) region: Option<Region>,
     pub(super) held: HashMap<ReservationId, Held>,
     sweep_at: usize,
-    /// What the node offers under each name.
+    /// What the node offers under each name; listed as long as the session is.
     pub(super) digests: HashMap<ModelName, Option<Hash>>,
     pub(super) strikes: u32,
     pub(super) pace: Pace,
     life: Life,
     /// Room for what the next message says.
     permit: Option<Permit>,
+}
+
+impl Drop for SessionTask {
+    fn drop(&mut self) {
+        self.list_offers(HashMap::new());
+    }
 }
 
 /// What happens next.
@@ -243,6 +252,15 @@ impl SessionTask {
             crate::wire::STRAY_MESSAGES_PER_SECOND_MAX
         );
         Err(Refusal::new(CloseCode::TooFast, reason))
+    }
+
+    /// What the node offers is among what can be asked for, and what it offered before isn't any more.
+    pub(super) fn list_offers(&mut self, now: HashMap<ModelName, Option<Hash>>) {
+        let names = |digests: &HashMap<ModelName, Option<Hash>>| digests.keys().cloned().collect::<Vec<_>>();
+        let unix_now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let offered = self.nodes.parts.catalog.offered();
+        offered.replace(&names(&self.digests), &names(&now), unix_now.map_or(0, |now| now.as_secs()));
+        self.digests = now;
     }
 
     /// Remembers an attempt, and from time to time forgets those that are over.

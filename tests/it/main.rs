@@ -31,5 +31,6 @@ mod shutdown;
 mod stalled;
 mod startup;
 mod tidy;
+mod tls;
 mod upstream;
 mod upstream_quirks;

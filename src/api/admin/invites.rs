@@ -1,8 +1,6 @@
 //! Invites: what the operator hands to whoever may register a node, once. The token is shown when it is made, and never
 //! again.
 
-use std::net::SocketAddr;
-
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hyper::Response;
@@ -38,13 +36,6 @@ pub struct Whereabouts {
     pub box_key: PublicKey,
     /// SHA-256 of the SubjectPublicKeyInfo of a certificate that the box made itself.
     pub tls: Option<Hash>,
-}
-
-impl Whereabouts {
-    /// The URL of a listener, where others can use it as it is.
-    pub fn url_of(scheme: &str, address: SocketAddr) -> Option<String> {
-        (!address.ip().is_unspecified()).then(|| format!("{scheme}://{address}"))
-    }
 }
 
 #[derive(Deserialize)]
