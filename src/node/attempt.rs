@@ -217,9 +217,14 @@ impl RemoteAttempt {
         }
     }
 
-    /// All of its output, for who counts its tokens.
-    pub fn output(&self) -> &Arc<Output> {
-        &self.output
+    /// All of its output, for who counts its tokens; `None` where some of it isn't text, or it was revoked.
+    pub fn text(&self) -> Option<String> {
+        if self.output.is_closed() {
+            return None;
+        }
+        let chunks = self.output.written();
+        let is_text = chunks.iter().all(|chunk| chunk.kind == ChunkKind::Text);
+        is_text.then(|| chunks.iter().map(|chunk| &*chunk.text).collect())
     }
 
     /// What the box saw of its output; `tokens` are its own count.

@@ -15,6 +15,7 @@ use crate::coordinator::event::{
 use crate::ids::ReservationId;
 use crate::node::attempt::{Appended, OutputRefusal, RemoteAttempt};
 use crate::queue::Permit;
+use crate::runtime::{Counting, INLINE_BODY_BYTES_MAX};
 use crate::time::Span;
 use crate::wire::to_agent::ResultRefused;
 use crate::wire::to_box::{self, Completed, DeclineCause, Offer, Output};
@@ -219,7 +220,10 @@ impl SessionTask {
             Some(_) => {}
         }
         let issued = attempt.as_ref().map(|attempt| attempt.issued());
-        let seen = attempt.as_ref().map(|attempt| self.seen(attempt)).unwrap_or_default();
+        let seen = match &attempt {
+            Some(attempt) => self.seen(attempt).await,
+            None => Seen::default(),
+        };
         match verify::result(&completed.signed(), &self.parties, issued.as_ref(), seen) {
             Ok(result) => {
                 if let Some(held) = self.held.get_mut(&reservation) {
@@ -311,9 +315,19 @@ impl SessionTask {
         Err(Refusal::new(CloseCode::Struck, reason))
     }
 
-    /// What the box saw of an attempt's output.
-    pub(super) fn seen(&self, attempt: &RemoteAttempt) -> Seen {
-        attempt.seen(None)
+    /// What the box saw of an attempt's output, with its own count of the tokens where it has the model's tokenizer.
+    pub(super) async fn seen(&self, attempt: &RemoteAttempt) -> Seen {
+        let entry = self.nodes.parts.catalog.find(&attempt.assignment().model);
+        let countable = entry.filter(|entry| matches!(entry.counting(), Counting::Exact(_)));
+        let Some((entry, text)) = countable.zip(attempt.text()) else { return attempt.seen(None) };
+        let is_short = text.len() <= INLINE_BODY_BYTES_MAX;
+        let count = move || match entry.counting() {
+            Counting::Exact(count) => count.output_tokens(&text),
+            Counting::Elsewhere => None,
+        };
+        let tokens =
+            if is_short { count() } else { tokio::task::spawn_blocking(count).await.unwrap_or_default() };
+        attempt.seen(tokens)
     }
 }
 

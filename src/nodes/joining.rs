@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::incoming::Refused;
 use super::session::{Begun, SessionTask};
 use super::{Ending, handshake};
-use crate::coordinator::event::{Completion, Environment, Held, NodeHello, Verified};
+use crate::coordinator::event::{Completion, Environment, Held, NodeHello, Seen, Verified};
 use crate::coordinator::invites::Enrolled;
 use crate::coordinator::standing::Trust;
 use crate::ids::ReservationId;
@@ -48,13 +48,15 @@ pub(super) struct Welcomed {
 
 impl Joining {
     /// Looks at all that is listed.
-    pub(super) fn of(ready: &Ready, task: &SessionTask) -> Self {
+    pub(super) async fn of(ready: &Ready, task: &SessionTask) -> Self {
         let mut joining = Self::default();
-        ready.holds.iter().for_each(|hold| joining.look_at(hold, task));
+        for hold in &ready.holds {
+            joining.look_at(hold, task).await;
+        }
         joining
     }
 
-    fn look_at(&mut self, hold: &Hold, task: &SessionTask) {
+    async fn look_at(&mut self, hold: &Hold, task: &SessionTask) {
         let attempt = task.remote.attempt(hold.reservation);
         if let Some(attempt) = &attempt {
             // After a restart of the box nobody remembers what was offered then.
@@ -66,7 +68,10 @@ impl Joining {
             return self.goes_on(hold, attempt);
         }
         let issued = attempt.as_ref().map(|attempt| attempt.issued());
-        let seen = attempt.as_ref().map(|attempt| task.seen(attempt)).unwrap_or_default();
+        let seen = match &attempt {
+            Some(attempt) => task.seen(attempt).await,
+            None => Seen::default(),
+        };
         match verify::result(signed, &task.parties, issued.as_ref(), seen) {
             Ok(result) => {
                 self.results.push(result);

@@ -92,7 +92,8 @@ async fn join<S: AsyncRead + AsyncWrite + Unpin>(
         permit: None,
     };
     task.learn_offer(&ready.offer);
-    let welcome = Joining::of(&ready, &task).join(&mut task, enrolled, &proven.environments, ready).await?;
+    let welcome =
+        Joining::of(&ready, &task).await.join(&mut task, enrolled, &proven.environments, ready).await?;
     handshake::send(socket, FromBox::Welcome(welcome.message)).await?;
     for refused in welcome.refused {
         let permit = task.remote.room().await;

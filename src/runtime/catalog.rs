@@ -229,6 +229,14 @@ impl ExactCount<'_> {
             ExactCount::Local(local) => local.input_tokens(request),
         }
     }
+
+    /// Tokens of an answer's text; `None` if it can't be tokenized. Takes time in proportion to the text.
+    pub fn output_tokens(&self, text: &str) -> Option<u32> {
+        match self {
+            ExactCount::Echo => Some(echo::output_tokens(text)),
+            ExactCount::Local(local) => local.output_tokens(text),
+        }
+    }
 }
 
 impl Entry {

@@ -7,6 +7,8 @@ mod messages;
 mod results;
 mod work;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use serde_json::{Value, json};
 
 use crate::harness::chat;
@@ -56,6 +58,12 @@ fn assert_others_work(server: &Server) {
     let answer = chat::ask(server, "echo", "still here", json!({}));
     assert_eq!(answer.status, 200, "{}", answer.text());
     server.assert_nothing_left();
+}
+
+/// A prompt that no other job of the test has: some are repeated by the box.
+fn new_prompt() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("prompt number {} of this test", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// What the operator sees of a node.

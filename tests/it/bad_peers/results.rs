@@ -6,7 +6,7 @@ use switchbox::wire::statement::ResultStatement;
 use switchbox::wire::to_agent::Assign;
 use switchbox::wire::{FromBox, Signed};
 
-use super::{assert_closed, assert_others_work, box_of_others, faults, pause, resume, trace};
+use super::{assert_closed, assert_others_work, box_of_others, faults, new_prompt, pause, resume, trace};
 use crate::harness::chat;
 use crate::harness::http::Response;
 use crate::harness::peer::{Machine, Peer, statement};
@@ -23,12 +23,13 @@ fn retried(
     misbehave: impl FnOnce(&mut Peer<'_>, &Assign),
 ) -> Response {
     pause(server, &good.machine.name());
+    let prompt = new_prompt();
     let answer = std::thread::scope(|scope| {
-        let asked = scope.spawn(|| chat::ask(server, "echo", "try again", json!({})));
-        let assign = bad.assigned();
+        let asked = scope.spawn(|| chat::ask(server, "echo", &prompt, json!({})));
+        let assign = bad.assigned_about(&prompt);
         resume(server, &good.machine.name());
         misbehave(bad, &assign);
-        let again = good.assigned();
+        let again = good.assigned_about(&prompt);
         assert_eq!((again.job, &again.body), (assign.job, &assign.body));
         good.answer(&again, &["good"]);
         asked.join().expect("no panic")

@@ -4,7 +4,7 @@ use serde_json::json;
 use switchbox::wire::FromBox;
 use switchbox::wire::to_agent::Assign;
 
-use super::{assert_others_work, box_of_others, faults, node, pause, resume, trace};
+use super::{assert_others_work, box_of_others, faults, new_prompt, node, pause, resume, trace};
 use crate::harness::chat::{self, Events};
 use crate::harness::http::Response;
 use crate::harness::peer::{Machine, Peer, statement};
@@ -21,12 +21,13 @@ fn answered_by_another(
     misbehave: impl FnOnce(&mut Peer<'_>, &Assign),
 ) -> Response {
     pause(server, &good.machine.name());
+    let prompt = new_prompt();
     std::thread::scope(|scope| {
-        let asked = scope.spawn(|| chat::ask(server, "echo", "do it", json!({"max_tokens": 8})));
-        let assign = bad.assigned();
+        let asked = scope.spawn(|| chat::ask(server, "echo", &prompt, json!({"max_tokens": 8})));
+        let assign = bad.assigned_about(&prompt);
         resume(server, &good.machine.name());
         misbehave(bad, &assign);
-        let again = good.assigned();
+        let again = good.assigned_about(&prompt);
         good.answer(&again, &["done"]);
         let answer = asked.join().expect("no panic");
         assert_eq!(answer.status, 200, "{}", answer.text());

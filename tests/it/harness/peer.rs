@@ -9,7 +9,7 @@ use switchbox::wire::keys::Hex;
 use switchbox::wire::statement::{ResultStatement, StatedStatus, StoppedStatement};
 use switchbox::wire::to_agent::{Assign, Welcome};
 use switchbox::wire::to_box::{
-    Accepted, Chunk, Completed, Hold, Offer, OfferedModel, Output, Ready, Stopped,
+    Accepted, Chunk, Completed, DeclineCause, Declined, Hold, Offer, OfferedModel, Output, Ready, Stopped,
 };
 use switchbox::wire::{FromAgent, FromBox, Identity, JoinString, OutputHasher, Parsed, Signed, request_hash};
 use zeroize::Zeroizing;
@@ -148,6 +148,24 @@ impl Peer<'_> {
             if let FromBox::Assign(assign) = self.hear() {
                 return *assign;
             }
+        }
+    }
+
+    /// The next assignment of a job that speaks of that. The box repeats some jobs on other nodes, to see whether they
+    /// answer the same: those are declined.
+    #[track_caller]
+    pub fn assigned_about(&mut self, text: &str) -> Assign {
+        loop {
+            let assign = self.assigned();
+            if String::from_utf8_lossy(&assign.body.0).contains(text) {
+                return assign;
+            }
+            let (reservation, cause) = (assign.reservation, DeclineCause::Busy);
+            self.say(&FromAgent::Declined(Declined {
+                reservation,
+                cause,
+                reason: "not asked for".to_owned(),
+            }));
         }
     }
 
