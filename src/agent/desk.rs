@@ -219,7 +219,8 @@ impl Desk {
     /// Sends results to the disk that the box is slow to settle.
     pub(super) fn keep_due(&mut self, now: Instant) {
         while let Some((_, reservation)) = self.unkept.pop_front_if(|(at, _)| *at <= now) {
-            if let Some(record) = self.holds.get_mut(&reservation).and_then(|hold| hold.to_keep(self.box_key))
+            if let Some(record) =
+                self.holds.get_mut(&reservation).and_then(|hold| hold.take_to_keep(self.box_key))
             {
                 self.results.keep(record);
             }
@@ -229,7 +230,7 @@ impl Desk {
     fn keep_all(&mut self) {
         self.unkept.clear();
         let box_key = self.box_key;
-        let records = self.holds.values_mut().filter_map(|hold| hold.to_keep(box_key));
+        let records = self.holds.values_mut().filter_map(|hold| hold.take_to_keep(box_key));
         records.for_each(|record| self.results.keep(record));
     }
 

@@ -1,7 +1,6 @@
 //! Calling the box: TCP, TLS where the URL wants it, the upgrade to a WebSocket, and the handshake in which both prove
 //! their keys. What comes out is a connection on which `ready` is to be said.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -165,8 +164,6 @@ fn out_of_order(expected: &str) -> Refusal {
 }
 
 /// Closes a connection without keeping anybody waiting.
-pub(super) fn closing(link: Link, code: CloseCode, reason: String) -> impl Future<Output = ()> {
-    async move {
-        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, link.close(code, &reason)).await;
-    }
+pub(super) async fn closing(link: Link, code: CloseCode, reason: String) {
+    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, link.close(code, &reason)).await;
 }

@@ -164,7 +164,7 @@ impl Hold {
     }
 
     /// What the disk is to hold of it, if it has a result that isn't there.
-    pub(super) fn to_keep(&mut self, box_key: PublicKey) -> Option<Record> {
+    pub(super) fn take_to_keep(&mut self, box_key: PublicKey) -> Option<Record> {
         let Phase::Ended(ended @ Ended { kept: Kept::No, .. }) = &mut self.phase else { return None };
         ended.kept = Kept::Yes;
         let chunks = self.output.written().iter().map(wire_chunk).collect();

@@ -46,6 +46,7 @@ impl From<Refusal> for Ended {
 
 /// What came.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time is in memory, and moved at once")]
 pub(super) enum Inbound {
     /// A message.
     Message(FromBox),

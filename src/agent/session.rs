@@ -85,6 +85,7 @@ struct Leaving {
 }
 
 /// What happened.
+#[expect(clippy::large_enum_variant, reason = "one at a time is in memory, and moved at once")]
 enum Happening {
     Dialled(Result<Dialled, Ended>),
     Heard(Inbound),
@@ -126,8 +127,11 @@ pub(super) struct Session {
     /// What the box said of the node, and why there was no connection.
     heard: Heard,
     /// Until the box has welcomed the node.
-    announce: Option<Box<dyn FnMut(&str)>>,
+    announce: Option<Announce>,
 }
+
+/// Says once that the node serves.
+type Announce = Box<dyn FnMut(&str)>;
 
 impl Session {
     /// One that dials at once.

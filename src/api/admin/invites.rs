@@ -129,7 +129,7 @@ fn worlds(words: Option<Vec<String>>) -> Result<Environments, ApiError> {
 fn new_token() -> Result<InviteToken, ApiError> {
     let mut bytes = Zeroizing::new([0; TOKEN_BYTES]);
     getrandom::fill(&mut *bytes).map_err(|_| ApiError::internal("The system gives no random bytes."))?;
-    let text = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(&*bytes));
+    let text = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(*bytes));
     text.parse().map_err(|_| ApiError::unexpected())
 }
 
