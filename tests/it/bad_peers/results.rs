@@ -46,10 +46,9 @@ fn job_of(answer: &Response) -> String {
 /// Waits for the refusal of a result, and says why.
 fn refused(peer: &mut Peer<'_>) -> String {
     loop {
-        match peer.hear() {
-            FromBox::ResultRefused(refused) => return refused.reason,
-            // Of results before.
-            _ => {}
+        // What else comes is about results before.
+        if let FromBox::ResultRefused(refused) = peer.hear() {
+            return refused.reason;
         }
     }
 }

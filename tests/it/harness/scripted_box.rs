@@ -33,6 +33,7 @@ pub struct Call {
 
 /// What an agent did.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time is in memory, and moved at once")]
 pub enum Heard {
     Message(FromAgent),
     /// It closed the connection, with that code where there was one.
