@@ -4,6 +4,7 @@
 //! Nothing here opens a socket or a data directory or reads the environment, and nothing is guessed: a key that
 //! isn't known, or a value out of its range, is refused by name, with its place and what to do instead.
 
+mod agent;
 mod document;
 mod limits;
 mod model;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use crate::coordinator;
 use crate::coordinator::event::Durability;
 use crate::time::Span;
+pub use agent::{AgentConfig, AgentFlags};
 pub use document::ConfigError;
 use document::{Document, Stated};
 pub use limits::Limits;
@@ -74,6 +76,34 @@ pub struct Http {
     pub cors_origins: Vec<String>,
     /// Who may use it.
     pub auth: Auth,
+    /// Whether others can listen in.
+    pub transport: Transport,
+}
+
+/// Whether others can listen in on the inference listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transport {
+    /// They can: loopback, or the operator says that its network is safe.
+    Plain,
+    /// TLS with a certificate that the box makes itself.
+    SelfMade,
+    /// TLS with a certificate of the operator's.
+    Files {
+        /// The certificate, and those that it rests on, in PEM; absolute.
+        certificate: PathBuf,
+        /// Its key, in PEM; absolute.
+        key: PathBuf,
+    },
+}
+
+/// Whether a listener beyond loopback may do without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InsecureLan {
+    /// It may not.
+    #[default]
+    Refused,
+    /// The operator says that nobody listens in.
+    Allowed,
 }
 
 /// Who may use the inference listener.
@@ -102,6 +132,16 @@ pub enum AheadClock {
     Refuse,
     /// Time goes on from the newest stored one.
     Accept,
+}
+
+/// Whether a box leaves all work to nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NodesOnly {
+    /// It serves something itself.
+    #[default]
+    No,
+    /// It serves nothing itself.
+    Yes,
 }
 
 /// Whose the data directory is.
@@ -171,7 +211,7 @@ impl Config {
             log_format: choice(settings.log_format.as_ref(), &LOG_FORMATS)?.unwrap_or(LogFormat::Human),
             executor: executor(settings.threads.as_ref(), settings.prefill_chunk.as_ref())?,
             limits,
-            served: settings.served.check()?,
+            served: settings.served.check_of_box(settings.nodes_only)?,
         })
     }
 
@@ -199,6 +239,8 @@ impl Config {
             progress_timeout: Span::from_ms(limits.progress_timeout_ms),
             attempt_timeout: Span::from_ms(limits.attempt_timeout_ms),
             stop_timeout: Span::from_ms(limits.stop_timeout_ms),
+            heartbeat_timeout: Span::from_ms(limits.heartbeat_ttl_ms),
+            away_timeout: Span::from_ms(limits.reconnect_ttl_ms),
             ..coordinator::limits::Limits::default()
         }
     }
@@ -234,7 +276,23 @@ fn http(settings: &Settings) -> Result<Http, ConfigError> {
     }
     let origins = settings.cors_origins.iter().flatten();
     let cors_origins = origins.map(origin).collect::<Result<_, _>>()?;
-    Ok(Http { listen, cors_origins, auth })
+    Ok(Http { listen, cors_origins, auth, transport: transport(settings, listen)? })
+}
+
+fn transport(settings: &Settings, listen: SocketAddr) -> Result<Transport, ConfigError> {
+    match (&settings.tls_cert, &settings.tls_key) {
+        (Some(certificate), Some(key)) => Ok(Transport::Files {
+            certificate: absolute(certificate, Path::new(&certificate.value))?,
+            key: absolute(key, Path::new(&key.value))?,
+        }),
+        (Some(alone), None) => Err(alone.refused("has no key", "name its key too (`--tls-key FILE`)".into())),
+        (None, Some(alone)) => {
+            Err(alone.refused("has no certificate", "name its certificate too (`--tls-cert FILE`)".into()))
+        }
+        (None, None) if listen.ip().to_canonical().is_loopback() => Ok(Transport::Plain),
+        (None, None) if settings.insecure_lan == InsecureLan::Allowed => Ok(Transport::Plain),
+        (None, None) => Ok(Transport::SelfMade),
+    }
 }
 
 fn address(stated: &Stated<String>) -> Result<SocketAddr, ConfigError> {

@@ -5,21 +5,25 @@
 //! without the lock. Nothing here prints a secret, follows a link inside
 //! the directory, or leaves a half-written file under its final name.
 
+mod agent;
 mod files;
 mod growing;
 mod keys;
 mod sums;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+pub use agent::{AgentDir, Kept, ResultFiles, agent_default_path, socket_in};
 use files::{Lock, Privacy, PrivateDir};
 pub use growing::Growing;
 pub use keys::KeysFile;
 use keys::{API_KEYS, API_KEYS_BYTES_MAX};
 use sums::{SUMS, Sums};
+pub use tls::TlsFiles;
 use zeroize::Zeroizing;
 
 use crate::secrets::{AdminToken, ApiKey, Pepper};
@@ -36,6 +40,9 @@ const BOX_KEY: &str = "box.key";
 const BOX_KEY_BYTES: usize = 32;
 /// What that key's owner is known by.
 const BOX_PUBLIC_KEY: &str = "box.pub";
+/// The certificate that the box made itself.
+pub const TLS_CERTIFICATE: &str = "tls.crt";
+const TLS_KEY: &str = "tls.key";
 const ADMIN_TOKEN: &str = "admin.token";
 const LISTEN_ADDR: &str = "listen.addr";
 const ADMIN_ADDR: &str = "admin.addr";
@@ -44,7 +51,7 @@ const UNFINISHED_BACKUP: &str = "backup.unfinished";
 /// In one that is whole, until it has its name.
 const WHOLE_BACKUP: &str = "backup.whole";
 /// What a backup takes along beside the store.
-const SECRETS: [&str; 4] = [API_KEY, KEY_PEPPER, BOOT_SECRET, BOX_KEY];
+const SECRETS: [&str; 6] = [API_KEY, KEY_PEPPER, BOOT_SECRET, BOX_KEY, TLS_KEY, TLS_CERTIFICATE];
 
 /// Why the data directory, or a file of it, can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -292,7 +299,7 @@ impl Quiet {
     /// What a start would say of the keys that were made while the box ran; nothing where the pepper is refused already.
     fn keys_refusal(&self) -> Result<(), DataDirError> {
         let pepper = self.dir.read(KEY_PEPPER, Privacy::Unchecked)?;
-        let keys = self.dir.read_within(API_KEYS, Privacy::Unchecked, API_KEYS_BYTES_MAX)?;
+        let keys = self.dir.read_up_to(API_KEYS, Privacy::Unchecked, API_KEYS_BYTES_MAX)?;
         match (keys, pepper.as_ref().map(|pepper| Pepper::of_bytes(pepper))) {
             (None, _) | (_, Some(None)) => Ok(()),
             (Some(keys), Some(Some(pepper))) => keys::opened(&self.dir, &keys, &pepper).map(drop),

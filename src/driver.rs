@@ -2,6 +2,8 @@
 //!
 //! It has no `.await`, never waits for the disk or for a receiver, and decides nothing: that is the core's.
 
+mod nodes;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,14 +12,14 @@ use switchbox_storage::{Change, Committer, Group, MemoryStore, Store, Urgency};
 
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
-use crate::coordinator::effect::{
-    Assignment, AttachOutput, Effect, Lookup, Notice, OpenOutput, Reply, Row, When,
-};
-use crate::coordinator::event::{Declined, Event, Progress, Revoked, StoreRoom};
+use crate::coordinator::effect::{AttachOutput, Effect, Lookup, Notice, OpenOutput, Reply, Row, When};
+use crate::coordinator::event::{Event, Progress, Revoked, StoreRoom};
 use crate::coordinator::job::{AttemptOutcome, JobState};
-use crate::door::{ClientMail, ClientMessage, Opened};
+use crate::door::{self, ClientMail, ClientMessage};
 use crate::endings::Endings;
 use crate::ids::{ClientId, NodeId, ReservationId};
+use crate::node::attempt::Attempts;
+use crate::node::remote::{RemoteLink, RemoteMail};
 use crate::node::{NodeMail, SlotRoom};
 use crate::outbox::{Commits, Outbox};
 use crate::output::Output;
@@ -42,16 +44,34 @@ pub enum Attach {
     Nothing,
     /// A client's.
     Client(ClientId, Arc<Outbox<ClientMail>>),
-    /// A node's, with the room for what it will say.
+    /// A node's.
     Node(NodeId, NodeLink),
 }
 
 /// How to reach a node.
-pub struct NodeLink {
-    /// Its outbox.
-    pub outbox: Arc<Outbox<NodeMail>>,
-    /// Room for its answers.
-    pub room: SlotRoom,
+pub enum NodeLink {
+    /// One of this process.
+    Local {
+        /// Its outbox.
+        outbox: Arc<Outbox<NodeMail>>,
+        /// Room for its answers.
+        room: SlotRoom,
+    },
+    /// One of another machine, by its connection.
+    Remote(Arc<RemoteLink>),
+}
+
+/// An output in the table.
+struct Opened {
+    output: Arc<Output>,
+    whose: Whose,
+}
+
+/// Who writes an output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Local,
+    Remote,
 }
 
 /// What can be seen of the driver from outside, without asking it.
@@ -88,7 +108,9 @@ pub struct Driver {
     step_bytes_max: usize,
     clients: HashMap<ClientId, Arc<Outbox<ClientMail>>>,
     nodes: HashMap<NodeId, NodeLink>,
-    outputs: HashMap<ReservationId, Arc<Output>>,
+    outputs: HashMap<ReservationId, Opened>,
+    /// Attempts that remote nodes have: their outputs are in the table too.
+    attempts: Arc<Attempts>,
     gauges: Arc<DriverGauges>,
     /// Events that publishing caused: stepped before the next one from the ring.
     local: VecDeque<Event>,
@@ -96,6 +118,7 @@ pub struct Driver {
     /// Receivers to wake when the batch is done.
     wake_clients: Vec<Arc<Outbox<ClientMail>>>,
     wake_nodes: Vec<Arc<Outbox<NodeMail>>>,
+    wake_sessions: Vec<Arc<RemoteLink>>,
 }
 
 impl Driver {
@@ -111,11 +134,13 @@ impl Driver {
             clients: HashMap::new(),
             nodes: HashMap::new(),
             outputs: HashMap::new(),
+            attempts: Arc::default(),
             gauges: Arc::default(),
             local: VecDeque::new(),
             effects: Vec::new(),
             wake_clients: Vec::new(),
             wake_nodes: Vec::new(),
+            wake_sessions: Vec::new(),
         }
     }
 
@@ -166,6 +191,11 @@ impl Driver {
         Arc::clone(&self.gauges)
     }
 
+    /// What remote nodes have, for their sessions.
+    pub fn attempts(&self) -> Arc<Attempts> {
+        Arc::clone(&self.attempts)
+    }
+
     /// Tells the core when the way to the disk fills up, and when half of it is free again.
     fn look_at_store(&mut self) {
         let bytes = self.committer.backlog_bytes() as u64;
@@ -200,6 +230,10 @@ impl Driver {
     fn step_core(&mut self, event: Event) {
         let gone = match &event {
             Event::ClientGone(gone) => Some(gone.client),
+            Event::NodeGone(gone) => {
+                self.unlink(gone);
+                None
+            }
             _ => None,
         };
         let mut effects = std::mem::take(&mut self.effects);
@@ -230,8 +264,8 @@ impl Driver {
                     let (Lookup::Job(job) | Lookup::Answer(job)) = what;
                     self.mail_client(client, ClientMail::Lookup(job), When::Durable(lsn));
                 }
-                // Remote nodes have no connection yet, and the box itself needs no words.
-                Effect::ToNode { .. } => {}
+                Effect::ToNode { node, message, when } => self.tell_node(&node, message, when),
+                Effect::Continue { node, assignment } => drop(self.remote_attempt(node, assignment)),
                 Effect::Assign { node, assignment, when } => self.assign(&node, assignment, when),
                 Effect::Stop { node, reservation } => self.stop(&node, reservation),
                 Effect::OpenOutput(open) => self.open_output(open),
@@ -243,7 +277,10 @@ impl Driver {
             }
         }
         for reservation in forgotten {
-            self.outputs.remove(&reservation);
+            let opened = self.outputs.remove(&reservation);
+            if opened.is_some_and(|opened| opened.whose == Whose::Remote) {
+                self.attempts.remove(reservation);
+            }
         }
         self.commit(changes, urgency);
     }
@@ -257,7 +294,7 @@ impl Driver {
         }
         let last = row.history.last().filter(|attempt| attempt.outcome == AttemptOutcome::Succeeded)?;
         let output = self.outputs.get(&last.reservation)?;
-        Some((RowKey::Answer(row.id), Some(RowValue::Answer(output.written().into()))))
+        Some((RowKey::Answer(row.id), Some(RowValue::Answer(output.output.written().into()))))
     }
 
     /// Who waits for a job by name looks at it again, once, when it has ended.
@@ -296,58 +333,25 @@ impl Driver {
         }
     }
 
-    fn assign(&mut self, node: &NodeId, assignment: Assignment, when: When) {
-        let reservation = assignment.reservation;
-        let output = self.outputs.get(&reservation).cloned();
-        let link = self.nodes.get(node).zip(output);
-        let slot = link.and_then(|(link, output)| {
-            let slot = link.room.take(reservation, &output)?;
-            Some((link, output, slot))
-        });
-        let Some((link, output, slot)) = slot else {
-            let reason = "the node has no room for what it would answer".to_owned();
-            let node = node.clone();
-            self.local.push_back(Event::Declined(Declined { node, reservation, reason }));
-            return;
-        };
-        link.outbox.push(NodeMail::Assign { assignment, output, slot }, when);
-        self.wake_nodes.push(Arc::clone(&link.outbox));
-    }
-
-    fn stop(&mut self, node: &NodeId, reservation: ReservationId) {
-        let Some(link) = self.nodes.get(node) else { return };
-        let is_it = |mail: &NodeMail| match mail {
-            NodeMail::Assign { assignment, .. } => assignment.reservation == reservation,
-            NodeMail::Stop(_) => false,
-        };
-        match link.outbox.take_back(is_it, NodeMail::Stop(reservation)) {
-            Some(NodeMail::Assign { slot, .. }) => {
-                slot.take_back();
-                self.local.push_back(Event::Undeliverable(reservation));
-            }
-            _ => self.wake_nodes.push(Arc::clone(&link.outbox)),
-        }
-    }
-
     fn open_output(&mut self, open: OpenOutput) {
         let output = Output::new(open.bytes_max);
         for client in open.clients {
             let reader = output.reader();
-            let opened = Opened { attempt: open.attempt, submit_lsn: open.submit_lsn, reader };
+            let opened = door::Opened { attempt: open.attempt, submit_lsn: open.submit_lsn, reader };
             self.mail_client(client, ClientMail::Message(ClientMessage::Opened(opened)), When::Now);
         }
-        self.outputs.insert(open.reservation, output);
+        self.outputs.insert(open.reservation, Opened { output, whose: Whose::Local });
     }
 
     fn attach_output(&mut self, attach: AttachOutput) {
         let AttachOutput { reservation, attempt, client, submit_lsn } = attach;
-        let Some(output) = self.outputs.get(&reservation) else { return };
-        let opened = Opened { attempt, submit_lsn, reader: output.reader() };
+        let Some(opened) = self.outputs.get(&reservation) else { return };
+        let opened = door::Opened { attempt, submit_lsn, reader: opened.output.reader() };
         self.mail_client(client, ClientMail::Message(ClientMessage::Opened(opened)), When::Now);
     }
 
     fn close_output(&mut self, reservation: ReservationId) {
-        let closing = self.outputs.get(&reservation).map(|output| output.close());
+        let closing = self.outputs.get(&reservation).map(|opened| opened.output.close());
         let revoked = match closing {
             Some(closing) => Revoked {
                 reservation,
@@ -361,8 +365,8 @@ impl Driver {
     }
 
     fn check_progress(&mut self, reservation: ReservationId) {
-        let Some(output) = self.outputs.get(&reservation) else { return };
-        let extent = output.extent();
+        let Some(opened) = self.outputs.get(&reservation) else { return };
+        let extent = opened.output.extent();
         let last_at = (extent.chunks > 0).then_some(Time(extent.last_at_us));
         self.local.push_back(Event::Progress(Progress { reservation, written: extent.chunks, last_at }));
     }
@@ -370,22 +374,34 @@ impl Driver {
 
 impl Machine<Envelope> for Driver {
     fn step(&mut self, envelope: Envelope) {
+        let mut joined = None;
         match envelope.attach {
             Attach::Nothing => {}
             Attach::Client(id, outbox) => drop(self.clients.insert(id, outbox)),
-            Attach::Node(id, link) => drop(self.nodes.insert(id, link)),
+            Attach::Node(id, link) => {
+                if let NodeLink::Remote(link) = &link {
+                    joined = Some(Arc::clone(link));
+                }
+                self.nodes.insert(id, link);
+            }
         }
         drop(envelope.permit);
         if matches!(envelope.event, Event::Tick) {
             self.look_at_store();
         }
         self.step_core(envelope.event);
+        if let Some(link) = joined {
+            // What the step has for the node comes after the word that it was heard.
+            link.offer_first(RemoteMail::Joined);
+            self.wake_sessions.push(link);
+        }
         self.step_local();
     }
 
     fn flush(&mut self) {
         self.wake_clients.drain(..).for_each(|outbox| outbox.wake());
         self.wake_nodes.drain(..).for_each(|outbox| outbox.wake());
+        self.wake_sessions.drain(..).for_each(|link| link.wake());
         self.gauges.outputs.store(self.outputs.len() as u64, Ordering::Relaxed);
         self.gauges.outboxes.store(self.clients.len() as u64, Ordering::Relaxed);
         self.gauges.journal_bytes.store(self.committer.backlog_bytes() as u64, Ordering::Relaxed);

@@ -1,7 +1,9 @@
 //! Switchbox: one binary that turns a single box into a low-latency inference network.
 
+pub mod agent;
 pub mod api;
 pub mod archive;
+pub mod arrivals;
 pub mod backup;
 pub mod budget;
 pub mod choice;
@@ -18,6 +20,7 @@ pub mod endings;
 pub mod executor;
 pub mod ids;
 pub mod node;
+pub mod nodes;
 pub mod outbox;
 pub mod output;
 pub mod persist;
@@ -28,8 +31,10 @@ pub mod runtime;
 pub mod secrets;
 pub mod sender;
 pub mod serve;
+pub mod signals;
 pub mod snapshot_text;
 mod sync;
 pub mod time;
+pub mod tls;
 pub mod url;
 pub mod wire;

@@ -1,9 +1,16 @@
-//! The seam between the driver and a node of this process: what a node is sent, and how it answers.
+//! The seam between whoever assigns work in this process and what runs it: what a node is sent, and how it answers.
 //!
-//! The same messages a remote node would exchange, over a channel. A [`Slot`] makes it impossible to answer
-//! twice, or not at all: it carries the room for its answers, and dropping it is a failed result.
+//! A box assigns to its own node through the driver, an agent what a box elsewhere sent it. A [`Slot`] makes it
+//! impossible to answer twice, or not at all: it carries the way of its answers, and dropping it is a failed result.
+//! [`remote`] is the seam for nodes of other machines.
+
+pub mod attempt;
+pub mod remote;
+pub mod tally;
 
 use std::sync::Arc;
+
+use tokio::sync::mpsc;
 
 use crate::coordinator::effect::Assignment;
 use crate::coordinator::event::{
@@ -16,7 +23,7 @@ use crate::queue::{Permit, Room};
 use crate::sender::Sender;
 use crate::time::Time;
 
-/// What a node is sent.
+/// What a node of this process is sent.
 pub enum NodeMail {
     /// Run this.
     Assign {
@@ -50,13 +57,47 @@ impl SlotRoom {
     pub fn take(&self, reservation: ReservationId, output: &Arc<Output>) -> Option<Slot> {
         let permit = self.room.take()?;
         let output = Arc::clone(output);
-        Some(Slot { reservation, output, answer: Some(Answering { permit, sender: self.sender.clone() }) })
+        Some(Slot {
+            reservation,
+            output,
+            answer: Some(Answering::Core { permit, sender: self.sender.clone() }),
+        })
     }
 }
 
-struct Answering {
-    permit: Permit,
-    sender: Sender,
+/// Whom an assignment is answered to.
+enum Answering {
+    /// The core of this process. The permit is the room in its ring.
+    Core { permit: Permit, sender: Sender },
+    /// The agent of this process, which tells a box elsewhere.
+    Agent(mpsc::UnboundedSender<SlotAnswer>),
+}
+
+/// What an agent is answered. At most [`EVENTS_PER_SLOT`] come for each assignment, so whoever bounds those bounds these.
+#[derive(Debug)]
+pub struct SlotAnswer {
+    /// Which assignment.
+    pub reservation: ReservationId,
+    /// What its runtime says.
+    pub answer: Answer,
+}
+
+/// What a runtime says of an assignment.
+#[derive(Debug)]
+pub enum Answer {
+    /// It begins.
+    Accepted,
+    /// It refuses, for this reason.
+    Declined(String),
+    /// It is through.
+    Completed(SlotResult),
+    /// It stopped, having used so many tokens.
+    Stopped {
+        /// Of the prompt.
+        input_tokens: u32,
+        /// Generated.
+        output_tokens: u32,
+    },
 }
 
 /// The right and the duty to answer an assignment once.
@@ -67,6 +108,15 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// For an assignment of a box elsewhere, answered to the agent of this process.
+    pub fn of_agent(
+        reservation: ReservationId,
+        output: &Arc<Output>,
+        answers: &mpsc::UnboundedSender<SlotAnswer>,
+    ) -> Self {
+        Self { reservation, output: Arc::clone(output), answer: Some(Answering::Agent(answers.clone())) }
+    }
+
     /// Which assignment.
     pub fn reservation(&self) -> ReservationId {
         self.reservation
@@ -74,28 +124,29 @@ impl Slot {
 
     /// The node begins. Call at most once, before the result.
     pub fn accepted(&self) {
-        if let Some(answer) = &self.answer {
-            let event = Event::Accepted(NodeId::local(), self.reservation);
-            answer.sender.push(Envelope { event, attach: Attach::Nothing, permit: None });
+        match &self.answer {
+            Some(Answering::Core { sender, .. }) => {
+                let event = Event::Accepted(NodeId::local(), self.reservation);
+                sender.push(Envelope { event, attach: Attach::Nothing, permit: None });
+            }
+            Some(Answering::Agent(answers)) => tell(answers, self.reservation, Answer::Accepted),
+            None => {}
         }
     }
 
     /// The node refuses.
     pub fn declined(mut self, reason: String) {
-        let (node, reservation) = (NodeId::local(), self.reservation);
-        self.send(Event::Declined(Declined { node, reservation, reason }));
+        self.send(Answer::Declined(reason));
     }
 
     /// The attempt is through.
     pub fn completed(mut self, result: SlotResult) {
-        self.complete(result);
+        self.send(Answer::Completed(result));
     }
 
     /// The attempt was stopped, having used so many tokens.
     pub fn stopped(mut self, input_tokens: u32, output_tokens: u32) {
-        let (node, reservation) = (NodeId::local(), self.reservation);
-        let stopped = Stopped { node, reservation, input_tokens, output_tokens };
-        self.send(Event::Stopped(Verified::local(stopped)));
+        self.send(Answer::Stopped { input_tokens, output_tokens });
     }
 
     /// The assignment was taken back before the node saw it: there is nothing to answer.
@@ -103,9 +154,32 @@ impl Slot {
         self.answer = None;
     }
 
-    fn complete(&mut self, result: SlotResult) {
+    fn send(&mut self, answer: Answer) {
+        match self.answer.take() {
+            Some(Answering::Core { permit, sender }) => {
+                let event = self.event_of(answer);
+                sender.push(Envelope { event, attach: Attach::Nothing, permit: Some(permit) });
+            }
+            Some(Answering::Agent(answers)) => tell(&answers, self.reservation, answer),
+            None => {}
+        }
+    }
+
+    /// As the core hears it.
+    fn event_of(&self, answer: Answer) -> Event {
+        let (node, reservation) = (NodeId::local(), self.reservation);
+        match answer {
+            Answer::Accepted => Event::Accepted(node, reservation),
+            Answer::Declined(reason) => Event::Declined(Declined { node, reservation, reason }),
+            Answer::Completed(result) => Event::Completed(Verified::local(self.completion(result))),
+            Answer::Stopped { input_tokens, output_tokens } => {
+                Event::Stopped(Verified::local(Stopped { node, reservation, input_tokens, output_tokens }))
+            }
+        }
+    }
+
+    fn completion(&self, result: SlotResult) -> Completion {
         let SlotResult { status, input_tokens, cached_tokens, output_tokens, chunks } = result;
-        let reservation = self.reservation;
         let extent = self.output.extent();
         let at = |us: u64| (extent.chunks > 0).then_some(Time(us));
         let seen = Seen {
@@ -115,9 +189,9 @@ impl Slot {
             first_at: at(extent.first_at_us),
             last_at: at(extent.last_at_us),
         };
-        let completion = Completion {
+        Completion {
             node: NodeId::local(),
-            reservation,
+            reservation: self.reservation,
             status,
             input_tokens,
             cached_tokens,
@@ -125,26 +199,25 @@ impl Slot {
             digest: None,
             seen,
             proof: None,
-        };
-        self.send(Event::Completed(Verified::local(completion)));
-    }
-
-    fn send(&mut self, event: Event) {
-        if let Some(Answering { permit, sender }) = self.answer.take() {
-            sender.push(Envelope { event, attach: Attach::Nothing, permit: Some(permit) });
         }
     }
+}
+
+/// An agent that is gone is told nothing: its process ends.
+fn tell(answers: &mpsc::UnboundedSender<SlotAnswer>, reservation: ReservationId, answer: Answer) {
+    let _ = answers.send(SlotAnswer { reservation, answer });
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let message = "the runtime dropped the job without a result".to_owned();
         let status = Status::Failed(JobError { class: ErrorClass::Node, message });
-        self.complete(SlotResult::without_output(status));
+        self.send(Answer::Completed(SlotResult::without_output(status)));
     }
 }
 
 /// A result as the runtime states it.
+#[derive(Debug)]
 pub struct SlotResult {
     /// How it went.
     pub status: Status,

@@ -21,12 +21,24 @@ struct Queues<M> {
     now: VecDeque<M>,
     by_lsn: VecDeque<(Lsn, M)>,
     receiver: Option<Waker>,
+    state: State,
+}
+
+/// Whether a bounded outbox still takes messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Its receiver doesn't keep up: it takes nothing more.
+    Overflowed,
+    /// Its receiver is gone.
+    Closed,
 }
 
 impl<M> Outbox<M> {
     /// An empty outbox.
     pub fn new() -> Arc<Self> {
-        let queues = Queues { now: VecDeque::new(), by_lsn: VecDeque::new(), receiver: None };
+        let (now, by_lsn) = (VecDeque::new(), VecDeque::new());
+        let queues = Queues { now, by_lsn, receiver: None, state: State::Open };
         Arc::new(Self { queues: Mutex::new(queues) })
     }
 
@@ -39,6 +51,41 @@ impl<M> Outbox<M> {
         }
     }
 
+    /// Adds a message to an outbox of at most `max`. Gives it back if there is no room, after which there never is any,
+    /// or the receiver is gone.
+    pub fn offer(&self, message: M, when: When, max: usize) -> Result<(), M> {
+        let mut queues = lock(&self.queues);
+        if queues.state == State::Open && queues.now.len() + queues.by_lsn.len() >= max {
+            queues.state = State::Overflowed;
+        }
+        if queues.state != State::Open {
+            return Err(message);
+        }
+        match when {
+            When::Now => queues.now.push_back(message),
+            When::Durable(lsn) => queues.by_lsn.push_back((lsn, message)),
+        }
+        Ok(())
+    }
+
+    /// Adds a message before all others.
+    pub fn push_first(&self, message: M) {
+        lock(&self.queues).now.push_front(message);
+    }
+
+    /// Whether a message found no room.
+    pub fn has_overflowed(&self) -> bool {
+        lock(&self.queues).state == State::Overflowed
+    }
+
+    /// The receiver leaves: nothing more is taken. Gives what it didn't take.
+    pub fn close(&self) -> Vec<M> {
+        let mut queues = lock(&self.queues);
+        queues.state = State::Closed;
+        let by_lsn = std::mem::take(&mut queues.by_lsn).into_iter().map(|(_, message)| message);
+        std::mem::take(&mut queues.now).into_iter().chain(by_lsn).collect()
+    }
+
     /// Takes back the first message that `matches`, if the receiver hasn't taken it; otherwise adds `instead`.
     pub fn take_back(&self, matches: impl Fn(&M) -> bool, instead: M) -> Option<M> {
         let mut queues = lock(&self.queues);
@@ -48,7 +95,9 @@ impl<M> Outbox<M> {
         if let Some(index) = queues.by_lsn.iter().position(|(_, message)| matches(message)) {
             return queues.by_lsn.remove(index).map(|(_, message)| message);
         }
-        queues.now.push_back(instead);
+        if queues.state != State::Closed {
+            queues.now.push_back(instead);
+        }
         None
     }
 

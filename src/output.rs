@@ -171,9 +171,33 @@ impl Output {
         lock(&self.written).extent()
     }
 
+    /// Whether it was closed: nothing more is taken.
+    pub fn is_closed(&self) -> bool {
+        self.gate.load(Ordering::Acquire) & CLOSED != 0
+    }
+
     /// Everything that is written and not closed, to be kept: counts as delivered to nobody.
     pub fn written(&self) -> Vec<Chunk> {
         lock(&self.written).chunks.clone()
+    }
+
+    /// Chunks from `index` on, of `bytes_max` bytes together but at least one: counts as delivered to nobody. Pending
+    /// where there is none yet; then `cx` is woken by the next, or by closing.
+    pub fn poll_written_from(&self, index: u32, bytes_max: usize, cx: &Context<'_>) -> Poll<Vec<Chunk>> {
+        let mut written = lock(&self.written);
+        let there = written.chunks.get(index as usize..).unwrap_or_default();
+        let mut bytes = 0;
+        let mut fits = |chunk: &&Chunk| {
+            let is_first = bytes == 0;
+            bytes += chunk.text.len().max(1);
+            is_first || bytes <= bytes_max
+        };
+        let chunks: Vec<Chunk> = there.iter().take_while(&mut fits).cloned().collect();
+        if chunks.is_empty() {
+            written.wait(cx.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(chunks)
     }
 
     /// A reader at the beginning. What it takes counts as delivered.
@@ -304,6 +328,25 @@ mod tests {
         assert_eq!(reader.try_take(), Some(Take::Chunk(chunk("a"))));
         assert_eq!(reader.try_take(), None);
         assert_eq!(output.extent(), Extent { chunks: 1, tokens: 1, bytes: 1, first_at_us: 1, last_at_us: 1 });
+    }
+
+    #[test]
+    fn what_is_written_can_be_had_from_any_index() {
+        let output = Output::new(100);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(output.poll_written_from(0, 9, &cx).is_pending());
+        for text in ["ab", "", "cd", "efgh"] {
+            output.append(output.extent().chunks, chunk(text), 1).expect("room");
+        }
+        let texts = |index, bytes_max, cx: &mut Context<'_>| {
+            let Poll::Ready(chunks) = output.poll_written_from(index, bytes_max, cx) else { return None };
+            Some(chunks.iter().map(|chunk| chunk.text.to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(texts(0, 100, &mut cx), Some(["ab", "", "cd", "efgh"].map(str::to_owned).to_vec()));
+        assert_eq!(texts(0, 5, &mut cx), Some(["ab", "", "cd"].map(str::to_owned).to_vec()));
+        assert_eq!(texts(3, 1, &mut cx), Some(vec!["efgh".to_owned()]));
+        assert_eq!((texts(4, 9, &mut cx), texts(u32::MAX, 9, &mut cx)), (None, None));
+        assert_eq!(output.close().delivered, 0);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod values;
 
 use crate::coordinator::event::{Endpoint, Tier};
 pub use outline::{Outline, model_named, outline};
+pub(crate) use outline::{StreamOptions, even_null};
 
 /// Most stop strings of a request.
 pub const STOP_STRINGS_MAX: usize = 4;

@@ -8,7 +8,7 @@ use crate::coordinator::command::Scope;
 use crate::coordinator::effect::Row;
 use crate::coordinator::event::{Environment, Tier};
 use crate::coordinator::ledger::{Account, Posting, Subject};
-use crate::ids::{IdempotencyKey, JobId, ModelName, Namespace, NodeId, OperationId, SubcloudName};
+use crate::ids::{Digest, IdempotencyKey, JobId, ModelName, Namespace, NodeId, OperationId, SubcloudName};
 use crate::output::Chunk;
 use crate::time::Time;
 
@@ -47,6 +47,8 @@ pub enum RowKey {
     Feedback(JobId),
     /// What proves a job's result.
     Proof(JobId),
+    /// An open invite, by the digest of its token.
+    Invite(Digest),
 }
 
 /// What is kept.
@@ -75,6 +77,7 @@ pub(crate) fn changes_of(row: Row, changes: &mut Vec<Change<RowKey, RowValue>>) 
         Row::SubcloudForgotten(environment, name) => {
             changes.push((RowKey::Subcloud(environment, name), None));
         }
+        Row::InviteForgotten(token) => changes.push((RowKey::Invite(token), None)),
         row => {
             if let Some(key) = key_of(&row) {
                 changes.push((key, Some(RowValue::Row(row))));
@@ -100,6 +103,7 @@ pub fn key_of(row: &Row) -> Option<RowKey> {
         Row::Configuration(snapshot) => RowKey::Configuration(snapshot.environment),
         Row::Feedback(feedback) => RowKey::Feedback(feedback.job),
         Row::Proof(job, _) => RowKey::Proof(*job),
+        Row::Invite(invite) => RowKey::Invite(invite.token),
         Row::JobForgotten(_)
         | Row::OperationForgotten(..)
         | Row::AnswerForgotten(_)
@@ -107,7 +111,8 @@ pub fn key_of(row: &Row) -> Option<RowKey> {
         | Row::DeadLetterForgotten(_)
         | Row::Resumed(_)
         | Row::TemplateForgotten(..)
-        | Row::SubcloudForgotten(..) => return None,
+        | Row::SubcloudForgotten(..)
+        | Row::InviteForgotten(_) => return None,
     })
 }
 

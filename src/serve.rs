@@ -4,16 +4,13 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
-
 use crate::api::auth::{Access, Grant, KeyRecord};
-use crate::api::{self, Context, DrainFlag, Listener, Origins, Progress};
+use crate::api::{self, Context, DrainFlag, Origins, Progress};
 use crate::archive::Archive;
+use crate::arrivals::Arrivals;
 use crate::backup::Backups;
 use crate::config::{AdminListen, Auth, Config, Identity};
 use crate::coordinator::effect::Answer;
@@ -22,15 +19,20 @@ use crate::datadir::{DataDir, DataDirError, FirstKey};
 use crate::door::{ClientMessage, Door, DoorParts, DoorRoom};
 use crate::driver::{Attach, Driver, Envelope, NodeLink};
 use crate::ids::{Namespace, NodeId, Session};
+use crate::node::remote::{Gate, GateParts};
+use crate::node::tally::NodesTally;
 use crate::node::{EVENTS_PER_SLOT, SlotRoom};
+use crate::nodes;
 use crate::outbox::{Commits, Outbox};
 use crate::runtime::{Catalog, LocalNode};
 use crate::sender::Sender;
+use listen::Front;
 use recovery::Recovered;
 
+pub mod agent;
+mod listen;
 pub mod models;
 mod recovery;
-mod signals;
 
 /// How often the core hears that time has passed.
 const TICK: Duration = Duration::from_millis(10);
@@ -68,6 +70,9 @@ pub enum ServeError {
     /// Starts are numbered, and there are no more numbers.
     #[error("the store was started at a time that no box can have: its directory can't be used any more")]
     EpochSpent,
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsError),
     /// A model.
     #[error(transparent)]
     Model(#[from] models::LoadError),
@@ -157,10 +162,9 @@ fn give_way() {
 
 async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Result<(), ServeError> {
     let stop_asked =
-        signals::listen().map_err(|error| ServeError::System { what: "signal handlers", error })?;
-    let http = bind_tcp(config.http.listen, "http.listen").await?;
-    let http_address = address_of(&http)?;
-    let (admin, admin_address) = bind_admin(&config.admin_listen).await?;
+        crate::signals::listen().map_err(|error| ServeError::System { what: "signal handlers", error })?;
+    let front = Front::open(&config, &data_dir).await?;
+    let (admin, admin_address) = listen::bind_admin(&config.admin_listen).await?;
     let access = access(&config, &data_dir)?;
     let identity = Arc::new(crate::wire::Identity::of_seed(&data_dir.box_seed()?));
     data_dir.publish_box_key(&identity.public().to_string())?;
@@ -175,54 +179,69 @@ async fn serve(config: Config, data_dir: DataDir, catalog: Arc<Catalog>) -> Resu
             tracing::info!("told to stop while starting: nothing was taken on");
             return Ok(());
         }
-        recovered = api::serve_while(&http, &limits, progress, recovering) => recovered?,
+        recovered = api::serve_while(&front.listener, &limits, progress, recovering) => recovered?,
     };
     models::watch(&catalog).await;
     let backups = Backups::new(data_dir.path(), recovered.store.clone());
-    let door = start_core(recovered, Arc::clone(&catalog), config.limits.stored_bytes_max)?;
+    let Started { door, gate } = start_core(recovered, Arc::clone(&catalog), &config.limits)?;
     let drain = DrainFlag::default();
+    let (base, url, pin) = (front.base(), front.url(), front.pin);
+    let (arrivals, arriving) = Arrivals::new();
+    let tally = Arc::<NodesTally>::default();
     let context = Context::new(api::Parts {
         door: door.clone(),
-        catalog,
+        catalog: Arc::clone(&catalog),
         access,
-        identity,
+        identity: Arc::clone(&identity),
         origins: Origins::listed(config.http.cors_origins.iter().map(String::as_str)),
         limits: limits.clone(),
         durability: config.durability,
         drain: drain.clone(),
+        arrivals,
+        nodes: Arc::clone(&tally),
     });
-    let admin_context = api::admin::AdminContext::new(Arc::clone(&context), token, limits, Some(backups));
+    let whereabouts = api::admin::Whereabouts { url, box_key: identity.public(), tls: pin };
+    let admin_context =
+        api::admin::AdminContext::new(Arc::clone(&context), token, limits, Some(backups), whereabouts);
     let (stop, stopped) = tokio::sync::watch::channel(());
-    let inference = tokio::spawn(api::serve_inference(Listener::Tcp(http), context, closed(stopped.clone())));
-    let admin = tokio::spawn(api::admin::serve(admin, admin_context, closed(stopped)));
-    let base = format!("http://{http_address}");
+    let inference = tokio::spawn(api::serve_inference(front.listener, context, closed(stopped.clone())));
+    let admin = tokio::spawn(api::admin::serve(admin, admin_context, closed(stopped.clone())));
+    let timeouts = node_timeouts(&config.limits);
+    let parts = nodes::NodesParts { gate, door: door.clone(), catalog, identity, timeouts, tally };
+    let sessions = tokio::spawn(nodes::serve(arriving, parts, stopped));
     data_dir.publish_listen_addr(&base)?;
     data_dir.publish_admin_addr(&admin_address)?;
     announce(&base, &admin_address, &data_dir);
     closed(stop_asked).await;
     let deadline = Duration::from_millis(config.limits.drain_deadline_ms);
-    tracing::info!(
-        deadline_ms = config.limits.drain_deadline_ms,
-        "draining: no new work; a second signal ends at once"
-    );
-    drain.raise();
-    let drained = async {
-        drain_core(&door, deadline).await;
-        drain.leave();
-        drop(stop);
-        let goodbyes = async { tokio::join!(inference, admin) };
-        if tokio::time::timeout(GOODBYE, goodbyes).await.is_err() {
-            tracing::warn!("some clients had not read their answers; their connections are cut");
-        }
-    };
-    drained.await;
-    until_durable(&door).await;
-    tracing::info!("drained");
+    let goodbyes = async move { drop(tokio::join!(inference, admin, sessions)) };
+    drain_all(&door, &drain, stop, deadline, goodbyes).await;
     if let AdminListen::Unix(path) = &config.admin_listen {
         // The next start copes with one that is left.
         let _ = std::fs::remove_file(path);
     }
     Ok(())
+}
+
+/// Takes no new work, waits for what runs, and says goodbye to everyone who is connected.
+async fn drain_all(
+    door: &Door,
+    drain: &DrainFlag,
+    stop: tokio::sync::watch::Sender<()>,
+    deadline: Duration,
+    goodbyes: impl Future<Output = ()>,
+) {
+    let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(deadline_ms, "draining: no new work; a second signal ends at once");
+    drain.raise();
+    drain_core(door, deadline).await;
+    drain.leave();
+    drop(stop);
+    if tokio::time::timeout(GOODBYE, goodbyes).await.is_err() {
+        tracing::warn!("some clients had not read their answers; their connections are cut");
+    }
+    until_durable(door).await;
+    tracing::info!("drained");
 }
 
 /// The one line on standard output says that the box is ready; everything else is log.
@@ -258,17 +277,31 @@ fn http_limits(limits: &crate::config::Limits) -> api::Limits {
     }
 }
 
+fn node_timeouts(limits: &crate::config::Limits) -> nodes::Timeouts {
+    nodes::Timeouts {
+        handshake: Duration::from_millis(limits.node_handshake_timeout_ms),
+        ping: Duration::from_millis(limits.node_ping_ms),
+        silence: Duration::from_millis(limits.node_silence_ms),
+    }
+}
+
+/// The ways into a core that runs.
+struct Started {
+    door: Door,
+    gate: Gate,
+}
+
 /// The core with its driver, its committer, its local node and its tick.
 fn start_core(
     recovered: Recovered,
     catalog: Arc<Catalog>,
-    stored_bytes_max: u64,
-) -> Result<Door, ServeError> {
+    limits: &crate::config::Limits,
+) -> Result<Started, ServeError> {
     let Recovered { store, core, effects, clock } = recovered;
     let commits = Arc::new(Commits::default());
     let committer = Driver::durable_committer(&store, &commits)
         .map_err(|error| ServeError::System { what: "the committer's thread", error })?;
-    let archive = Archive::durable(store.clone(), stored_bytes_max)
+    let archive = Archive::durable(store.clone(), limits.stored_bytes_max)
         .map_err(|error| ServeError::System { what: "the reading thread", error })?;
     let mut driver = Driver::new(core, clock, committer);
     driver.watch(store);
@@ -278,8 +311,13 @@ fn start_core(
     // Room for the answers of as many assignments again as there are slots: those that overstayed a stop.
     let slots = 2 * catalog.slots() as usize;
     let tick_hello_and_offers = 3;
-    let capacity =
-        room.clients_max + room.request_events_max + slots * EVENTS_PER_SLOT + tick_hello_and_offers;
+    let sessions_max = usize::try_from(limits.node_sessions_max).unwrap_or(usize::MAX);
+    let capacity = room.clients_max
+        + room.request_events_max
+        + slots * EVENTS_PER_SLOT
+        + Gate::events_max(sessions_max)
+        + tick_hello_and_offers;
+    let attempts = driver.attempts();
     let sender = Sender::new(capacity, driver);
     tokio::spawn(sender.clone().drain_parked());
     let releasing = Arc::clone(&commits);
@@ -289,7 +327,7 @@ fn start_core(
     tokio::spawn(node.run());
     let hello = NodeHello { slots: catalog.slots(), ..NodeHello::local(catalog.offers()) };
     let session = hello.session;
-    let link = NodeLink { outbox, room: SlotRoom::new(slots, sender.clone()) };
+    let link = NodeLink::Local { outbox, room: SlotRoom::new(slots, sender.clone()) };
     sender.push(Envelope {
         event: Event::NodeConnected(Box::new(hello)),
         attach: Attach::Node(NodeId::local(), link),
@@ -297,7 +335,10 @@ fn start_core(
     });
     tokio::spawn(tick(sender.clone()));
     tokio::spawn(offer_anew(sender.clone(), catalog, session));
-    Ok(Door::new(DoorParts { sender, commits, archive, driver: gauges, room }))
+    let (sessions, waits) = (sender.clone(), Arc::clone(&commits));
+    let gate = Gate::new(GateParts { sender: sessions, commits: waits, attempts, sessions_max, clock });
+    let door = Door::new(DoorParts { sender, commits, archive, driver: gauges, room });
+    Ok(Started { door, gate })
 }
 
 async fn tick(sender: Sender) {
@@ -325,7 +366,7 @@ async fn offer_anew(sender: Sender, catalog: Arc<Catalog>, session: Session) {
                 None => tokio::time::sleep(TICK).await,
             }
         };
-        let offers = Offers { node: NodeId::local(), session, models: catalog.offers() };
+        let offers = Offers { node: NodeId::local(), session, models: catalog.offers(), equipment: None };
         let event = Event::Offers(Box::new(offers));
         sender.push(Envelope { event, attach: Attach::Nothing, permit: Some(permit) });
     }
@@ -351,57 +392,6 @@ fn access(config: &Config, data_dir: &DataDir) -> Result<Access, ServeError> {
     let grant = Grant::whole(Namespace::default_namespace(), Environment::Mainnet);
     let first = KeyRecord::of_key(&key, &pepper, grant);
     Ok(Access::kept(&pepper, first, data_dir.keys_file()?)?)
-}
-
-async fn bind_tcp(address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "another process listens there: stop it, or choose another port (0 takes a free one)"
-            }
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address: choose one of its own",
-            io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: choose a higher one",
-            _ => "choose another address",
-        };
-        ServeError::Listen { address: address.to_string(), key, error, remedy }
-    })
-}
-
-fn address_of(listener: &TcpListener) -> Result<SocketAddr, ServeError> {
-    listener.local_addr().map_err(|error| ServeError::System { what: "a listener's address", error })
-}
-
-async fn bind_admin(listen: &AdminListen) -> Result<(Listener, String), ServeError> {
-    match listen {
-        AdminListen::Tcp(address) => {
-            let listener = bind_tcp(*address, "admin.listen").await?;
-            let address = format!("http://{}", address_of(&listener)?);
-            Ok((Listener::Tcp(listener), address))
-        }
-        AdminListen::Unix(path) => {
-            let listener = bind_unix(path.clone())?;
-            Ok((Listener::Unix(listener), format!("unix:{}", path.display())))
-        }
-    }
-}
-
-/// Binds a socket that only its owner may use. One that a killed process left is removed first; the data
-/// directory's lock has shown that no other box of this directory lives.
-fn bind_unix(path: PathBuf) -> Result<UnixListener, ServeError> {
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-    let refused = |error| ServeError::Listen {
-        address: path.display().to_string(),
-        key: "admin.listen",
-        error,
-        remedy: "choose a path in a directory that you may write to",
-    };
-    let stale = std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_socket());
-    if stale && std::os::unix::net::UnixStream::connect(&path).is_err() {
-        std::fs::remove_file(&path).map_err(refused)?;
-    }
-    let listener = UnixListener::bind(&path).map_err(refused)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(refused)?;
-    Ok(listener)
 }
 
 /// Lets in no new work, and waits until nobody waits on a connection and nothing runs. At the deadline what can't

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
 
 /// How often it looks, where nobody waits for input.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -33,6 +34,12 @@ fn ends(ready: impl Future<Output = io::Result<tokio::io::Ready>>) -> bool {
 impl Socket for TcpStream {
     fn is_hung_up(&self) -> bool {
         ends(self.ready(Interest::READABLE))
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn is_hung_up(&self) -> bool {
+        self.get_ref().0.is_hung_up()
     }
 }
 

@@ -13,6 +13,7 @@ use super::tally::Tally;
 use crate::archive::StoreState;
 use crate::coordinator::Counts;
 use crate::door::DoorGauges;
+use crate::node::tally::NodesTally;
 use crate::runtime::Catalog;
 use crate::runtime::upstream::Server;
 
@@ -58,17 +59,19 @@ pub(super) struct Edges<'a> {
     pub(super) door: DoorGauges,
     pub(super) bodies_in_flight_bytes: u64,
     pub(super) tally: &'a Tally,
+    pub(super) nodes: &'a NodesTally,
     /// None where the box keeps nothing.
     pub(super) store: Option<StoreState>,
 }
 
 fn of_edges(edges: &Edges<'_>) -> Vec<Family> {
-    let Edges { door, bodies_in_flight_bytes, tally, store: _ } = edges;
+    let Edges { door, bodies_in_flight_bytes, tally, nodes: _, store: _ } = edges;
     let refused = by(
         "bound",
         [
             ("connections", tally.connections_refused.count()),
             ("heads", tally.heads_refused.count()),
+            ("tls", tally.tls_refused.count()),
             ("keys", tally.keys_refused.count()),
             ("origins", tally.origins_refused.count()),
             ("bodies", tally.bodies_refused.count()),
@@ -100,6 +103,60 @@ fn of_edges(edges: &Edges<'_>) -> Vec<Family> {
             kind: Kind::Counter,
             samples: refused,
         },
+    ]
+}
+
+/// What came of agents' connections.
+fn of_nodes(tally: &NodesTally) -> Vec<Family> {
+    let closes = tally.closes().map(|(code, count)| (code.to_owned(), count));
+    let ends = closes.chain([("broken".to_owned(), tally.broken.value())]).collect();
+    let refused = by(
+        "why",
+        [
+            ("signature", tally.refused_signature.value()),
+            ("elsewhere", tally.refused_elsewhere.value()),
+            ("output", tally.refused_output.value()),
+        ],
+    );
+    vec![
+        counter(
+            "node_connections_total",
+            "Connections of agents that were upgraded.",
+            tally.connections.value(),
+        ),
+        counter("node_sessions_total", "Sessions of agents that joined.", tally.sessions.value()),
+        Family {
+            name: "node_closes_total",
+            help: "Connections of agents that ended, by how.",
+            kind: Kind::Counter,
+            samples: Samples::By("code", ends),
+        },
+        counter(
+            "node_strikes_total",
+            "Statements of nodes that weren't signed as they must be.",
+            tally.strikes.value(),
+        ),
+        Family {
+            name: "node_results_refused_total",
+            help: "Results of nodes that weren't believed, by why.",
+            kind: Kind::Counter,
+            samples: refused,
+        },
+        counter(
+            "node_outputs_too_large_total",
+            "Attempts that sent more output than they may.",
+            tally.outputs_too_large.value(),
+        ),
+        counter(
+            "node_stray_messages_total",
+            "Messages of nodes that named no live reservation.",
+            tally.stray_messages.value(),
+        ),
+        counter(
+            "node_messages_ignored_total",
+            "Messages of nodes of an unknown kind that may be skipped.",
+            tally.messages_ignored.value(),
+        ),
     ]
 }
 
@@ -231,6 +288,9 @@ pub(super) fn text(counts: &Counts, edges: &Edges<'_>, catalog: &Catalog) -> Str
     for family in of_edges(edges) {
         write_family(&mut out, PREFIX, &family);
     }
+    for family in of_nodes(edges.nodes) {
+        write_family(&mut out, PREFIX, &family);
+    }
     for family in edges.store.iter().flat_map(of_store) {
         write_family(&mut out, PREFIX, &family);
     }
@@ -309,7 +369,9 @@ mod tests {
         };
         let tally = Tally::default();
         tally.keys_refused.add();
-        let edges = Edges { door, bodies_in_flight_bytes: 9, tally: &tally, store: None };
+        let nodes = NodesTally::default();
+        nodes.closed(crate::wire::CloseCode::Silent);
+        let edges = Edges { door, bodies_in_flight_bytes: 9, tally: &tally, nodes: &nodes, store: None };
         let text = text(&counts, &edges, &Catalog::default());
         for line in [
             "# TYPE switchbox_jobs gauge",
@@ -324,6 +386,7 @@ mod tests {
             "switchbox_bodies_in_flight_bytes 9",
             "switchbox_stored_bytes_held 8",
             "switchbox_job_waiters 2",
+            "switchbox_node_closes_total{code=\"silent\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

@@ -7,6 +7,7 @@ pub mod admin;
 mod ask;
 pub mod auth;
 mod body;
+mod connect;
 mod error;
 mod fields;
 mod hangup;
@@ -22,6 +23,7 @@ mod receipts;
 mod rejection;
 mod response;
 mod route;
+mod secured;
 mod server;
 mod sse;
 mod stall;
@@ -53,9 +55,11 @@ use response::{Body, RequestId};
 use route::{JobVerb, Keyed, Public, Route, Subclouds};
 use tally::Tally;
 
+use crate::arrivals::Arrivals;
 use crate::budget::{Budget, Commons};
 use crate::coordinator::event::Durability;
 use crate::door::Door;
+use crate::node::tally::NodesTally;
 use crate::runtime::Catalog;
 use crate::wire::Identity;
 
@@ -77,6 +81,10 @@ pub struct Parts {
     pub durability: Durability,
     /// Raised when the server drains.
     pub drain: DrainFlag,
+    /// Where agents' connections go.
+    pub arrivals: Arrivals,
+    /// What came of those.
+    pub nodes: Arc<NodesTally>,
 }
 
 /// Everything that a request on the inference listener needs.
@@ -89,6 +97,8 @@ pub struct Context {
     limits: Limits,
     durability: Durability,
     drain: DrainFlag,
+    arrivals: Arrivals,
+    nodes: Arc<NodesTally>,
     bodies: Arc<Budget>,
     /// Places for requests that wait for a job's end.
     waiting: Arc<Commons>,
@@ -104,7 +114,8 @@ pub struct Context {
 impl Context {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { door, catalog, access, identity, origins, limits, durability, drain } = parts;
+        let Parts { door, catalog, access, identity, origins, limits, durability, drain, arrivals, nodes } =
+            parts;
         Arc::new(Self {
             door,
             catalog,
@@ -113,6 +124,8 @@ impl Context {
             origins,
             durability,
             drain,
+            arrivals,
+            nodes,
             bodies: Arc::new(Budget::new(limits.bodies_in_flight_bytes_max)),
             waiting: Arc::new(Commons::new(limits.job_waiters_max)),
             parsers: Parsers::new(),
@@ -204,10 +217,12 @@ async fn dispatch(
 ) -> Result<Response<Body>, ApiError> {
     let route = Route::of(request.method(), request.uri().path());
     if let Route::Public(public) = route {
-        return Ok(match public {
-            Public::Health => status::health(),
-            Public::Ready => status::ready(&context.drain, &context.door),
-        });
+        return match public {
+            Public::Health => Ok(status::health()),
+            Public::Ready => Ok(status::ready(&context.drain, &context.door)),
+            // Whoever comes proves who he is there.
+            Public::ConnectNode => connect::upgrade(&context.arrivals, peer, request),
+        };
     }
     if context.access.is_local() {
         let local = origin::check_local(&request, &context.origins);

@@ -57,6 +57,16 @@ pub(super) fn error(rejection: &Rejection) -> ApiError {
         Rejection::Subcloud(refusal) => return of_subcloud(refusal),
         Rejection::Snapshot(refusal) => (S::CONFLICT, "configuration_refused", format!("{refusal}.")),
         Rejection::Template(refusal) => (S::CONFLICT, "template_refused", sentence(&refusal.to_string())),
+        Rejection::InviteUnknown => (
+            S::NOT_FOUND,
+            "invite_not_found",
+            "There is no such invite: it was used, revoked, or its time is over.".to_owned(),
+        ),
+        Rejection::InvitesFull => (
+            S::CONFLICT,
+            "invites_full",
+            "There are as many open invites as there may be: revoke some.".to_owned(),
+        ),
     };
     ApiError::command_rejected(status, code, message)
 }

@@ -6,6 +6,7 @@ use hyper::Method;
 
 use super::subclouds::Verb;
 use crate::coordinator::event::Endpoint;
+use crate::wire;
 
 /// What is asked on the inference listener.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub(super) enum Public {
     Health,
     /// Whether it takes work.
     Ready,
+    /// An agent connects.
+    ConnectNode,
 }
 
 /// What needs a key, where there are keys.
@@ -100,6 +103,8 @@ impl<'p> Route<'p> {
             "/v1/jobs" => (Route::Keyed(Keyed::SubmitJob), WRITE),
             "/healthz" => (Route::Public(Public::Health), READ),
             "/readyz" => (Route::Public(Public::Ready), READ),
+            // Whatever isn't an upgrade is told there how to make it one.
+            wire::PATH => return Route::Public(Public::ConnectNode),
             _ if path.starts_with("/v1/subclouds") => {
                 let Some((subclouds, allow)) = path.strip_prefix("/v1/subclouds").and_then(Subclouds::of)
                 else {
@@ -197,6 +202,8 @@ mod tests {
             (Method::GET, "/healthz", Route::Public(Public::Health)),
             (Method::GET, "/readyz", Route::Public(Public::Ready)),
             (Method::DELETE, "/readyz", Route::WrongMethod("GET, HEAD")),
+            (Method::GET, "/v1/nodes/connect", Route::Public(Public::ConnectNode)),
+            (Method::POST, "/v1/nodes/connect", Route::Public(Public::ConnectNode)),
             (Method::GET, "/", Route::Unknown),
             (Method::POST, "/v1/chat/completions/", Route::Unknown),
             (Method::POST, "/v1/embeddings", Route::Unknown),

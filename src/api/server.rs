@@ -11,18 +11,22 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::UPGRADE;
 use hyper::server::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 
 use super::hangup::{HangUpGuard, Socket};
 use super::head_errors::HeadErrors;
 use super::limits::Limits;
 use super::response::Body;
+use super::secured;
 use super::stall::StallGuard;
 use super::tally::Tally;
+use crate::arrivals::Place;
 
 /// After an error of `accept` that new attempts won't cure at once (no file descriptors left).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -37,6 +41,8 @@ const TOO_MANY_CONNECTIONS: &str = concat!(
 pub enum Listener {
     /// An IP address and port.
     Tcp(TcpListener),
+    /// The same, with TLS.
+    Tls(TcpListener, TlsAcceptor),
     /// A path in the file system, whose permissions say who may connect.
     Unix(UnixListener),
 }
@@ -65,7 +71,7 @@ pub(super) async fn serve<H, F>(
     let places = Arc::new(Semaphore::new(limits.connections_max as usize));
     let addresses = Arc::new(Addresses::new(limits));
     let (closing, _) = watch::channel(Phase::Open);
-    let care = Care { limits, tally };
+    let care = Care::new(limits, tally);
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let next = async {
@@ -81,20 +87,31 @@ pub(super) async fn serve<H, F>(
             },
         };
         match accepted {
-            Ok(Accepted::Tcp(stream, ip)) => {
+            Ok(Accepted::Tcp(stream, ip, tls)) => {
                 let Some(address) = Addresses::enter(&addresses, ip) else {
                     tally.connections_refused.add();
-                    turn_away(&stream);
+                    if tls.is_none() {
+                        turn_away(&stream);
+                    }
                     continue;
                 };
                 // Without it the last small piece of an answer waits for the client's delayed acknowledgement.
                 let _ = stream.set_nodelay(true);
                 let connection = Connection { peer: Peer::Ip(ip), _place: place, _address: Some(address) };
-                spawn(stream, connection, care, closing.subscribe(), handler.clone());
+                let conversation =
+                    Conversation { care: care.clone(), closing: closing.subscribe(), connection };
+                match tls {
+                    None => drop(tokio::spawn(conversation.hold(stream, handler.clone()))),
+                    Some(tls) => {
+                        drop(tokio::spawn(conversation.hold_secured(stream, tls, handler.clone())));
+                    }
+                }
             }
             Ok(Accepted::Unix(stream)) => {
                 let connection = Connection { peer: Peer::Unix, _place: place, _address: None };
-                spawn(stream, connection, care, closing.subscribe(), handler.clone());
+                let conversation =
+                    Conversation { care: care.clone(), closing: closing.subscribe(), connection };
+                tokio::spawn(conversation.hold(stream, handler.clone()));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -115,17 +132,21 @@ enum Phase {
     Closing,
 }
 
-enum Accepted {
-    Tcp(TcpStream, IpAddr),
+pub(super) enum Accepted {
+    Tcp(TcpStream, IpAddr, Option<TlsAcceptor>),
     Unix(tokio::net::UnixStream),
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Accepted> {
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Listener::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                Ok(Accepted::Tcp(stream, address.ip().to_canonical()))
+                Ok(Accepted::Tcp(stream, address.ip().to_canonical(), None))
+            }
+            Listener::Tls(listener, tls) => {
+                let (stream, address) = listener.accept().await?;
+                Ok(Accepted::Tcp(stream, address.ip().to_canonical(), Some(tls.clone())))
             }
             Listener::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
         }
@@ -156,40 +177,69 @@ struct Connection {
 }
 
 /// What every connection is watched by and counted in.
-#[derive(Clone, Copy)]
-struct Care<'a> {
-    limits: &'a Limits,
-    tally: &'a Arc<Tally>,
+#[derive(Clone)]
+struct Care {
+    http: http1::Builder,
+    stall: Duration,
+    secure_within: Duration,
+    tally: Arc<Tally>,
 }
 
-fn spawn<S, H, F>(
-    stream: S,
+impl Care {
+    fn new(limits: &Limits, tally: &Arc<Tally>) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(limits.header_read_timeout())
+            .max_headers(limits.headers_max)
+            .max_buf_size(limits.head_bytes_max);
+        let (stall, secure_within) = (limits.client_stall(), limits.header_read_timeout());
+        Self { http, stall, secure_within, tally: Arc::clone(tally) }
+    }
+}
+
+/// A connection with all that it takes to serve it.
+struct Conversation {
+    care: Care,
+    closing: watch::Receiver<Phase>,
     connection: Connection,
-    care: Care<'_>,
-    mut closing: watch::Receiver<Phase>,
-    handler: H,
-) where
-    S: Socket,
-    H: Fn(Peer, Request<Incoming>) -> F + Send + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
-{
-    let peer = connection.peer;
-    let service = hyper::service::service_fn(move |request| {
-        let response = handler(peer, request);
-        async move { Ok::<_, std::convert::Infallible>(response.await) }
-    });
-    let Care { limits, tally } = care;
-    let guarded = StallGuard::new(HangUpGuard::new(stream), limits.client_stall());
-    let io = TokioIo::new(HeadErrors::new(guarded, Arc::clone(tally)));
-    let http = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_read_timeout())
-        .max_headers(limits.headers_max)
-        .max_buf_size(limits.head_bytes_max)
-        .serve_connection(io, service);
-    tokio::spawn(async move {
-        let _held = connection;
-        let mut http = std::pin::pin!(http);
+}
+
+impl Conversation {
+    /// Serves a connection of TLS, once it is one.
+    async fn hold_secured<H, F>(self, stream: TcpStream, tls: TlsAcceptor, handler: H)
+    where
+        H: Fn(Peer, Request<Incoming>) -> F + Send + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        match tokio::time::timeout(self.care.secure_within, secured::secure(stream, &tls)).await {
+            Ok(Some(stream)) => self.hold(stream, handler).await,
+            // What couldn't be agreed on, or took too long.
+            Ok(None) | Err(_) => self.care.tally.tls_refused.add(),
+        }
+    }
+
+    /// Serves a connection to its end.
+    async fn hold<S, H, F>(self, stream: S, handler: H)
+    where
+        S: Socket,
+        H: Fn(Peer, Request<Incoming>) -> F + Send + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let Self { care: Care { http, stall, tally, .. }, mut closing, connection } = self;
+        let peer = connection.peer;
+        let place = Place::new(Arc::new(connection));
+        let kept = place.clone();
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            // What becomes another protocol keeps its place.
+            if request.headers().contains_key(UPGRADE) {
+                request.extensions_mut().insert(kept.clone());
+            }
+            let response = handler(peer, request);
+            async move { Ok::<_, std::convert::Infallible>(response.await) }
+        });
+        let guarded = StallGuard::new(HangUpGuard::new(stream), stall);
+        let io = TokioIo::new(HeadErrors::new(guarded, tally));
+        let mut http = std::pin::pin!(http.serve_connection(io, service).with_upgrades());
         let closing = async move { closing.wait_for(|phase| *phase == Phase::Closing).await.map(|_| ()) };
         let ended = tokio::select! {
             ended = &mut http => Some(ended),
@@ -206,7 +256,8 @@ fn spawn<S, H, F>(
         if let Err(error) = ended {
             tracing::debug!(%error, ?peer, "a connection ended early");
         }
-    });
+        drop(place);
+    }
 }
 
 /// How many connections each address has.

@@ -12,12 +12,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::Limits;
 use super::error::ApiError;
 use super::response::{self, Body};
+use super::secured;
+use super::server::{Accepted, Listener};
 use super::status;
 
 /// Connections that are answered at once; the rest waits in the kernel.
@@ -36,7 +37,7 @@ impl Progress {
 
 /// Answers on `listener` until `work` is done.
 pub async fn serve_while<T>(
-    listener: &TcpListener,
+    listener: &Listener,
     limits: &Limits,
     progress: Arc<Progress>,
     work: impl Future<Output = T>,
@@ -54,7 +55,7 @@ pub async fn serve_while<T>(
             next = next => next,
         };
         // What `accept` can't do now it may do later; meanwhile the work goes on.
-        let Ok((stream, _)) = accepted else {
+        let Ok(accepted) = accepted else {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             continue;
         };
@@ -63,15 +64,26 @@ pub async fn serve_while<T>(
             let response = answer(&request, &progress);
             async move { Ok::<_, Infallible>(response) }
         });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_read_timeout())
-            .keep_alive(false)
-            .serve_connection(TokioIo::new(stream), service);
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(limits.header_read_timeout()).keep_alive(false);
+        let secure_within = limits.header_read_timeout();
         tokio::spawn(async move {
             let _place = place;
             // A peer that left early has no answer to miss.
-            let _ = connection.await;
+            match accepted {
+                Accepted::Tcp(stream, _, None) => {
+                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                }
+                Accepted::Tcp(stream, _, Some(tls)) => {
+                    let secured = tokio::time::timeout(secure_within, secured::secure(stream, &tls)).await;
+                    if let Ok(Some(stream)) = secured {
+                        let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                    }
+                }
+                Accepted::Unix(stream) => {
+                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                }
+            }
         });
     }
 }

@@ -11,6 +11,8 @@ pub(super) struct Tally {
     pub(super) connections_refused: Counter,
     /// Requests whose head hyper didn't take: malformed, or too large.
     pub(super) heads_refused: Counter,
+    /// Connections that didn't come to TLS where it is spoken.
+    pub(super) tls_refused: Counter,
     /// Requests without a valid key.
     pub(super) keys_refused: Counter,
     /// Requests that came from a host or an origin which isn't let in.

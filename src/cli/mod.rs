@@ -3,9 +3,11 @@
 //! prints.
 #![allow(clippy::print_stdout, reason = "printing is what a command line is for")]
 
+mod agent;
 mod backup;
 mod chat;
 mod client;
+mod control;
 mod date;
 mod doctor;
 mod door;
@@ -49,6 +51,8 @@ struct Cli {
 enum Command {
     /// Run the box: queue, executor and API
     Serve(Box<serve::ServeArgs>),
+    /// Run this machine's models for a box elsewhere, or look at the agent that does
+    Agent(Box<agent::AgentArgs>),
     /// Talk to a model in the terminal
     Chat(chat::ChatArgs),
     /// Ask about jobs, end them, or try failed ones again
@@ -177,6 +181,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Serve(args) => serve::run(*args),
+        Command::Agent(args) => agent::run(*args),
         Command::Chat(args) => chat::run(args),
         Command::Jobs(command) => jobs(&command),
         Command::Nodes(command) => operate::nodes(&command),

@@ -14,6 +14,7 @@ use crate::datadir::Published;
 use crate::ids::JobId;
 
 mod credits;
+mod invite;
 mod keys;
 mod namespaces;
 mod nodes;

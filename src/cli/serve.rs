@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::served::ServedArgs;
 use super::{CliError, logging};
-use crate::config::{AheadClock, Auth, Config, Flags, Identity, Sources};
+use crate::config::{AheadClock, Auth, Config, Flags, Identity, InsecureLan, NodesOnly, Sources};
 use crate::datadir;
 
 const AFTER_HELP: &str = "\
@@ -45,6 +45,18 @@ pub(super) struct ServeArgs {
     /// `strict`, or `relaxed`: last bytes of an answer may leave before they are on disk [default: strict]
     #[arg(long, value_name = "MODE")]
     durability: Option<String>,
+    /// A certificate in PEM, for clients and agents alike [default: beyond loopback, one that the box makes itself]
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// Its key, in PEM
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// Listen beyond loopback without TLS: everyone on the way can read keys, prompts and answers, and change them
+    #[arg(long)]
+    insecure_lan: bool,
+    /// Serve nothing itself: all work is for nodes that join (`switchbox nodes invite`)
+    #[arg(long)]
+    nodes_only: bool,
     /// Start although the newest stored time is far ahead of this machine's clock: times go on from there
     #[arg(long)]
     accept_clock: bool,
@@ -75,6 +87,10 @@ impl ServeArgs {
             served: self.served.into_flags(),
             auth: self.no_auth.then_some(Auth::None),
             durability: self.durability,
+            tls_cert: self.tls_cert,
+            tls_key: self.tls_key,
+            insecure_lan: if self.insecure_lan { InsecureLan::Allowed } else { InsecureLan::Refused },
+            nodes_only: if self.nodes_only { NodesOnly::Yes } else { NodesOnly::No },
             accept_clock: if self.accept_clock { AheadClock::Accept } else { AheadClock::Refuse },
             identity: if self.as_new_identity { Identity::New } else { Identity::Kept },
             log_format: self.log_format,

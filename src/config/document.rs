@@ -47,7 +47,7 @@ pub enum ConfigError {
     #[error(
         "no model is given, so there is nothing to serve; add `--model NAME=PATH.gguf`, or `--upstream URL` for all \
          models of a server that you have, or `--model NAME=echo:` to try things out, or a `[[model]]` or \
-         `[[upstream]]` section to the configuration file"
+         `[[upstream]]` section to the configuration file; `--nodes-only` leaves all work to nodes that join"
     )]
     NoModel,
     /// There is nowhere to keep files.
@@ -282,6 +282,14 @@ impl<'d> Section<'d> {
         match number {
             Some(number) => Ok(Some(self.document.stated(self.key(key), value.span(), number))),
             None => Err(self.expected(key, value, "a whole number, zero or more")),
+        }
+    }
+
+    pub(super) fn truth(&self, key: &str) -> Result<Option<bool>, ConfigError> {
+        let Some(value) = self.table.get(key) else { return Ok(None) };
+        match value.get_ref().as_bool() {
+            Some(truth) => Ok(Some(truth)),
+            None => Err(self.expected(key, value, "true or false")),
         }
     }
 

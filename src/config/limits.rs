@@ -86,6 +86,18 @@ limits! {
     attempt_timeout_ms: 1_800 * SECOND, 10 => WEEK;
     /// From a stop to the node's word that it stopped.
     stop_timeout_ms: 10 * SECOND, 10 => HOUR;
+    /// Without a heartbeat for so long, a node is away: it gets no work, and keeps what it has.
+    heartbeat_ttl_ms: 15 * SECOND, 100 => HOUR;
+    /// Away for so long, a node has lost what it had.
+    reconnect_ttl_ms: 60 * SECOND, 100 => 24 * HOUR;
+    /// Connections of nodes at once.
+    node_sessions_max: 2_048, 1 => 100_000;
+    /// From the upgrade of a node's connection until it is ready for work.
+    node_handshake_timeout_ms: 5 * SECOND, 10 => HOUR;
+    /// Silence of a node after which it is pinged.
+    node_ping_ms: 20 * SECOND, 10 => HOUR;
+    /// Silence of a node after which its connection counts as dead.
+    node_silence_ms: 50 * SECOND, 10 => HOUR;
     /// How long a job may wait before it is dispatched, unless its client says less.
     job_ttl_ms: 600 * SECOND, 10 => WEEK;
     /// Bytes of a request's body.

@@ -1,6 +1,7 @@
 //! What is served, and by what: models by name, and servers whose models are all served. The same words for a box and
 //! for an agent.
 
+use super::NodesOnly;
 use super::document::{ConfigError, Stated};
 use super::model::{self, Model, ModelSpec};
 use super::settings::{ModelSettings, number};
@@ -24,7 +25,7 @@ pub struct ServedFlags {
     pub upstream_key_env: Option<String>,
 }
 
-/// What is served: at least one of these.
+/// What is served: at least one of these, unless a box leaves all work to nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Served {
     /// Models, each name once.
@@ -137,6 +138,18 @@ impl ServedSettings {
             upstream.key_env = Some(key_env.clone());
         }
         Ok(())
+    }
+
+    /// Checks it all, of a box that may leave all work to nodes.
+    pub(super) fn check_of_box(self, nodes_only: NodesOnly) -> Result<Served, ConfigError> {
+        match nodes_only {
+            NodesOnly::No => self.check(),
+            NodesOnly::Yes if self.models.is_empty() && self.upstreams.is_empty() => Ok(Served::default()),
+            NodesOnly::Yes => Err(Stated::flag("--nodes-only", "", ()).refused(
+                "makes no sense where the box serves something itself",
+                "leave it out: nodes may join either way".into(),
+            )),
+        }
     }
 
     /// Checks it all.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::document::{ConfigError, Document, Section, Stated};
 use super::limits;
 use super::served::{ServedFlags, ServedSettings, UpstreamSettings};
-use super::{AheadClock, Auth, Identity};
+use super::{AheadClock, Auth, Identity, InsecureLan, NodesOnly};
 
 /// The command line's part of the configuration, as it was written.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,14 @@ pub struct Flags {
     pub auth: Option<Auth>,
     /// `--durability`
     pub durability: Option<String>,
+    /// `--tls-cert`
+    pub tls_cert: Option<String>,
+    /// `--tls-key`
+    pub tls_key: Option<String>,
+    /// `--insecure-lan`
+    pub insecure_lan: InsecureLan,
+    /// `--nodes-only`
+    pub nodes_only: NodesOnly,
     /// `--accept-clock`
     pub accept_clock: AheadClock,
     /// `--as-new-identity`
@@ -60,6 +68,10 @@ pub(super) struct Settings {
     pub(super) data_dir: Option<Stated<String>>,
     /// A flag only: it is for one start.
     pub(super) accept_clock: AheadClock,
+    pub(super) nodes_only: NodesOnly,
+    pub(super) tls_cert: Option<Stated<String>>,
+    pub(super) tls_key: Option<Stated<String>>,
+    pub(super) insecure_lan: InsecureLan,
     /// So is this.
     pub(super) identity: Identity,
     pub(super) log_format: Option<Stated<String>>,
@@ -71,7 +83,7 @@ pub(super) struct Settings {
 
 /// The sections of a file and their keys.
 const SECTIONS: [(&str, &[&str]); 9] = [
-    ("http", &["listen", "cors_origins", "auth"]),
+    ("http", &["listen", "cors_origins", "auth", "tls_cert", "tls_key", "insecure_lan"]),
     ("admin", &["listen"]),
     ("durability", &["mode"]),
     ("data", &["dir"]),
@@ -139,6 +151,12 @@ impl Settings {
                 self.listen = section.text("listen")?;
                 self.cors_origins = section.texts("cors_origins")?;
                 self.auth = section.text("auth")?;
+                self.tls_cert = section.text("tls_cert")?.map(|file| under(document.directory(), file));
+                self.tls_key = section.text("tls_key")?.map(|file| under(document.directory(), file));
+                self.insecure_lan = match section.truth("insecure_lan")? {
+                    Some(true) => InsecureLan::Allowed,
+                    Some(false) | None => InsecureLan::Refused,
+                };
             }
             "admin" => self.admin_listen = section.text("listen")?,
             "durability" => self.durability = section.text("mode")?,
@@ -173,10 +191,16 @@ impl Settings {
             (&mut self.durability, text("--durability", flags.durability)),
             (&mut self.log_format, text("--log-format", flags.log_format)),
             (&mut self.auth, auth),
+            (&mut self.tls_cert, text("--tls-cert", flags.tls_cert)),
+            (&mut self.tls_key, text("--tls-key", flags.tls_key)),
         ] {
             *place = stated.or_else(|| place.take());
         }
         self.accept_clock = flags.accept_clock;
+        self.nodes_only = flags.nodes_only;
+        if flags.insecure_lan == InsecureLan::Allowed {
+            self.insecure_lan = InsecureLan::Allowed;
+        }
         self.identity = flags.identity;
         self.threads = number("--threads", flags.threads)?.or_else(|| self.threads.take());
         if !flags.cors_origins.is_empty() {
@@ -242,7 +266,7 @@ pub(super) fn number(flag: &'static str, text: Option<String>) -> Result<Option<
 }
 
 /// A span as people write it: `500ms`, `30s`, `2m`, `1h`.
-fn span_ms(flag: &'static str, text: &str) -> Result<Stated<u64>, ConfigError> {
+pub(super) fn span_ms(flag: &'static str, text: &str) -> Result<Stated<u64>, ConfigError> {
     let stated = Stated::flag(flag, text, ());
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

@@ -6,6 +6,7 @@ use super::command::NamespaceSettings;
 use super::effect::{RefusalKind, Runnable};
 use super::event::{Environment, FinishReason, JobError, Question, Tier, Warmth};
 use super::integrity::{Refused as TemplateRefusal, Template};
+use super::invites::{Enrolled, Invite, NotEnrolled};
 use super::job::JobRow;
 use super::ledger::{Account, LedgerRefusal};
 use super::snapshot::{Refused as SnapshotRefusal, Snapshot};
@@ -136,6 +137,10 @@ pub enum Answer {
         /// Of those looked at (at most `PAUSE_LOOK_MAX`), how many have less than an hour to live.
         expiring: u64,
     },
+    /// To `Question::Invites`: those that are open.
+    Invites(Vec<Invite>),
+    /// To an enrolment.
+    Enrolled(Result<Enrolled, NotEnrolled>),
     /// To any other command: it is done (or had been done before).
     Done,
     /// There is nothing to answer with: see the kind.
@@ -175,6 +180,10 @@ pub enum Rejection {
     Snapshot(SnapshotRefusal),
     /// The template pool's reason.
     Template(TemplateRefusal),
+    /// No such invite is open.
+    InviteUnknown,
+    /// As many invites are open as may be.
+    InvitesFull,
 }
 
 /// What a cancel did.

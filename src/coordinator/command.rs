@@ -6,10 +6,11 @@ use super::integrity::Template;
 use super::ledger::{Owner, PriceRule};
 use super::snapshot::Snapshot;
 use super::spec::{Environment, Tier};
-use super::standing::Trust;
+use super::standing::{Environments, Trust};
 use super::subcloud::Subcloud;
 use crate::credits::Credits;
-use crate::ids::{ClientId, ModelName, Namespace, NodeId, OperationId, SubcloudName};
+use crate::ids::{ClientId, Digest, ModelName, Namespace, NodeId, OperationId, Region, SubcloudName};
+use crate::time::Span;
 
 /// A command with who waits for its answer.
 #[derive(Debug, Clone)]
@@ -57,6 +58,40 @@ pub enum Command {
     LeaveSubcloud(Environment, SubcloudName, NodeId),
     /// A new configuration for the nodes of an environment.
     Configure(Box<Snapshot>),
+    /// One more node may register.
+    Invite(Box<NewInvite>),
+    /// An invite, by the digest of its token, is good for nothing any more.
+    RevokeInvite(Digest),
+    /// A node proved its key and wants in; answered by [`super::effect::Answer::Enrolled`].
+    Enrol(Box<Enrolment>),
+}
+
+/// An invite to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewInvite {
+    /// SHA-256 of its token.
+    pub token: Digest,
+    /// How far the node will be trusted.
+    pub trust: Trust,
+    /// What it will be registered for; not empty.
+    pub environments: Environments,
+    /// Whose namespace its earnings can go to.
+    pub owner: Option<Namespace>,
+    /// Where it stands, whatever it says.
+    pub region: Option<Region>,
+    /// How long it is good for: at most `INVITE_LIFE_MAX`.
+    pub life: Span,
+}
+
+/// A node whose key is proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolment {
+    /// Whose key.
+    pub node: NodeId,
+    /// Where it wants to work.
+    pub wants: Environments,
+    /// The digest of the token that it brought.
+    pub invite: Option<Digest>,
 }
 
 /// An amount on its way, with the id that makes repeating it a no-op.

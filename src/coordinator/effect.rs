@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::command::Scope;
 use super::event::{Endpoint, Environment};
 use super::integrity::{Feedback, Template};
+use super::invites::Invite;
 use super::job::JobRow;
 use super::keys::KeyRow;
 use super::ledger::{Balance, Posting, PriceRule};
@@ -46,6 +47,13 @@ pub enum Effect {
         assignment: Assignment,
         /// When it may leave.
         when: When,
+    },
+    /// After a start: a remote node may still have this attempt, and come back with it. Its output is open.
+    Continue {
+        /// Which node.
+        node: NodeId,
+        /// What it was given.
+        assignment: Assignment,
     },
     /// Stop an attempt; if the node hasn't seen it yet, take it back (`Event::Undeliverable`).
     Stop {
@@ -156,6 +164,10 @@ pub enum Row {
     Configuration(Box<Snapshot>),
     /// What a client thought of an answer.
     Feedback(Feedback),
+    /// An open invite.
+    Invite(Box<Invite>),
+    /// It was used, revoked, or its time is over.
+    InviteForgotten(Digest),
     /// What proves the result of a job that a remote node answered.
     Proof(JobId, Arc<[u8]>),
 }

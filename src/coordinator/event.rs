@@ -12,15 +12,14 @@ use super::command::Operation;
 use super::effect::Refusal;
 use super::integrity::OutputDigest;
 use super::job::JobRow;
-use super::standing::Trust;
 use crate::ids::{
-    ClientId, Digest, GpuClass, JobId, ModelName, ModelVersion, Namespace, NodeId, Region, ReservationId,
-    RuntimeName, Session,
+    ClientId, Digest, JobId, ModelName, ModelVersion, Namespace, NodeId, ReservationId, RuntimeName, Session,
 };
 use crate::time::{Span, Time};
 
 pub use self::local::{Progress, Revoked, StoreRoom};
 pub use self::verified::Verified;
+pub use super::hello::{Equipment, Held, NodeHello};
 pub use super::outcome::{ErrorClass, FinishReason, JobError, Status};
 pub use super::question::{Ask, Question};
 pub use super::spec::{
@@ -57,6 +56,8 @@ pub enum Event {
     NodeWish(NodeWish),
     /// A node signed something wrongly; counts against it.
     BadSignature(NodeId),
+    /// What a node says of an attempt isn't believed: the attempt has failed by its fault.
+    Discredited(Discredited),
     /// A node took an assignment and began.
     Accepted(NodeId, ReservationId),
     /// A node refused an assignment.
@@ -174,69 +175,6 @@ pub struct Requeue {
     pub row: Box<JobRow>,
 }
 
-/// What a node brings when it joins.
-#[derive(Debug, Clone)]
-pub struct NodeHello {
-    /// Who it is.
-    pub node: NodeId,
-    /// Numbers its connections; a lower one than the newest is of no effect.
-    pub session: Session,
-    /// The trust of a node that the box doesn't know yet: `Own` for itself only.
-    pub trust: Trust,
-    /// For which environments it wants to work.
-    pub environments: Vec<Environment>,
-    /// What it serves.
-    pub models: Vec<ModelOffer>,
-    /// Jobs that it runs at once, over all models.
-    pub slots: u32,
-    /// Tokens of KV cache that all its jobs share.
-    pub kv_tokens: u64,
-    /// Memory for models, in bytes.
-    pub memory_bytes: u64,
-    /// Its GPU.
-    pub gpu: Option<GpuClass>,
-    /// Where it is.
-    pub region: Option<Region>,
-    /// Configurations that it has, by digest.
-    pub configurations: Vec<(Environment, Digest)>,
-    /// Reservations that it still runs.
-    pub running: Vec<Held>,
-    /// Results that it has not been told are accepted.
-    pub results: Vec<Verified<Completion>>,
-}
-
-/// A reservation that a node still runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// Which.
-    pub reservation: ReservationId,
-    /// On which model.
-    pub model: ModelName,
-    /// Tokens of its cache that it may take.
-    pub kv_tokens: u64,
-}
-
-impl NodeHello {
-    /// What the box's own node brings: everything fits that its slots take, and nobody needs to vouch for it.
-    pub fn local(models: Vec<ModelOffer>) -> Self {
-        Self {
-            node: NodeId::local(),
-            session: Session(1),
-            trust: Trust::Own,
-            environments: Environment::ALL.to_vec(),
-            slots: models.iter().map(|offer| offer.slots).fold(0, u32::saturating_add),
-            models,
-            kv_tokens: u64::MAX,
-            memory_bytes: u64::MAX,
-            gpu: None,
-            region: None,
-            configurations: Vec::new(),
-            running: Vec::new(),
-            results: Vec::new(),
-        }
-    }
-}
-
 impl ModelOffer {
     /// A model that is in memory, of no particular version.
     pub fn warm(model: ModelName, slots: u32) -> Self {
@@ -305,6 +243,8 @@ pub struct Offers {
     pub session: Session,
     /// What it serves. A model that it knows and can't run now has no slots.
     pub models: Vec<ModelOffer>,
+    /// What it has for its jobs; `None` if that is as it was.
+    pub equipment: Option<Equipment>,
 }
 
 /// What a node's owner asks for.
@@ -337,6 +277,17 @@ pub struct Declined {
     /// What it refused.
     pub reservation: ReservationId,
     /// Why, for the trace.
+    pub reason: String,
+}
+
+/// An attempt whose output or result contradicts what was assigned, or itself.
+#[derive(Debug, Clone)]
+pub struct Discredited {
+    /// Whose words.
+    pub node: NodeId,
+    /// On which reservation.
+    pub reservation: ReservationId,
+    /// What is wrong with them, for the trace.
     pub reason: String,
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::admit::Admitted;
 use super::backlog::{Place, Seat, Stamp};
-use super::effect::{CancelCause, End, Usage};
+use super::effect::{Assignment, CancelCause, End, Usage};
 use super::eligibility::Need;
 use super::event::{JobError, JobSpec, Origin, Tenant};
 use super::integrity::ResultFacts;
@@ -176,6 +176,22 @@ pub(super) enum RowState {
 }
 
 impl Job {
+    /// What a node is given to run it with.
+    pub(super) fn assignment(&self, reservation: ReservationId) -> Assignment {
+        let (row, spec) = (&self.row, &self.row.spec);
+        Assignment {
+            reservation,
+            job: row.id,
+            environment: spec.environment,
+            endpoint: spec.endpoint,
+            model: row.model().clone(),
+            model_index: row.model_index,
+            body: row.body.clone().expect("a live job has its body"),
+            input_tokens: spec.input_tokens,
+            output_tokens_max: spec.output_tokens_max,
+        }
+    }
+
     /// Tokens of a node's cache that it takes.
     pub(super) fn kv_tokens(&self) -> u64 {
         self.row.tokens_max()

@@ -20,9 +20,11 @@ pub mod event;
 mod exhaustive;
 mod finish;
 mod fleet;
+mod hello;
 mod index;
 pub mod integrity;
 mod invariants;
+pub mod invites;
 pub mod job;
 pub mod keys;
 pub mod ledger;
@@ -82,6 +84,7 @@ use event::{Durability, Event, StoreRoom};
 use fleet::Fleet;
 use index::IdIndex;
 use integrity::Templates;
+use invites::Invites;
 use job::{Job, RowState};
 use keys::Keys;
 use ledger::{Account, CreditLine, Ledger, Owner, PriceTable};
@@ -178,6 +181,7 @@ pub struct Coordinator {
     templates: Templates,
     /// Whether the last check that was due could not be paid, by environment: what was said isn't said again.
     checks_short: [bool; 2],
+    invites: Invites,
     validating: BTreeMap<JobId, Validating>,
     /// Reservations whose result is kept: repeats of it are answered the same way.
     accepted_results: BTreeSet<ReservationId>,
@@ -248,6 +252,7 @@ impl Coordinator {
             snapshots: Snapshots::default(),
             templates: Templates::default(),
             checks_short: [false; 2],
+            invites: Invites::default(),
             validating: BTreeMap::new(),
             accepted_results: BTreeSet::new(),
             retention: Retention::default(),
@@ -299,6 +304,7 @@ impl Coordinator {
             Event::Offers(offers) => self.on_offers(&offers),
             Event::NodeWish(wish) => self.on_node_wish(&wish),
             Event::BadSignature(node) => self.on_bad_signature(&node),
+            Event::Discredited(said) => self.on_discredited(said),
             Event::Accepted(node, reservation) => self.on_accepted(&node, reservation),
             Event::Declined(declined) => self.on_declined(declined),
             Event::Completed(completion) => self.on_completed(completion.into_inner()),

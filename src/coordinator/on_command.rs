@@ -88,6 +88,9 @@ impl Coordinator {
                 self.subcloud_changed(environment, &name, [node]);
             }
             Command::Configure(snapshot) => self.configure(*snapshot)?,
+            command @ (Command::Invite(_) | Command::RevokeInvite(_) | Command::Enrol(_)) => {
+                return self.on_invites(command);
+            }
         }
         Ok(Answer::Done)
     }

@@ -5,7 +5,7 @@
 use super::Coordinator;
 use super::effect::{Effect, NodeMessage, Row, Usage, When};
 use super::event::{
-    Completion, Declined, ErrorClass, FinishReason, JobError, Progress, Revoked, Status, Stopped,
+    Completion, Declined, Discredited, ErrorClass, FinishReason, JobError, Progress, Revoked, Status, Stopped,
 };
 use super::fleet::{Began, Deadline, Ending, Left, Reservation, ReservationState};
 use super::job::{AttemptOutcome, JobState};
@@ -246,6 +246,22 @@ impl Coordinator {
         }
     }
 
+    /// What its node says of an attempt isn't believed: no more is expected of it.
+    pub(super) fn on_discredited(&mut self, said: Discredited) {
+        let Discredited { node, reservation: id, reason } = said;
+        if !self.is_from_its_node(&node, id) {
+            return;
+        }
+        self.counts.results_rejected += 1;
+        match self.fleet.reservation(id).expect("it is its node's").state {
+            ReservationState::Assigned | ReservationState::Running => {
+                let error = JobError { class: ErrorClass::Node, message: reason };
+                self.abandon(id, Ending::Discredited(error));
+            }
+            ReservationState::Stopping(_) => self.stopped(id, Usage::default()),
+        }
+    }
+
     pub(super) fn on_bad_signature(&mut self, node: &NodeId) {
         if let Some(key) = self.fleet.find(node) {
             self.counts.bad_signatures += 1;
@@ -325,6 +341,12 @@ impl Coordinator {
                 self.attempt_failed(key, error, remains, outcome);
                 let node = self.fleet.node(node).id().clone();
                 self.keep_result(node, id);
+            }
+            Ending::Discredited(error) => {
+                self.drop_reservation(id);
+                self.count_failure(node, &error, fault);
+                let outcome = AttemptOutcome::Failed(error.clone());
+                self.attempt_failed(key, error, remains, outcome);
             }
             Ending::Declined(reason) => {
                 self.drop_reservation(id);

@@ -40,6 +40,7 @@ impl Coordinator {
             Question::Configuration(environment) => {
                 Answer::Configuration(self.snapshots.of(environment).cloned())
             }
+            Question::Invites => Answer::Invites(self.open_invites()),
             Question::Drain => self.drain(),
             Question::WindDown => self.wind_down(),
             Question::EndService => self.end_service(),

@@ -32,6 +32,8 @@ pub enum Question {
     DeadLetters(u32),
     /// Every balance.
     Balances,
+    /// The invites that are open.
+    Invites,
     /// One node with everything that is kept of it.
     Node(NodeId),
     /// What is settled about every namespace that was ever seen, or about this one.

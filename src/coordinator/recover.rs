@@ -118,6 +118,7 @@ impl Coordinator {
             }
             Row::Subcloud(subcloud) => read.subclouds.push(*subcloud),
             Row::Configuration(snapshot) => read.snapshots.push(*snapshot),
+            Row::Invite(invite) => self.invites.restore(*invite),
             Row::JobForgotten(_)
             | Row::OperationForgotten(..)
             | Row::AnswerForgotten(_)
@@ -126,6 +127,7 @@ impl Coordinator {
             | Row::Resumed(_)
             | Row::TemplateForgotten(..)
             | Row::SubcloudForgotten(..)
+            | Row::InviteForgotten(_)
             | Row::Feedback(..)
             | Row::Proof(..) => {}
         }
@@ -277,6 +279,9 @@ impl Coordinator {
         self.set_due(id, due.0, due.1);
         let open = OpenOutput { reservation: id, attempt, clients: Vec::new(), bytes_max: bytes, submit_lsn };
         self.effects.push(Effect::OpenOutput(open));
+        let assignment = self.jobs[key].assignment(id);
+        let node = self.fleet.node(node).id().clone();
+        self.effects.push(Effect::Continue { node, assignment });
         self.touch(key);
         self.was_to_end(key, id);
     }

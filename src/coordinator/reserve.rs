@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::effect::{Assignment, Effect, OpenOutput, When};
+use super::effect::{Effect, OpenOutput, When};
 use super::event::Tier;
 use super::fleet::{Began, Capacity, Deadline, Ending, Reservation, ReservationState};
 use super::job::ATTEMPTS_KEPT_MAX;
@@ -107,17 +107,7 @@ impl Coordinator {
             bytes_max: output_bytes,
             submit_lsn: job.submit_lsn,
         };
-        let assignment = Assignment {
-            reservation,
-            job: row.id,
-            environment: spec.environment,
-            endpoint: spec.endpoint,
-            model: row.model().clone(),
-            model_index: row.model_index,
-            body: row.body.clone().expect("a live job has its body"),
-            input_tokens: spec.input_tokens,
-            output_tokens_max: spec.output_tokens_max,
-        };
+        let assignment = job.assignment(reservation);
         // An attempt of a job that outlives the box must be on disk before it can take the box down (CORE section 2).
         let on_disk_first = !spec.is_tied_to_client() && node == NodeId::local();
         let when = if on_disk_first { When::Durable(self.newest_lsn()) } else { When::Now };

@@ -250,6 +250,9 @@ impl Coordinator {
         self.leave_lanes(key);
         // Jobs that waited for it, with the models that it had, may have to do without.
         self.wake_picky(key);
+        if let Some(equipment) = &offers.equipment {
+            self.fleet.equip(key, equipment);
+        }
         self.fleet.offer(key, models);
         self.restand(key);
         self.room_on(key);

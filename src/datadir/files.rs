@@ -119,14 +119,20 @@ impl PrivateDir {
     }
 
     pub(super) fn is_empty(&self) -> Result<bool, DataDirError> {
+        self.names().map(|names| names.is_empty())
+    }
+
+    /// What is in it, in no order. A name that isn't UTF-8 is shown as well as it can be.
+    pub(super) fn names(&self) -> Result<Vec<String>, DataDirError> {
         let failed = |errno| self.io("list", "", errno);
+        let mut names = Vec::new();
         for entry in fs::Dir::read_from(&self.dir).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                return Ok(false);
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
             }
         }
-        Ok(true)
+        Ok(names)
     }
 
     pub(super) fn has(&self, name: &str) -> Result<bool, DataDirError> {
@@ -211,11 +217,11 @@ impl PrivateDir {
         name: &str,
         privacy: Privacy,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, DataDirError> {
-        self.read_within(name, privacy, FILE_BYTES_MAX)
+        self.read_up_to(name, privacy, FILE_BYTES_MAX)
     }
 
-    /// The bytes of a file of at most so many; `None` if there is none.
-    pub(super) fn read_within(
+    /// As [`PrivateDir::read`], for a file that may have so many bytes.
+    pub(super) fn read_up_to(
         &self,
         name: &str,
         privacy: Privacy,
@@ -228,8 +234,9 @@ impl PrivateDir {
             Err(errno) => return Err(self.io("open", name, errno)),
         };
         self.check_private(&file, name, privacy)?;
-        let length = file.metadata().map_or(0, |meta| meta.len().min(bytes_max));
-        let mut bytes = Zeroizing::new(Vec::with_capacity(length as usize + 1));
+        // All of its room at once: what grows leaves copies of secrets behind.
+        let room = file.metadata().map_or(0, |meta| meta.len()).min(bytes_max) + 1;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or(0)));
         let path = || self.path.join(name);
         file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|source| DataDirError::Io {
             action: "read",

@@ -50,7 +50,7 @@ impl Growing {
                 self.dir.write(name, &bytes)?;
             }
         }
-        if let Some(bytes) = from.read_within(API_KEYS, Privacy::Required, API_KEYS_BYTES_MAX)? {
+        if let Some(bytes) = from.read_up_to(API_KEYS, Privacy::Required, API_KEYS_BYTES_MAX)? {
             self.dir.write(API_KEYS, &bytes)?;
         }
         self.dir.write(LOCK, b"")

@@ -39,7 +39,7 @@ impl KeysFile {
 
     /// The lines that were written last; none if none ever were.
     pub fn read(&self) -> Result<String, DataDirError> {
-        let bytes = self.dir.read_within(API_KEYS, Privacy::Tightened, API_KEYS_BYTES_MAX)?;
+        let bytes = self.dir.read_up_to(API_KEYS, Privacy::Tightened, API_KEYS_BYTES_MAX)?;
         bytes.map_or(Ok(String::new()), |bytes| opened(&self.dir, &bytes, &self.pepper))
     }
 

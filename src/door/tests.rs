@@ -51,7 +51,7 @@ impl Rig {
             Sender::new(room.clients_max + room.request_events_max + 2 * EVENTS_PER_SLOT + 1, driver);
         let node = Outbox::new();
         let models = vec![ModelOffer::warm("m".into(), 2)];
-        let link = NodeLink { outbox: Arc::clone(&node), room: SlotRoom::new(2, sender.clone()) };
+        let link = NodeLink::Local { outbox: Arc::clone(&node), room: SlotRoom::new(2, sender.clone()) };
         sender.push(Envelope {
             event: Event::NodeConnected(Box::new(NodeHello::local(models))),
             attach: Attach::Node(NodeId::local(), link),

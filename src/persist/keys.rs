@@ -58,11 +58,13 @@ pub enum Table {
     Feedback = 18,
     /// What proves jobs' results.
     Proofs = 19,
+    /// Open invites.
+    Invites = 20,
 }
 
 impl Table {
     /// All.
-    pub const ALL: [Table; 19] = [
+    pub const ALL: [Table; 20] = [
         Table::Jobs,
         Table::Bodies,
         Table::Extras,
@@ -82,6 +84,7 @@ impl Table {
         Table::Configurations,
         Table::Feedback,
         Table::Proofs,
+        Table::Invites,
     ];
 
     /// The table that a key is in.
@@ -112,6 +115,7 @@ impl Table {
             Table::Configurations => "configurations",
             Table::Feedback => "feedback",
             Table::Proofs => "proofs",
+            Table::Invites => "invites",
         }
     }
 }
@@ -156,6 +160,7 @@ pub(super) fn bytes_of(key: &RowKey) -> Vec<u8> {
             }
             .0
         }
+        RowKey::Invite(token) => Key::of(Table::Invites).bytes(&token.0).0,
         RowKey::Node(node) => Key::of(Table::Nodes).name(&node.to_string()).0,
         RowKey::Namespace(namespace) => Key::of(Table::Namespaces).name(&namespace.to_string()).0,
         RowKey::Key(key) => Key::of(Table::Keys).bytes(&key.0).0,

@@ -34,8 +34,8 @@ use self::job::{JobV3, Parts, Place};
 use self::keys::Table;
 use self::mirror::Mirror;
 use self::records::{
-    BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV2, PostingV1, PriceRuleV1, ProofV1,
-    ScopeV1, SnapshotV2, SubcloudV1, TemplateV1,
+    BalanceV2, DeadLetterV1, FeedbackV1, InviteV1, KeyV1, NamespaceV1, NodeV2, PostingV1, PriceRuleV1,
+    ProofV1, ScopeV1, SnapshotV2, SubcloudV1, TemplateV1,
 };
 use crate::coordinator::effect::Row;
 use crate::coordinator::job::{JobRow, JobState};
@@ -204,6 +204,7 @@ fn record(row: &Row) -> Option<Vec<u8>> {
         Row::Configuration(snapshot) => with_version(SECOND, &SnapshotV2::of(snapshot)),
         Row::Feedback(feedback) => versioned(&FeedbackV1::of(feedback)),
         Row::Proof(job, proof) => versioned(&ProofV1 { job: *job, proof: Arc::clone(proof) }),
+        Row::Invite(invite) => versioned(&InviteV1::of(invite)),
         Row::Job(_)
         | Row::JobForgotten(_)
         | Row::OperationForgotten(..)
@@ -212,7 +213,8 @@ fn record(row: &Row) -> Option<Vec<u8>> {
         | Row::DeadLetterForgotten(_)
         | Row::Resumed(_)
         | Row::TemplateForgotten(..)
-        | Row::SubcloudForgotten(..) => return None,
+        | Row::SubcloudForgotten(..)
+        | Row::InviteForgotten(_) => return None,
     })
 }
 

@@ -14,8 +14,8 @@ use super::job::{ExtrasV1, JobV1, JobV2, JobV3, LaterV3, Parts, Place};
 use super::keys::{self, Table};
 use super::mirror::{Mirror, Unfit};
 use super::records::{
-    BalanceV2, DeadLetterV1, FeedbackV1, KeyV1, NamespaceV1, NodeV1, NodeV2, PostingV1, PriceRuleV1, ProofV1,
-    ScopeV1, SnapshotV1, SnapshotV2, SubcloudV1, TemplateV1,
+    BalanceV2, DeadLetterV1, FeedbackV1, InviteV1, KeyV1, NamespaceV1, NodeV1, NodeV2, PostingV1,
+    PriceRuleV1, ProofV1, ScopeV1, SnapshotV1, SnapshotV2, SubcloudV1, TemplateV1,
 };
 use super::trace::TraceEntryV1;
 use super::{JOB_VERSION, SECOND, VERSION};
@@ -144,6 +144,7 @@ fn decode_record(table: Table, key: &[u8], value: &[u8]) -> Result<Row, DecodeEr
             let ProofV1 { job, proof } = mirror(key, value)?;
             Row::Proof(job, proof)
         }
+        Table::Invites => Row::Invite(Box::new(record::<InviteV1, _>(key, value)?)),
         Table::Jobs | Table::Bodies | Table::Extras | Table::Traces | Table::Answers => {
             return Err(DecodeError::new(key, "it is a part of a job"));
         }

@@ -9,6 +9,7 @@ use super::mirror::{Mirror, Unfit, mirror_enum, mirror_struct};
 use super::values::{EndpointV1, EnvironmentV1, EnvironmentsV1, ModeV1, TierV1, TrustV1};
 use crate::coordinator::command::{NamespaceSettings, Scope, Unrunnable};
 use crate::coordinator::integrity::{Expect, Feedback, Note, Opinion, OutputDigest, Plausibility, Template};
+use crate::coordinator::invites::Invite;
 use crate::coordinator::keys::{KeyEntry, KeyRow};
 use crate::coordinator::ledger::{Account, Balance, Owner, Posting, PostingId, PriceRule, Step, Subject};
 use crate::coordinator::snapshot::{ModelSpec, Participation, RuntimeKind, Snapshot, Timeouts};
@@ -116,6 +117,15 @@ mirror_struct! {
         credit: (Option<Credits>, Option<Credits>),
         unrunnable: UnrunnableV1,
         queue_jobs_max: u64,
+    }
+    InviteV1 = Invite {
+        token: Digest,
+        trust: TrustV1,
+        environments: EnvironmentsV1,
+        owner: Option<Namespace>,
+        region: Option<Region>,
+        made_at: Time,
+        expires_at: Time,
     }
     KeyV1 = KeyRow { key: IdempotencyKey, entry: KeyEntryV1 }
     KeyEntryV1 = KeyEntry { body: Digest, job: JobId, namespace: Namespace, expires_at: Time }

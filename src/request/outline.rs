@@ -63,13 +63,17 @@ struct Members<'b> {
     top_logprobs: Option<&'b RawValue>,
 }
 
+/// `stream_options` as they were written.
 #[derive(Deserialize)]
-struct StreamOptions<'b> {
+pub(crate) struct StreamOptions<'b> {
     #[serde(borrow, default, deserialize_with = "even_null")]
-    include_usage: Option<&'b RawValue>,
+    pub(crate) include_usage: Option<&'b RawValue>,
 }
 
-fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+/// A member that is there, if only as null: that is a member too, and isn't to be said once more.
+pub(crate) fn even_null<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 

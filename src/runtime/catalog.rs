@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
 use super::upstream::{Listed, NameThere, Server, Upstream};
-use super::{Local, Runtime, echo};
+use super::{Local, Offered, Runtime, echo};
 use crate::coordinator::event::ModelOffer;
 use crate::executor::EngineCounters;
 use crate::ids::ModelName;
@@ -31,6 +31,8 @@ pub struct Catalog {
     sources: Mutex<Vec<Source>>,
     slots: AtomicU32,
     changed: Notify,
+    /// What nodes of other machines serve.
+    offered: Offered,
 }
 
 /// A server whose models are all served, under its names for them.
@@ -76,6 +78,16 @@ impl Catalog {
     /// All models in order of name.
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         lock(&self.entries).values().cloned().collect()
+    }
+
+    /// What nodes of other machines serve.
+    pub fn offered(&self) -> &Offered {
+        &self.offered
+    }
+
+    /// Whether a model may be one that this process can't read requests for.
+    pub fn has_others(&self) -> bool {
+        self.has_servers() || self.offered.ever()
     }
 
     /// Other servers that models are served of.
@@ -215,6 +227,14 @@ impl ExactCount<'_> {
         match self {
             ExactCount::Echo => Ok(echo::input_tokens(request)),
             ExactCount::Local(local) => local.input_tokens(request),
+        }
+    }
+
+    /// Tokens of an answer's text; `None` if it can't be tokenized. Takes time in proportion to the text.
+    pub fn output_tokens(&self, text: &str) -> Option<u32> {
+        match self {
+            ExactCount::Echo => Some(echo::output_tokens(text)),
+            ExactCount::Local(local) => local.output_tokens(text),
         }
     }
 }

@@ -92,6 +92,11 @@ pub(super) fn input_tokens(request: &Request) -> u32 {
     u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
+/// Tokens of a text that an echo could have said.
+pub(super) fn output_tokens(text: &str) -> u32 {
+    u32::try_from(Tokens { rest: text }.count()).unwrap_or(u32::MAX)
+}
+
 /// What an echo says, and how much of it is written.
 struct Answer {
     text: String,

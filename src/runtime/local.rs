@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::coordinator::event::{ErrorClass, FinishReason, JobError, Status};
 use crate::executor::{
     ChatMessage, Engine, EngineCounters, EngineOptions, Finish, Flow, IgnoreEos, Model, ModelError, Outcome,
-    Sampling, SequenceRequest, Sink,
+    Sampling, SequenceRequest, Sink, SpecialTokens,
 };
 use crate::node::{Slot, SlotResult};
 use crate::output::{AppendError, Chunk, Output};
@@ -65,6 +65,12 @@ impl Local {
     pub(super) fn input_tokens(&self, request: &Request) -> Result<u32, String> {
         let tokens = self.shared.encode(request)?;
         Ok(u32::try_from(tokens.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Tokens of a generated text; `None` if it can't be tokenized.
+    pub(super) fn output_tokens(&self, text: &str) -> Option<u32> {
+        let tokens = self.shared.model.tokenizer().encode(text, SpecialTokens::Plain).ok()?;
+        Some(u32::try_from(tokens.len()).unwrap_or(u32::MAX))
     }
 
     pub(super) fn start(&self, attempt: Attempt) {

@@ -6,6 +6,7 @@
 mod catalog;
 mod echo;
 mod local;
+mod offered;
 mod session;
 pub mod upstream;
 
@@ -17,7 +18,8 @@ use tokio::sync::Notify;
 pub use catalog::{Catalog, Counting, Entry, ExactCount, MODELS_MAX, Source};
 pub use echo::Echo;
 pub use local::{Local, TemplateStuck};
-pub use session::LocalNode;
+pub use offered::Offered;
+pub use session::{Attempts, LocalNode};
 pub use upstream::Upstream;
 
 use crate::clock::Clock;

@@ -79,6 +79,14 @@ fn check_url(url: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Where an agent's WebSocket goes for a box at that URL: `wss://...` or `ws://...`.
+pub fn connect_url(url: &str) -> String {
+    let base = url.trim_end_matches('/');
+    // `http` becomes `ws`, `https` becomes `wss`.
+    let rest = base.strip_prefix("http").unwrap_or(base);
+    format!("ws{rest}{}", super::PATH)
+}
+
 impl JoinString {
     /// Checks what a box would print.
     ///
@@ -90,10 +98,7 @@ impl JoinString {
 
     /// Where the agent's WebSocket goes: `wss://...` or `ws://...`.
     pub fn connect_url(&self) -> String {
-        let base = self.url.trim_end_matches('/');
-        // `http` becomes `ws`, `https` becomes `wss`.
-        let rest = base.strip_prefix("http").unwrap_or(base);
-        format!("ws{rest}{}", super::PATH)
+        connect_url(&self.url)
     }
 
     fn unchecked_text(&self) -> String {

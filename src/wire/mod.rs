@@ -1,7 +1,7 @@
 //! The node protocol, version 1, as pure code: messages, signatures, hashes, the handshake and the join string.
 //!
-//! `docs/node-protocol.md` states it for everybody; this is the same for `nodes` (the box's side) and `agent` (the
-//! node's). Nothing here does I/O, reads a clock or draws random bytes: callers bring text, time and nonces.
+//! `docs/node-protocol.md` states it for everybody; this is the same for both sides, the box and the agent (neither listens or
+//! dials yet). Nothing here does I/O, reads a clock or draws random bytes: callers bring text, time and nonces.
 //!
 //! How the two sides use it:
 //! - *Messages*: [`FromAgent`] and [`FromBox`], each with `parse(text)` and `render()`. A WebSocket text message is one

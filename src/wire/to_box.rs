@@ -12,7 +12,7 @@ use super::verify::Signed;
 use super::version::Version;
 use super::{CAPABILITY_BYTES_MAX, CHUNKS_MAX, HOLDS_MAX, Hash, MODELS_MAX, OutputHasher, REASON_BYTES_MAX};
 use crate::coordinator::event::{Environment, Wish};
-use crate::ids::{GpuClass, ModelName, ModelVersion, Region, ReservationId};
+use crate::ids::{GpuClass, ModelName, ModelVersion, Region, ReservationId, RuntimeName};
 use crate::output;
 
 /// The name of something that a side can do.
@@ -104,6 +104,9 @@ pub struct OfferedModel {
     /// SHA-256 of what the node has under that name; an upstream server's is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Hash>,
+    /// What computes it, to the byte; left out where the node can't promise that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeName>,
     /// How many jobs of it run at once.
     pub slots: u32,
     /// Whether it is in memory.

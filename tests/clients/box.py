@@ -109,16 +109,23 @@ class Box:
         channel.close()
         return answer.status, {k.lower(): v for k, v in answer.getheaders()}, raw
 
-    def admin(self, method, path):
+    def admin(self, method, path, body=None):
         address = (self.dir / "data/admin.addr").read_text().strip().removeprefix("http://")
         token = (self.dir / "data/admin.token").read_text().strip()
         channel = http.client.HTTPConnection(address, timeout=PATIENCE_S)
-        channel.request(method, path, headers={"authorization": f"Bearer {token}"})
+        sent = {"authorization": f"Bearer {token}"}
+        if body is not None:
+            sent["content-type"] = "application/json"
+        channel.request(method, path, body and json.dumps(body), sent)
         answer = channel.getresponse()
         text = answer.read().decode()
         channel.close()
         assert answer.status == 200, f"{path}: {answer.status} {text}"
         return text
+
+    def join_string(self):
+        """What a machine of the operator's own joins with."""
+        return json.loads(self.admin("POST", "/admin/invites/new", {"trust": "own"}))["join"]
 
     def metric(self, name, label=""):
         """The sum over the samples of that name whose labels contain `label`."""

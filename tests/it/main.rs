@@ -11,9 +11,12 @@
 mod harness;
 
 mod admission;
+mod agent_alone;
+mod agents;
 mod api_keys;
 mod backup;
 mod bad_input;
+mod bad_peers;
 mod cancels;
 mod concurrency;
 mod damaged;
@@ -22,6 +25,7 @@ mod doctor;
 mod durable;
 mod killed_streams;
 mod named_jobs;
+mod nodes;
 mod operator;
 mod receipts;
 mod settled;
@@ -31,5 +35,6 @@ mod stalled;
 mod startup;
 mod templates;
 mod tidy;
+mod tls;
 mod upstream;
 mod upstream_quirks;

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use switchbox::api::admin::{self, AdminContext};
+use switchbox::api::admin::{self, AdminContext, Whereabouts};
 use switchbox::api::auth::Access;
 use switchbox::api::{Context, DrainFlag, Limits, Listener, Origins, Parts, serve_inference};
 use switchbox::archive::Archive;
+use switchbox::arrivals::Arrivals;
 use switchbox::clock::Clock;
 use switchbox::coordinator::event::Durability;
 use switchbox::coordinator::event::{Event, NodeHello};
@@ -27,6 +28,7 @@ use switchbox::wire::Identity;
 use switchbox_storage::{Committer, MemoryStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use zeroize::Zeroizing;
 
 /// Far longer than anything here takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -111,6 +113,8 @@ pub(crate) async fn start(setup: Setup) -> Rig {
         limits: setup.limits.clone(),
         durability: setup.durability,
         drain: DrainFlag::default(),
+        arrivals: Arrivals::new().0,
+        nodes: Arc::default(),
     });
     listen(context, setup.limits).await
 }
@@ -135,7 +139,7 @@ fn committer(
 
 fn connect_node(sender: &Sender, catalog: &Arc<Catalog>, commits: &Arc<Commits>, clock: Clock) {
     let outbox = Outbox::new();
-    let link = NodeLink { outbox: Arc::clone(&outbox), room: SlotRoom::new(64, sender.clone()) };
+    let link = NodeLink::Local { outbox: Arc::clone(&outbox), room: SlotRoom::new(64, sender.clone()) };
     let hello = NodeHello::local(catalog.offers());
     let event = Event::NodeConnected(Box::new(hello));
     sender.push(Envelope { event, attach: Attach::Node(NodeId::local(), link), permit: None });
@@ -159,6 +163,7 @@ async fn listen(context: Arc<Context>, limits: Limits) -> Rig {
         AdminToken::parse(ADMIN_TOKEN.as_bytes()).expect("43 characters"),
         limits,
         None,
+        Whereabouts { url: None, box_key: Identity::of_seed(&Zeroizing::new([1; 32])).public(), tls: None },
     );
     tokio::spawn(serve_inference(Listener::Tcp(inference), context, std::future::pending()));
     tokio::spawn(admin::serve(Listener::Tcp(admin_listener), admin_context, std::future::pending()));

@@ -65,7 +65,7 @@ const CONTROLS: [Control; 9] = [
 
 /// Cuts after which a bug counts as not found.
 const CUTS_MAX: u64 = 150;
-/// Acknowledgements of a long recording.
+/// Acknowledgements of a long recording, at first: it must be long enough for a segment to go.
 const LONG: u64 = 10_000;
 const KILLS_MAX: u64 = 60;
 const PAIRS_MAX: u64 = 15;
@@ -99,17 +99,25 @@ pub fn run(tools: &Tools, only: Option<&str>, seed: u64) -> Report {
 
 fn attempt(tools: &Tools, control: &Control, end: End, seed: u64) -> Report {
     let variables = [("SWITCHBOX_STORAGE_MUTANT".to_owned(), control.bug.to_owned())];
-    let cuts = |cuts, pairs, acknowledgements| {
-        let (cuts_per_recording, one_in, restarts) = (75, usize::MAX, cuts::Restarts::None);
-        let plan =
-            cuts::Plan { cuts, cuts_per_recording, pairs, one_in, acknowledgements, restarts, end, seed };
+    let cuts = |cuts, pairs, acknowledgements, reused_writes_min| {
+        let plan = cuts::Plan {
+            cuts,
+            cuts_per_recording: 75,
+            pairs,
+            one_in: usize::MAX,
+            acknowledgements,
+            reused_writes_min,
+            restarts: cuts::Restarts::None,
+            end,
+            seed,
+        };
         cuts::run(tools, &variables, &plan)
     };
     match control.by {
         By::Kills => kills::run(&tools.rack, &variables, &kill_plan(end, seed)),
-        By::Cuts => cuts(CUTS_MAX, 0, 2_500),
-        By::LongCuts => cuts(CUTS_MAX, 0, LONG),
-        By::Pairs => cuts(0, PAIRS_MAX, 0),
+        By::Cuts => cuts(CUTS_MAX, 0, 2_500, 0),
+        By::LongCuts => cuts(CUTS_MAX, 0, LONG, 1),
+        By::Pairs => cuts(0, PAIRS_MAX, 0, 0),
         By::Points => {
             let plan = points::Plan { which: Which::FailedSyncs(POINTS_MAX), end, seed };
             points::run(tools, &variables, &plan).unwrap_or_else(|wrong| {

@@ -40,9 +40,7 @@ const TORN_REUSED: &str = "with a reused segment torn";
 /// In so many of all images, in percent, a segment that was used before must have been torn.
 const TORN_REUSED_PERCENT: u64 = 10;
 
-/// So many writes to segments that are used again make a recording long enough.
-const REUSED_WRITES_MIN: usize = 200;
-/// How often a recording that is too short goes on.
+/// How often a recording that is too short goes on, or begins again.
 const BOOTS_MORE_MAX: usize = 4;
 
 /// How much of it.
@@ -58,6 +56,9 @@ pub struct Plan {
     pub one_in: usize,
     /// Acknowledgements before the first kill of a recording.
     pub acknowledgements: u64,
+    /// So many writes to segments that are used again make a recording long enough: how much is acknowledged by then
+    /// depends on how commits are grouped.
+    pub reused_writes_min: usize,
     /// Whether a recording goes on over a kill.
     pub restarts: Restarts,
     /// When to end before all is done.
@@ -141,22 +142,38 @@ impl Cutting<'_> {
     }
 
     fn record(&mut self) -> Result<Recorded, Missed> {
+        if self.plan.restarts == Restarts::None {
+            return self.record_one_boot();
+        }
         let stage = Stage::new(self.tools, self.variables)?;
         stage.boot(self.plan.acknowledgements, &mut self.choices)?;
-        if self.plan.restarts == Restarts::None {
-            return stage.recorded(0);
-        }
         stage.recorder.go_on()?;
         stage.boot(self.plan.acknowledgements / 10, &mut self.choices)?;
         // When a segment is used again depends on when the one before it was needed no more.
         for _ in 0..BOOTS_MORE_MAX {
-            if reused_writes(&stage.recorder.records()?).len() >= REUSED_WRITES_MIN {
+            if self.is_long_enough(&stage)? {
                 break;
             }
             stage.recorder.go_on()?;
             stage.boot(self.plan.acknowledgements / 2, &mut self.choices)?;
         }
         stage.recorded(0)
+    }
+
+    /// One that is too short can't go on without a restart: a longer one is made.
+    fn record_one_boot(&mut self) -> Result<Recorded, Missed> {
+        for longer in 0..BOOTS_MORE_MAX {
+            let stage = Stage::new(self.tools, self.variables)?;
+            stage.boot(self.plan.acknowledgements << longer, &mut self.choices)?;
+            if self.is_long_enough(&stage)? {
+                return stage.recorded(0);
+            }
+        }
+        Err(Missed::Rig("no segment of the journal was used again, however long the load was".to_owned()))
+    }
+
+    fn is_long_enough(&self, stage: &Stage) -> Result<bool, Missed> {
+        Ok(reused_writes(&stage.recorder.records()?).len() >= self.plan.reused_writes_min)
     }
 
     /// Cuts begin where the sync failed: what had been acknowledged by then holds whatever the disk made of it.

@@ -177,6 +177,9 @@ fn full_kill_plan(seed: u64) -> kills::Plan {
     kills::Plan { acknowledgements, threads: 32, kills_per_directory: 50, ..kill_plan(1_000, seed) }
 }
 
+/// So many writes to segments that are used again, at least, in each recording of power cuts.
+const REUSED_WRITES_MIN: usize = 200;
+
 fn cut_plan(cuts: u64, seed: u64) -> cuts::Plan {
     cuts::Plan {
         cuts,
@@ -184,6 +187,7 @@ fn cut_plan(cuts: u64, seed: u64) -> cuts::Plan {
         pairs: (cuts / 50).max(1),
         one_in: 10,
         acknowledgements: 10_000,
+        reused_writes_min: REUSED_WRITES_MIN,
         restarts: cuts::Restarts::Once,
         end: End::Whole,
         seed,

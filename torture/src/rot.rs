@@ -301,7 +301,8 @@ impl Trial<'_> {
             // White space around a key doesn't count.
             if *name == "api.key" { before.trim_ascii() == after.trim_ascii() } else { before == after }
         };
-        let changed = ["api.key", "key.pepper", "boot.secret"].into_iter().filter(|name| !same(name));
+        let changed =
+            ["api.key", "key.pepper", "boot.secret", "box.key"].into_iter().filter(|name| !same(name));
         changed.map(|name| Kind::Wrong.says(format!("the box came up with another `{name}`"))).collect()
     }
 }

@@ -23,13 +23,11 @@ use std::collections::{BTreeMap, VecDeque};
 use switchbox::coordinator::command::{Command, NamespaceSettings, Operation, Unrunnable};
 use switchbox::coordinator::effect::{Assignment, Effect, Row};
 use switchbox::coordinator::event::{
-    Completion, Durability, Endpoint, Environment, Event, FinishReason, JobSpec, Mode, ModelOffer, NodeHello,
-    Origin, Progress, Revoked, Seen, Status, Stopped, Submission, Verified, Warmth,
+    Durability, Endpoint, Event, JobSpec, Mode, ModelOffer, NodeHello, Origin, Submission, Warmth,
 };
-use switchbox::coordinator::limits::Limits;
 use switchbox::coordinator::standing::Trust;
 use switchbox::coordinator::{Boot, Coordinator};
-use switchbox::ids::{ClientId, Digest, JobId, Lsn, NodeId, Region, ReservationId, Session};
+use switchbox::ids::{ClientId, Digest, JobId, Lsn, NodeId, Region, ReservationId};
 use switchbox::time::{Span, Time};
 
 use super::attempt::{honest_digest, test_template};
@@ -38,6 +36,7 @@ use super::generate::START;
 use super::hash::EffectHash;
 use super::operator::node_id;
 use super::oracle::{Judge, Line};
+use super::plain::{answered, heard_back, patient, stranger};
 use super::rng::{Rng, bytes32};
 use super::scene::{NAMESPACES, body, model, name, namespace};
 use super::world::Outcome;
@@ -133,20 +132,9 @@ pub(crate) fn run(seed: u64) -> Outcome {
 
 impl Fair {
     fn new(seed: u64) -> Self {
-        let hour = Span::from_secs(3_600);
-        let limits = Limits {
-            accept_timeout: hour,
-            first_output_timeout: hour,
-            progress_timeout: hour,
-            attempt_timeout: hour,
-            heartbeat_timeout: hour,
-            away_timeout: hour,
-            trust: Trust::Open,
-            ..Limits::default()
-        };
         let boot = Boot { epoch: 5, secret: bytes32(8, seed), lsn: Lsn(0), at: START };
         let mut fair = Self {
-            core: Coordinator::new(boot, limits, Durability::Strict),
+            core: Coordinator::new(boot, patient(), Durability::Strict),
             now: START,
             rng: Rng::new(seed, 8),
             agenda: BTreeMap::new(),
@@ -206,21 +194,9 @@ impl Fair {
             warmth: Warmth::Warm,
             load: Span(0),
         };
-        self.step(Event::NodeConnected(Box::new(NodeHello {
-            node: node_id(index),
-            session: Session(1),
-            trust: Trust::Open,
-            environments: vec![Environment::Mainnet],
-            models: vec![offer],
-            slots: SLOTS as u32,
-            kv_tokens: 1_000_000,
-            memory_bytes: 1 << 34,
-            gpu: None,
-            region: (index == NODES - 1).then(|| name::<Region>("rare")),
-            configurations: Vec::new(),
-            running: Vec::new(),
-            results: Vec::new(),
-        })));
+        let region = (index == NODES - 1).then(|| name::<Region>("rare"));
+        let hello = NodeHello { region, ..stranger(node_id(index), offer) };
+        self.step(Event::NodeConnected(Box::new(hello)));
     }
 
     fn step(&mut self, event: Event) {
@@ -264,21 +240,7 @@ impl Fair {
                 let tokens = u64::from(assignment.input_tokens) + u64::from(self.answer(&assignment));
                 self.schedule(Span(tokens * 1_000_000 / PACE), Due::Ends(node, assignment));
             }
-            Effect::CloseOutput(reservation) => self.local.push_back(Event::Revoked(Revoked {
-                reservation,
-                delivered: 0,
-                written: 0,
-                written_tokens: 0,
-            })),
-            Effect::CheckProgress(reservation) => {
-                let last_at = Some(self.now);
-                self.local.push_back(Event::Progress(Progress { reservation, written: 1, last_at }));
-            }
-            Effect::Stop { node, reservation } => {
-                let stopped = Stopped { node, reservation, input_tokens: 0, output_tokens: 0 };
-                self.local.push_back(Event::Stopped(Verified::local(stopped)));
-            }
-            _ => {}
+            effect => self.local.extend(heard_back(&effect, self.now)),
         }
     }
 
@@ -311,28 +273,13 @@ impl Fair {
 
     fn ends(&mut self, node: NodeId, assignment: &Assignment) {
         let output_tokens = self.answer(assignment);
-        let completion = Completion {
-            node,
-            reservation: assignment.reservation,
-            status: Status::Succeeded(FinishReason::Stop),
-            input_tokens: assignment.input_tokens,
-            cached_tokens: 0,
-            output_tokens,
-            digest: Some(honest_digest(&assignment.model, &assignment.body)),
-            seen: Seen {
-                chunks: 1,
-                bytes: u64::from(output_tokens) * 4,
-                tokens: Some(output_tokens),
-                first_at: Some(self.now),
-                last_at: Some(self.now),
-            },
-            proof: None,
-        };
+        let digest = honest_digest(&assignment.model, &assignment.body);
+        let result = answered(node, assignment, output_tokens, digest, self.now);
         let tokens = u64::from(assignment.input_tokens) + u64::from(output_tokens);
         if let Some(Some(namespace)) = self.runs.remove(&assignment.reservation) {
             self.count(namespace, tokens);
         }
-        self.step(Event::Completed(Verified::local(completion)));
+        self.step(result);
     }
 
     /// Shares out what was served among those who wanted it.

@@ -289,7 +289,12 @@ impl Fuzz {
             }
             5 => {
                 let models = self.list(Self::offer);
-                Event::Offers(Box::new(Offers { node: self.node(), session: self.session(), models }))
+                Event::Offers(Box::new(Offers {
+                    node: self.node(),
+                    session: self.session(),
+                    models,
+                    equipment: None,
+                }))
             }
             6 => Event::StoreRoom(*self.rng.pick(&[StoreRoom::Open, StoreRoom::Open, StoreRoom::Behind])),
             _ => Event::Tick,

@@ -13,8 +13,7 @@ use std::io::Write;
 use switchbox::coordinator::command::{Amount, Command, NamespaceSettings, Operation, Unrunnable};
 use switchbox::coordinator::effect::{Assignment, Effect, Row};
 use switchbox::coordinator::event::{
-    Completion, Determinism, Durability, Endpoint, Environment, Event, FinishReason, JobSpec, Mode,
-    ModelOffer, NodeHello, Progress, Revoked, Seen, Status, Stopped, Submission, Verified, Warmth,
+    Determinism, Durability, Endpoint, Environment, Event, JobSpec, Mode, ModelOffer, Submission, Warmth,
 };
 use switchbox::coordinator::integrity::{Expect, OutputDigest, Template};
 use switchbox::coordinator::ledger::Owner;
@@ -23,12 +22,13 @@ use switchbox::coordinator::snapshot::Participation;
 use switchbox::coordinator::standing::{PenaltyRules, Trust};
 use switchbox::coordinator::{Boot, Coordinator};
 use switchbox::credits::Credits;
-use switchbox::ids::{ClientId, Digest, Lsn, NodeId, OperationId, ReservationId, RuntimeName, Session};
+use switchbox::ids::{ClientId, Digest, Lsn, NodeId, OperationId, RuntimeName};
 use switchbox::time::{Span, Time};
 
 use super::attempt::test_template;
 use super::generate::START;
 use super::operator::node_id;
+use super::plain::{answered, heard_back, patient, stranger};
 use super::rng::{Rng, bytes32, mix};
 use super::scene::{model, name, namespace};
 
@@ -139,15 +139,7 @@ fn is_liar(node: usize) -> bool {
 
 impl Liars {
     fn new(seed: u64) -> Self {
-        let hour = Span::from_secs(3_600);
         let limits = Limits {
-            accept_timeout: hour,
-            first_output_timeout: hour,
-            progress_timeout: hour,
-            attempt_timeout: hour,
-            heartbeat_timeout: hour,
-            away_timeout: hour,
-            trust: Trust::Open,
             participation: Participation {
                 probation_jobs: JOBS,
                 probation_check_rate_ppm: 200_000,
@@ -155,8 +147,12 @@ impl Liars {
                 blind_rate_ppm: 0,
                 ..Participation::default()
             },
-            penalties: PenaltyRules { lies_max: 2, cooldown: hour, ..PenaltyRules::default() },
-            ..Limits::default()
+            penalties: PenaltyRules {
+                lies_max: 2,
+                cooldown: Span::from_secs(3_600),
+                ..PenaltyRules::default()
+            },
+            ..patient()
         };
         let boot = Boot { epoch: 6, secret: bytes32(9, seed), lsn: Lsn(0), at: START };
         let mut world = Self {
@@ -206,21 +202,7 @@ impl Liars {
             warmth: Warmth::Warm,
             load: Span(0),
         };
-        self.step(Event::NodeConnected(Box::new(NodeHello {
-            node: node_id(node),
-            session: Session(1),
-            trust: Trust::Open,
-            environments: vec![Environment::Mainnet],
-            models: vec![offer],
-            slots: SLOTS,
-            kv_tokens: 1_000_000,
-            memory_bytes: 1 << 34,
-            gpu: None,
-            region: None,
-            configurations: Vec::new(),
-            running: Vec::new(),
-            results: Vec::new(),
-        })));
+        self.step(Event::NodeConnected(Box::new(stranger(node_id(node), offer))));
     }
 
     fn run(&mut self) {
@@ -288,16 +270,7 @@ impl Liars {
                     fate.excluded = Some(fate.jobs);
                 }
             }
-            Effect::CloseOutput(reservation) => self.local.push_back(revoked(reservation)),
-            Effect::CheckProgress(reservation) => {
-                let last_at = Some(self.now);
-                self.local.push_back(Event::Progress(Progress { reservation, written: 1, last_at }));
-            }
-            Effect::Stop { node, reservation } => {
-                let stopped = Stopped { node, reservation, input_tokens: 0, output_tokens: 0 };
-                self.local.push_back(Event::Stopped(Verified::local(stopped)));
-            }
-            _ => {}
+            effect => self.local.extend(heard_back(&effect, self.now)),
         }
     }
 
@@ -313,27 +286,6 @@ impl Liars {
             false => right(index % 2, &assignment.body),
         };
         let output_tokens = assignment.output_tokens_max.min(20);
-        let completion = Completion {
-            node,
-            reservation: assignment.reservation,
-            status: Status::Succeeded(FinishReason::Stop),
-            input_tokens: assignment.input_tokens,
-            cached_tokens: 0,
-            output_tokens,
-            digest: Some(digest),
-            seen: Seen {
-                chunks: 1,
-                bytes: u64::from(output_tokens) * 4,
-                tokens: Some(output_tokens),
-                first_at: Some(self.now),
-                last_at: Some(self.now),
-            },
-            proof: None,
-        };
-        self.step(Event::Completed(Verified::local(completion)));
+        self.step(answered(node, assignment, output_tokens, digest, self.now));
     }
-}
-
-fn revoked(reservation: ReservationId) -> Event {
-    Event::Revoked(Revoked { reservation, delivered: 0, written: 0, written_tokens: 0 })
 }

@@ -19,6 +19,7 @@ mod nodes;
 mod nonsense;
 mod operator;
 mod oracle;
+mod plain;
 mod power;
 mod regret;
 mod rng;

@@ -15,9 +15,8 @@ use std::io::Write;
 use switchbox::coordinator::command::{Command, Operation};
 use switchbox::coordinator::effect::{Assignment, Effect};
 use switchbox::coordinator::event::{
-    Completion, Durability, Endpoint, Environment, ErrorClass, Event, FinishReason, Heartbeat, JobError,
-    JobSpec, Mode, ModelOffer, NodeHello, Progress, Revoked, Seen, Status, Stopped, Submission, Verified,
-    Warmth,
+    Completion, Durability, Endpoint, ErrorClass, Event, FinishReason, Heartbeat, JobError, JobSpec, Mode,
+    ModelOffer, NodeHello, Progress, Revoked, Seen, Status, Stopped, Submission, Verified, Warmth,
 };
 use switchbox::coordinator::limits::Limits;
 use switchbox::coordinator::standing::Trust;
@@ -27,6 +26,7 @@ use switchbox::time::{Span, Time};
 
 use super::attempt::{honest_digest, test_template};
 use super::generate::START;
+use super::plain::stranger;
 use super::rng::{Rng, bytes32};
 use super::scene::{body, model, namespace};
 
@@ -287,21 +287,7 @@ impl Regret {
             warmth: if machine.load.is_some() { Warmth::Cold } else { Warmth::Warm },
             load: machine.load.unwrap_or_default(),
         };
-        let hello = NodeHello {
-            node: machine.id.clone(),
-            session: Session(1),
-            trust: Trust::Open,
-            environments: vec![Environment::Mainnet],
-            models: vec![offer],
-            slots: machine.slots,
-            kv_tokens: 10_000_000,
-            memory_bytes: 1 << 34,
-            gpu: None,
-            region: None,
-            configurations: Vec::new(),
-            running: Vec::new(),
-            results: Vec::new(),
-        };
+        let hello = NodeHello { kv_tokens: 10_000_000, ..stranger(machine.id.clone(), offer) };
         self.step(Event::NodeConnected(Box::new(hello)));
     }
 

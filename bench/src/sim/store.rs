@@ -118,6 +118,8 @@ fn key_of(row: &Row) -> Key {
         Row::TemplateForgotten(model, name) => Ends(format!("template {model} {name}")),
         Row::Subcloud(subcloud) => Holds(format!("subcloud {:?} {}", subcloud.environment, subcloud.name)),
         Row::SubcloudForgotten(environment, name) => Ends(format!("subcloud {environment:?} {name}")),
+        Row::Invite(invite) => Holds(format!("invite {}", invite.token)),
+        Row::InviteForgotten(token) => Ends(format!("invite {token}")),
         Row::Configuration(snapshot) => Holds(format!("configuration {:?}", snapshot.environment)),
         Row::Feedback(feedback) => Holds(format!("feedback {}", feedback.job)),
         Row::Proof(job, _) => Holds(format!("proof {job}")),

@@ -3,6 +3,7 @@
 //! core says and decides nothing.
 
 mod commands;
+mod invites;
 mod keeping;
 mod keys;
 mod namespaces;
@@ -41,6 +42,7 @@ use crate::door::ClientSession;
 use crate::ids::{JobId, NodeId};
 use crate::secrets::AdminToken;
 use crate::time::Time;
+pub use invites::Whereabouts;
 use route::Route;
 
 /// Bytes of a command's body.
@@ -60,6 +62,7 @@ pub struct AdminContext {
     bodies: Arc<Budget>,
     /// None where the box keeps nothing.
     backups: Option<Arc<Backups>>,
+    whereabouts: Whereabouts,
     request_ids: RequestIds,
 }
 
@@ -70,11 +73,20 @@ impl AdminContext {
         token: AdminToken,
         limits: Limits,
         backups: Option<Backups>,
+        whereabouts: Whereabouts,
     ) -> Arc<Self> {
         let limits = Limits { body_bytes_max: COMMAND_BYTES_MAX, ..limits };
         let bodies = Arc::new(Budget::new(COMMANDS_BYTES_MAX));
         let backups = backups.map(Arc::new);
-        Arc::new(Self { inference, token, limits, bodies, backups, request_ids: RequestIds::new() })
+        Arc::new(Self {
+            inference,
+            token,
+            limits,
+            bodies,
+            backups,
+            whereabouts,
+            request_ids: RequestIds::new(),
+        })
     }
 }
 
@@ -106,6 +118,8 @@ async fn dispatch(
     let told = match Route::of(&head.method, head.uri.path()) {
         Route::Metrics => return metrics_text(context).await,
         Route::Storage => return keeping::storage(context),
+        Route::Invites => return invites::list(context).await,
+        Route::RevokeInvite(name) => return invites::revoke(context, name).await,
         Route::WrongMethod(allow) => return Ok(response::method_not_allowed(allow)),
         Route::Unknown => return Err(ApiError::route_unknown(&head.method, head.uri.path())),
         Route::Nodes => ask(context, Question::Nodes).await?,
@@ -159,6 +173,7 @@ async fn with_body(
         Route::ApplySnapshot => return snapshot::apply(context, body).await,
         Route::AddTemplate => templates::add(context, body).await?,
         Route::RemoveTemplate => templates::remove(context, body).await?,
+        Route::CreateInvite => return invites::create(context, body).await,
         Route::CreateKey => return Ok(response::json(keys::create(context, body).await?.to_string())),
         Route::CreateSubcloud => return subclouds::create(inference, body).await,
         Route::Subclouds(Subclouds::Change(name, verb)) => {
@@ -255,6 +270,7 @@ async fn metrics_text(context: &AdminContext) -> Result<Response<Body>, ApiError
     };
     let inference = &context.inference;
     let edges = metrics::Edges {
+        nodes: &inference.nodes,
         door: inference.door.gauges(),
         bodies_in_flight_bytes: inference.bodies_in_flight_bytes(),
         tally: &inference.tally,

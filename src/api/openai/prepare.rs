@@ -73,6 +73,9 @@ impl Prepared {
     }
 }
 
+/// Most tokens that a request gets which names no maximum, of a model that only nodes have.
+const OUTPUT_TOKENS_DEFAULT: u32 = 1_024;
+
 /// A request that can be submitted, with the room that its body takes until then.
 pub(in crate::api) struct Ready {
     pub(in crate::api) prepared: Prepared,
@@ -87,29 +90,64 @@ pub(in crate::api) fn prepare(
     read: ReadBody,
 ) -> Result<Ready, ApiError> {
     let ReadBody { bytes, room } = read;
-    let prepared = match elsewhere(context, &bytes) {
-        Some(entry) => for_elsewhere(&entry, endpoint, &bytes)?,
-        None => for_here(context, endpoint, &bytes)?,
-    };
+    let prepared = parsed(context, endpoint, &bytes)?;
     Ok(Ready { prepared, body: Arc::from(bytes), room })
 }
 
-/// The model that a body names, if another server has it.
-fn elsewhere(context: &Context, bytes: &[u8]) -> Option<Arc<Entry>> {
-    if !context.catalog.has_servers() {
+fn parsed(context: &Context, endpoint: Endpoint, bytes: &[u8]) -> Result<Prepared, ApiError> {
+    match elsewhere(context, bytes) {
+        Some(elsewhere) => for_elsewhere(&elsewhere, endpoint, bytes),
+        None => for_here(context, endpoint, bytes),
+    }
+}
+
+/// A model that isn't computed here.
+struct Elsewhere {
+    name: ModelName,
+    context_tokens: Option<u32>,
+    output_tokens_default: u32,
+}
+
+impl Elsewhere {
+    /// A model of another server.
+    fn of(entry: &Entry) -> Self {
+        Self {
+            name: Arc::clone(&entry.name),
+            context_tokens: entry.context_tokens(),
+            output_tokens_default: entry.output_tokens_default(),
+        }
+    }
+
+    /// A model that only nodes have. Whether any does is the core's to say.
+    fn on_nodes(name: &str) -> Self {
+        let output_tokens_default = OUTPUT_TOKENS_DEFAULT;
+        Self { name: name.into(), context_tokens: None, output_tokens_default }
+    }
+}
+
+/// The model that a body names, if it isn't computed here.
+fn elsewhere(context: &Context, bytes: &[u8]) -> Option<Elsewhere> {
+    if !context.catalog.has_others() {
         return None;
     }
-    let entry = context.catalog.find(&request::model_named(bytes)?)?;
-    matches!(entry.counting(), Counting::Elsewhere).then_some(entry)
+    let name = request::model_named(bytes)?;
+    match context.catalog.find(&name) {
+        Some(entry) => matches!(entry.counting(), Counting::Elsewhere).then(|| Elsewhere::of(&entry)),
+        None => Some(Elsewhere::on_nodes(&name)),
+    }
 }
 
 /// A request that this box runs itself: what it doesn't know is refused.
 fn for_here(context: &Context, endpoint: Endpoint, bytes: &[u8]) -> Result<Prepared, ApiError> {
     let request = request::parse(endpoint, bytes)?;
-    let unknown = || ApiError::model_not_found(&request.model);
-    let entry = context.catalog.find(&request.model).ok_or_else(unknown)?;
+    // Some node may have had it before this process began.
+    let Some(entry) = context.catalog.find(&request.model) else {
+        return for_elsewhere(&Elsewhere::on_nodes(&request.model), endpoint, bytes);
+    };
     // A model can become another server's only between two looks at its name.
-    let Counting::Exact(count) = entry.counting() else { return Err(unknown()) };
+    let Counting::Exact(count) = entry.counting() else {
+        return Err(ApiError::model_not_found(&request.model));
+    };
     let input = count.input_tokens(&request).map_err(|reason| ApiError::prompt_unfit(endpoint, &reason))?;
     let context_tokens = entry.context_tokens().unwrap_or(u32::MAX);
     let output = output_room(context_tokens, input, request.max_tokens, entry.output_tokens_default())
@@ -129,14 +167,14 @@ fn for_here(context: &Context, endpoint: Endpoint, bytes: &[u8]) -> Result<Prepa
     })
 }
 
-/// A request that another server runs: it says itself what it doesn't take, and how many tokens the prompt has. Until
-/// then there are at most as many as bytes, and what a template adds to each message.
-fn for_elsewhere(entry: &Entry, endpoint: Endpoint, bytes: &[u8]) -> Result<Prepared, ApiError> {
+/// A request that another server, or a node, runs: it says itself what it doesn't take, and how many tokens the prompt
+/// has. Until then there are at most as many as bytes, and what a template adds to each message.
+fn for_elsewhere(elsewhere: &Elsewhere, endpoint: Endpoint, bytes: &[u8]) -> Result<Prepared, ApiError> {
     let outline: Outline = request::outline(endpoint, bytes)?;
-    let context_tokens = entry.context_tokens();
-    let default = entry.output_tokens_default().min(context_tokens.unwrap_or(u32::MAX)).max(1);
+    let context_tokens = elsewhere.context_tokens;
+    let default = elsewhere.output_tokens_default.min(context_tokens.unwrap_or(u32::MAX)).max(1);
     Ok(Prepared {
-        model: Arc::clone(&entry.name),
+        model: Arc::clone(&elsewhere.name),
         stream: outline.stream,
         usage: if outline.include_usage { UsageChunk::Asked } else { UsageChunk::NotAsked },
         tier: outline.tier,
@@ -159,36 +197,16 @@ pub(in crate::api) struct LookedAt {
     pub(in crate::api) mode: Mode,
 }
 
-/// What a job with that body would be; of a model that only other nodes have, by bounds.
+/// What a job with that body would be; of a model that only nodes have, by bounds.
 pub(in crate::api) fn looked_at(
     context: &Context,
     endpoint: Endpoint,
     bytes: &[u8],
 ) -> Result<LookedAt, ApiError> {
-    let named = request::model_named(bytes);
-    let is_known = named.as_ref().is_some_and(|named| context.catalog.find(named).is_some());
-    let prepared = match (elsewhere(context, bytes), named) {
-        (Some(entry), _) => for_elsewhere(&entry, endpoint, bytes)?,
-        (None, Some(named)) if !is_known => return of_other_nodes(&named, endpoint, bytes),
-        (None, _) => for_here(context, endpoint, bytes)?,
-    };
+    let prepared = parsed(context, endpoint, bytes)?;
     let mode = prepared.mode();
     let Prepared { model, input_tokens, output_tokens_max, tier, .. } = prepared;
     Ok(LookedAt { model, input_tokens, output_tokens_max, tier, mode })
-}
-
-fn of_other_nodes(model: &str, endpoint: Endpoint, bytes: &[u8]) -> Result<LookedAt, ApiError> {
-    let outline: Outline = request::outline(endpoint, bytes)?;
-    let output_tokens_max = outline.max_tokens.ok_or_else(|| {
-        let message = "Say `max_tokens`: this box doesn't serve the model itself, so it knows no default.";
-        ApiError::command_malformed("max_tokens", message.to_owned())
-    })?;
-    let mode = match outline.stream {
-        StreamMode::Whole => Mode::Sync,
-        StreamMode::Events => Mode::Stream,
-    };
-    let input_tokens = input_max(bytes, &outline);
-    Ok(LookedAt { model: model.into(), input_tokens, output_tokens_max, tier: outline.tier, mode })
 }
 
 /// Tokens that a prompt has at most: as many as bytes, and what a template adds to each message.

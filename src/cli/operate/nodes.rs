@@ -5,7 +5,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::show::{self, Answer, rows, table, text, words};
-use super::{BoxArgs, CliError, object, run};
+use super::{BoxArgs, CliError, invite, object, run};
 use crate::cli::date::utc;
 use crate::cli::terminal::one_line;
 
@@ -71,6 +71,12 @@ pub(in crate::cli) enum NodesCommand {
     Unban(NodeArgs),
     /// End an exclusion; a test job decides
     Reinstate(NodeArgs),
+    /// Print the one string with which a machine joins this box
+    Invite(invite::InviteArgs),
+    /// List invites that are open
+    Invites(BoxArgs),
+    /// Let an invite be good for nothing any more
+    RevokeInvite(invite::RevokeArgs),
 }
 
 pub(in crate::cli) fn nodes(command: &NodesCommand) -> Result<(), CliError> {
@@ -89,6 +95,9 @@ pub(in crate::cli) fn nodes(command: &NodesCommand) -> Result<(), CliError> {
             let path = format!("/admin/nodes/{}/settings", name(&args.node)?);
             return run(&args.which, Method::POST, &path, Some(args.settings()), show::done);
         }
+        NodesCommand::Invite(args) => return invite::create(args),
+        NodesCommand::Invites(which) => return invite::list(which),
+        NodesCommand::RevokeInvite(args) => return invite::revoke(args),
         NodesCommand::Pause(args) => ("pause", args),
         NodesCommand::Resume(args) => ("resume", args),
         NodesCommand::Drain(args) => ("drain", args),

@@ -39,6 +39,25 @@ pub(super) fn table(head: &[&str], body: &[Vec<String>]) -> String {
     lines.iter().map(shown).collect()
 }
 
+/// Invites that are open.
+pub(super) fn invites(answer: &Answer) -> String {
+    let line = |invite: &Value| {
+        let cell = |key: &str| text(&invite[key]);
+        let left = invite["expires_at"].as_f64().zip(invite["made_at"].as_f64());
+        let life = left.map_or(String::new(), |(until, made)| format!("{:.0} s", until - made));
+        vec![
+            cell("invite"),
+            cell("trust"),
+            words(&invite["environments"]),
+            cell("account"),
+            cell("region"),
+            life,
+        ]
+    };
+    let body: Vec<Vec<String>> = rows(answer, "invites").map(line).collect();
+    table(&["invite", "trust", "environments", "account", "region", "good for"], &body)
+}
+
 /// Where a job stands.
 pub(super) fn job(job: &Answer) -> String {
     let shown = |key: &str| job.get(key).map(text).unwrap_or_default();

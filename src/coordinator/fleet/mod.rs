@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::effect::Why;
 use super::eligibility::{self, Shape};
-use super::event::{NodeHello, Warmth};
+use super::event::{Equipment, NodeHello, Warmth};
 use super::index::IdIndex;
 use super::names::{LaneKey, ModelKey, Names, NodeKey, ShapeKey};
 use super::slab::{Key, Slab};
@@ -118,6 +118,14 @@ impl Fleet {
         node.arrive(hello, now);
         self.slots_total += u64::from(node.slots);
         self.offer(key, models);
+    }
+
+    /// A node has that for its jobs now.
+    pub(super) fn equip(&mut self, key: NodeKey, equipment: &Equipment) {
+        let node = &mut self.nodes[key.index()];
+        self.slots_total -= u64::from(node.slots);
+        node.equip(equipment);
+        self.slots_total += u64::from(node.slots);
     }
 
     /// A node serves these models now.

@@ -1,7 +1,7 @@
 //! A node as the core holds it: what it is, what it brought with its connection, and what it has taken on.
 
 use super::super::backlog::Cursor;
-use super::super::event::{Environment, Heartbeat, NodeHello, Warmth};
+use super::super::event::{Environment, Equipment, Heartbeat, NodeHello, Warmth};
 use super::super::names::{LaneKey, ModelKey};
 use super::super::slab::Key;
 use super::super::standing::{Record, Standing};
@@ -123,6 +123,16 @@ impl Node {
         let gone = before.into_iter().filter(|s| s.taken > 0 && !offered.contains(&s.model));
         self.models.extend(gone.map(|serving| Serving { slots: 0, ..serving }));
         self.later = None;
+    }
+
+    /// Takes over what it has for its jobs.
+    pub(super) fn equip(&mut self, equipment: &Equipment) {
+        let Equipment { slots, kv_tokens, memory_bytes, gpu, region } = equipment;
+        self.slots = *slots;
+        self.kv_tokens = (*kv_tokens).min(KV_TOKENS_MAX);
+        self.memory_bytes = *memory_bytes;
+        self.gpu.clone_from(gpu);
+        self.region.clone_from(region);
     }
 
     /// Takes over what else a connection brings.

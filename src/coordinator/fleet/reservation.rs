@@ -66,6 +66,8 @@ pub(in crate::coordinator) enum Ending {
     Failed(JobError),
     /// A result that can't be: likewise, but it counts as a failed check.
     Contradicted(JobError),
+    /// A result that isn't believed, or output beyond its bounds: likewise, and its node is told at the edge.
+    Discredited(JobError),
     /// A missed deadline: likewise.
     Overdue(Deadline),
     /// Nobody waits for it: a node brought it, or the box takes back what a frozen or banned node has.

@@ -311,6 +311,8 @@ fn name_of(row: &Row, at: usize) -> (String, bool) {
         Row::TemplateForgotten(model, name) => (format!("template {model} {name}"), false),
         Row::Subcloud(subcloud) => (format!("subcloud {:?} {}", subcloud.environment, subcloud.name), true),
         Row::SubcloudForgotten(environment, name) => (format!("subcloud {environment:?} {name}"), false),
+        Row::Invite(invite) => (format!("invite {}", invite.token), true),
+        Row::InviteForgotten(token) => (format!("invite {token}"), false),
         Row::Configuration(snapshot) => (format!("configuration {:?}", snapshot.environment), true),
         Row::Feedback(_) => (format!("feedback {at}"), true),
         Row::Proof(job, _) => (format!("proof {job}"), true),

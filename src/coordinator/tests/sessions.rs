@@ -290,7 +290,12 @@ fn a_proof_is_kept_with_its_answer() {
 }
 
 fn offers(name: &str, session: u64, models: Vec<ModelOffer>) -> Event {
-    Event::Offers(Box::new(Offers { node: NodeId::named(name), session: Session(session), models }))
+    Event::Offers(Box::new(Offers {
+        node: NodeId::named(name),
+        session: Session(session),
+        models,
+        equipment: None,
+    }))
 }
 
 /// As an upstream server goes down and comes back: its model has no slots meanwhile.

@@ -177,6 +177,7 @@ impl World {
                 }
                 None => self.told_to_stop.push(reservation),
             },
+            Effect::Continue { .. } => {}
             Effect::OpenOutput(open) => {
                 self.outputs.insert(open.reservation, Output::default());
                 for client in open.clients {

@@ -10,6 +10,7 @@ use crate::coordinator::event::{
     Storing, Tier,
 };
 use crate::coordinator::integrity::{Expect, Feedback, Note, Opinion, Template};
+use crate::coordinator::invites::Invite;
 use crate::coordinator::job::{AttemptOutcome, AttemptRow, JobState, Progress, ReservationRow};
 use crate::coordinator::keys::{KeyEntry, KeyRow};
 use crate::coordinator::ledger::{Account, Balance, Owner, Posting, PostingId, PriceRule, Step, Subject};
@@ -354,6 +355,15 @@ fn old_versions_are_read_and_the_newest_is_what_it_was() {
     let third = with(samples(&NEWEST), unstored_job());
     let mut newest = with(third.clone(), tool_calling_job());
     newest.push(Row::Proof(JOB, Arc::from(*b"signed")));
+    newest.push(Row::Invite(Box::new(Invite {
+        token: Digest([8; 32]),
+        trust: Trust::Approved,
+        environments: Environments::only(Environment::Testnet),
+        owner: Some(named("acme")),
+        region: Some("eu".parse().expect("a name")),
+        made_at: Time(77),
+        expires_at: Time(78),
+    })));
     newest.iter().for_each(|row| keep(&mut bytes, row));
     let mut written = String::new();
     for (key, value) in &bytes {

@@ -1,8 +1,10 @@
 //! A client's body as it is sent on: the same bytes, but for the model's name, and that it asks for a stream with the
 //! usage at its end. What else the client wrote, in whatever order and spacing, known here or not, goes there as it is.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::request::{StreamOptions, even_null};
 
 /// The members that are changed. Of a name that is there twice nobody could say which counts: the api has refused it.
 #[derive(Deserialize)]
@@ -13,17 +15,6 @@ struct Members<'b> {
     stream: Option<&'b RawValue>,
     #[serde(borrow, default, deserialize_with = "even_null")]
     stream_options: Option<&'b RawValue>,
-}
-
-#[derive(Deserialize)]
-struct StreamOptions<'b> {
-    #[serde(borrow, default, deserialize_with = "even_null")]
-    include_usage: Option<&'b RawValue>,
-}
-
-/// A member that is there, if only as null: that is replaced, not said once more.
-fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// The body for a server that knows the model as `model_there`.

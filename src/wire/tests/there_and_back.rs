@@ -10,7 +10,7 @@ use proptest::sample::select;
 use super::identity;
 use crate::coordinator::event::{Endpoint, Environment, ErrorClass, FinishReason, Wish};
 use crate::coordinator::standing;
-use crate::ids::{GpuClass, JobId, ModelName, ModelVersion, Region, ReservationId};
+use crate::ids::{GpuClass, JobId, ModelName, ModelVersion, Region, ReservationId, RuntimeName};
 use crate::wire::keys::Hex;
 use crate::wire::statement::StatedStatus;
 use crate::wire::to_agent::*;
@@ -117,9 +117,10 @@ prop_compose! {
 prop_compose! {
     fn offered()(
         (name, version, digest) in (model(), option::of(name::<ModelVersion>()), option::of(hash())),
+        runtime in option::of(name::<RuntimeName>()),
         (slots, warm, load_ms) in (any::<u32>(), any::<bool>(), number()),
     ) -> OfferedModel {
-        OfferedModel { name, version, digest, slots, warm, load_ms }
+        OfferedModel { name, version, digest, runtime, slots, warm, load_ms }
     }
 }
 

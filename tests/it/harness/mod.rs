@@ -1,11 +1,16 @@
 //! What the tests share: a running box, a small HTTP client that can misbehave, and a reader of metrics.
 
+pub mod agent;
 pub mod chat;
 pub mod cli;
 pub mod http;
 pub mod metrics;
+pub mod peer;
+pub mod proxy;
+pub mod scripted_box;
 pub mod server;
 pub mod upstream;
+pub mod ws;
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -180,9 +180,13 @@ impl Server {
     fn start(setup: Setup, dir: TempDir, data: PathBuf) -> Server {
         let mut child = setup.command(&dir, &data).spawn().expect("the binary starts");
         let stderr = collect_stderr(&mut child);
-        let addr = wait_ready(&mut child, &stderr);
+        let (scheme, addr) = wait_ready(&mut child, &stderr);
         let key = setup.keyed.then(|| read_trimmed(&data.join("api.key")));
         let server = Server { child, addr, data, key, stderr, _dir: dir };
+        if scheme == "https" {
+            // What is asked here is asked without TLS.
+            return server;
+        }
         // A box whose disk is nearly full is as ready as it will be.
         let is_up = |answer: http::Response| answer.status == 200 || answer.error()["code"] == "disk";
         wait_for("readiness", || is_up(server.call("GET", "/readyz", "")).then_some(()));
@@ -288,13 +292,18 @@ pub fn read_trimmed(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
 }
 
-fn wait_exit(child: &mut Child, what: &str) -> ExitStatus {
+pub fn wait_exit(child: &mut Child, what: &str) -> ExitStatus {
     wait_for(what, || child.try_wait().expect("the child can be asked"))
 }
 
 fn collect_stderr(child: &mut Child) -> Arc<Mutex<String>> {
+    collect_lines(child.stderr.take().expect("piped"))
+}
+
+/// Reads a pipe to its end, on a thread of its own.
+pub fn collect_lines(pipe: impl Read + Send + 'static) -> Arc<Mutex<String>> {
     let text = Arc::new(Mutex::new(String::new()));
-    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let lines = BufReader::new(pipe).lines();
     let shared = text.clone();
     std::thread::spawn(move || {
         for line in lines.map_while(Result::ok) {
@@ -306,8 +315,8 @@ fn collect_stderr(child: &mut Child) -> Arc<Mutex<String>> {
     text
 }
 
-/// The address from the one line on standard output; a box that exits first shows what it said.
-fn wait_ready(child: &mut Child, stderr: &Mutex<String>) -> SocketAddr {
+/// Scheme and address from the one line on standard output; a box that exits first shows what it said.
+fn wait_ready(child: &mut Child, stderr: &Mutex<String>) -> (String, SocketAddr) {
     let (send, lines) = mpsc::channel();
     let stdout = BufReader::new(child.stdout.take().expect("piped"));
     std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
@@ -315,6 +324,7 @@ fn wait_ready(child: &mut Child, stderr: &Mutex<String>) -> SocketAddr {
         let _ = child.kill();
         panic!("no ready line; stderr:\n{}", stderr.lock().expect("the collector does not panic"))
     });
-    let base = line.strip_prefix("switchbox ready: http://").unwrap_or_else(|| panic!("ready line: {line}"));
-    base.parse().expect("the ready line names IP:PORT")
+    let base = line.strip_prefix("switchbox ready: ").and_then(|base| base.split_once("://"));
+    let (scheme, address) = base.unwrap_or_else(|| panic!("ready line: {line}"));
+    (scheme.to_owned(), address.parse().expect("the ready line names IP:PORT"))
 }

@@ -91,7 +91,7 @@ impl Layout {
     /// What a harm may come to.
     pub fn may(&self, file: &Path, harm: &Harm) -> May {
         let name = file.to_string_lossy();
-        if ["api.key", "key.pepper", "boot.secret"].contains(&&*name) {
+        if ["api.key", "key.pepper", "boot.secret", "box.key"].contains(&&*name) {
             return May::RefuseSecret;
         }
         if name == "store/format" {

@@ -178,7 +178,9 @@ impl Book {
             | Row::Template(_)
             | Row::TemplateForgotten(..)
             | Row::Feedback(..)
-            | Row::Proof(..) => {}
+            | Row::Proof(..)
+            | Row::Invite(_)
+            | Row::InviteForgotten(_) => {}
         }
     }
 

@@ -157,6 +157,9 @@ impl Oracle {
             Event::Offers(offers) => self.fleet.offers(offers),
             Event::NodeWish(wish) => (note.node, note.wish) = (Some(wish.node.clone()), Some(wish.wish)),
             Event::BadSignature(node) => note.node = Some(node.clone()),
+            Event::Discredited(said) => {
+                (note.node, note.named) = (Some(said.node.clone()), vec![said.reservation]);
+            }
             Event::Accepted(node, reservation) => {
                 (note.node, note.named) = (Some(node.clone()), vec![*reservation]);
             }
@@ -379,6 +382,7 @@ fn word_of(event: &Event) -> &'static str {
         Event::Offers(_) => "Offers",
         Event::NodeWish(_) => "NodeWish",
         Event::BadSignature(_) => "BadSignature",
+        Event::Discredited(_) => "Discredited",
         Event::Accepted(..) => "Accepted",
         Event::Declined(_) => "Declined",
         Event::Completed(_) => "Completed",

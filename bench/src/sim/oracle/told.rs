@@ -191,6 +191,8 @@ fn is_own_row(effect: &Effect) -> bool {
             | Row::Configuration(_)
             | Row::Feedback(_)
             | Row::DeadLetter(..)
+            | Row::Invite(_)
+            | Row::InviteForgotten(_)
     )
 }
 

@@ -12,7 +12,7 @@ const INTERRUPTED: i32 = 1;
 ///
 /// # Errors
 /// When the system refuses the thread or the handlers.
-pub(super) fn listen() -> io::Result<watch::Receiver<()>> {
+pub fn listen() -> io::Result<watch::Receiver<()>> {
     let (stop, asked) = watch::channel(());
     let (ready, is_ready) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("signals".into()).spawn(move || {

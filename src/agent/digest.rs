@@ -1,0 +1,132 @@
+//! SHA-256 of model files, which names exactly what a node serves. Reading all of a file takes its time, so a digest is
+//! kept as long as the file's size and time of change stay what they were.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::datadir::{AgentDir, DataDirError, Kept};
+use crate::ids::ModelName;
+use crate::wire::Hash;
+use crate::wire::keys::Hex;
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 1 << 20;
+
+/// Why a model's digest isn't known.
+#[derive(Debug, thiserror::Error)]
+pub enum DigestError {
+    /// The file can't be read.
+    #[error("can't read `{}`: {source}; see to the file and to who may read it", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The agent's directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+}
+
+/// A digest that was made, and of what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    path: PathBuf,
+    bytes: u64,
+    changed_s: i64,
+    changed_ns: i64,
+    digest: Hash,
+}
+
+/// The digests of models' files; those that are known are believed.
+///
+/// # Errors
+/// When a file can't be read, or the directory can't be used.
+pub fn digests(
+    dir: &AgentDir,
+    files: &[(ModelName, PathBuf)],
+) -> Result<BTreeMap<ModelName, Hash>, DigestError> {
+    let kept = dir.load(Kept::Digests)?;
+    // What isn't readable is made again.
+    let before: Vec<Known> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let mut now: Vec<Known> = Vec::new();
+    let mut digests = BTreeMap::new();
+    for (model, path) in files {
+        let unreadable = |source| DigestError::Unreadable { path: path.clone(), source };
+        let known = known(path, &before).map_err(unreadable)?;
+        digests.insert(model.clone(), known.digest);
+        if !now.contains(&known) {
+            now.push(known);
+        }
+    }
+    if now != before {
+        dir.keep(Kept::Digests, &serde_json::to_vec(&now).unwrap_or_default())?;
+    }
+    Ok(digests)
+}
+
+fn known(path: &Path, before: &[Known]) -> io::Result<Known> {
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    let is_same = |known: &&Known| {
+        let (bytes, changed_s, changed_ns) = (known.bytes, known.changed_s, known.changed_ns);
+        known.path == path && (bytes, changed_s, changed_ns) == (meta.size(), meta.mtime(), meta.mtime_nsec())
+    };
+    if let Some(known) = before.iter().find(is_same) {
+        return Ok(known.clone());
+    }
+    tracing::info!(path = %path.display(), bytes = meta.size(), "reading the model to name it by its digest");
+    let digest = digest_of(file)?;
+    let (bytes, changed_s, changed_ns) = (meta.size(), meta.mtime(), meta.mtime_nsec());
+    Ok(Known { path: path.to_owned(), bytes, changed_s, changed_ns, digest })
+}
+
+fn digest_of(mut file: File) -> io::Result<Hash> {
+    let mut sha = Sha256::new();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Hex(sha.finalize().into())),
+            bytes => sha.update(&buffer[..bytes]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_made_again_only_when_the_file_changed() {
+        let root = std::env::temp_dir().join(format!("switchbox-digest-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&root);
+        let dir = AgentDir::open(&root.join("agent")).expect("a directory");
+        let path = root.join("model.gguf");
+        std::fs::write(&path, b"abc").expect("room");
+        let files = [("one".into(), path.clone()), ("two".into(), path.clone())];
+        let made = digests(&dir, &files).expect("readable");
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert!(made.len() == 2 && made.values().all(|digest| digest.to_string() == abc), "{made:?}");
+        // The same size and time: what is known is believed.
+        let changed = std::fs::metadata(&path).and_then(|meta| meta.modified()).expect("a time");
+        std::fs::write(&path, b"abd").expect("room");
+        File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(changed))
+            .expect("settable");
+        assert_eq!(digests(&dir, &files).expect("readable"), made);
+        std::fs::write(&path, b"abcd").expect("room");
+        assert_ne!(digests(&dir, &files).expect("readable"), made);
+        std::fs::remove_file(&path).expect("there");
+        let error = digests(&dir, &files).expect_err("gone").to_string();
+        assert!(error.contains("model.gguf"), "{error}");
+        let _ = std::fs::remove_dir_all(&root);
+    }
+}
