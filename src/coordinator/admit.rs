@@ -98,8 +98,12 @@ impl Coordinator {
         if too_many { Err(RefusalKind::TooManyConstraints) } else { Ok(()) }
     }
 
-    /// The number of a job's model, if anybody knows it: a configuration, or a node that was here.
+    /// The number of a job's model, if anybody knows it: a configuration, or a node that was here. What a configuration
+    /// that names models doesn't have, there isn't.
     fn known_model(&mut self, environment: Environment, name: &ModelName) -> Result<ModelKey, RefusalKind> {
+        if !self.snapshots.has(environment, name) {
+            return Err(RefusalKind::ModelUnknown);
+        }
         let known = self.models.key(name).filter(|model| self.known_models.contains(model));
         if let Some(model) = known {
             return Ok(model);

@@ -335,7 +335,7 @@ pub enum Runnable {
 /// Why a job can't run: of all nodes, how far the one that came furthest got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
-    /// No node serves the model.
+    /// No node serves the model, under the digest that the configuration has.
     NoNodeServesModel,
     /// None that does works in this environment.
     NoNodeInEnvironment,

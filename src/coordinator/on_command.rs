@@ -4,6 +4,7 @@ use super::Coordinator;
 use super::command::{Amount, Command, NamespaceSettings, NodeCommand, NodeSettings, Operation, Scope};
 use super::effect::{Answer, NodeMessage, Rejection, Row};
 use super::event::Environment;
+use super::fleet::Serving;
 use super::ledger::{Account, Applied, CreditLine, Operation as LedgerOperation, Owner, Posting};
 use super::limits::PAUSE_LOOK_MAX;
 use super::names::NodeKey;
@@ -328,7 +329,30 @@ impl Coordinator {
         for node in here {
             self.tell_node(node, NodeMessage::Configuration { environment, version, digest });
         }
+        self.permit_models();
         Ok(())
+    }
+
+    /// Which models nodes may run has changed.
+    fn permit_models(&mut self) {
+        let keys: Vec<NodeKey> = self.fleet.nodes().map(|(key, _)| key).collect();
+        for key in keys {
+            let permitted = |serving: &Serving| {
+                let digest = Some(serving.digest).filter(|digest| *digest != Digest::default());
+                self.snapshots.permit(&self.models[serving.model], digest)
+            };
+            let now: Vec<Environments> = self.fleet.node(key).models.iter().map(permitted).collect();
+            let servings = &mut self.fleet.node_mut(key).models;
+            let changes = servings.iter().zip(&now).any(|(serving, now)| serving.permitted != *now);
+            for (serving, now) in servings.iter_mut().zip(now) {
+                serving.permitted = now;
+            }
+            if changes {
+                self.restand(key);
+                self.room_on(key);
+                self.arm_node(key);
+            }
+        }
     }
 
     /// Tells a node of the configurations that it doesn't have.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::event::Environment;
 use super::integrity::Plausibility;
 use super::noise::PPM;
-use super::standing::PenaltyRules;
+use super::standing::{Environments, PenaltyRules};
 use crate::ids::{Digest, ModelName, ModelVersion, SubcloudName};
 use crate::time::Span;
 
@@ -259,6 +259,25 @@ impl Snapshots {
     /// A model of that environment.
     pub fn model(&self, environment: Environment, model: &ModelName) -> Option<&ModelSpec> {
         self.of(environment)?.models.get(model)
+    }
+
+    /// Whether there may be a model of that name in that environment.
+    pub fn has(&self, environment: Environment, model: &ModelName) -> bool {
+        let models = self.of(environment).map(|snapshot| &snapshot.models);
+        models.is_none_or(|models| models.is_empty() || models.contains_key(model))
+    }
+
+    /// Where a model may be run by a node that has it under that digest, if it says one: where the snapshot in force has
+    /// it, under no other; and where there is none, or one that names no models.
+    pub fn permit(&self, model: &ModelName, digest: Option<Digest>) -> Environments {
+        let permits = |environment: &Environment| match self.of(*environment) {
+            Some(snapshot) if !snapshot.models.is_empty() => {
+                let spec = snapshot.models.get(model);
+                spec.is_some_and(|spec| digest.is_none_or(|digest| digest == spec.digest))
+            }
+            _ => true,
+        };
+        Environment::ALL.into_iter().filter(permits).fold(Environments::NONE, Environments::with)
     }
 
     /// Puts a snapshot in force, whole, if it is newer and sound; else nothing changes.

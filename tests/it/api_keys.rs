@@ -15,7 +15,7 @@ fn boxed() -> Setup {
 }
 
 /// Makes a key by the command line, which prints it alone.
-fn create(server: &Server, more: &[&str]) -> String {
+pub fn create(server: &Server, more: &[&str]) -> String {
     let args: Vec<&str> = ["keys", "create"].iter().chain(more).copied().collect();
     let printed = said(server, &args);
     let key = printed.trim_end();
@@ -33,16 +33,16 @@ fn list(server: &Server) -> Vec<Value> {
 }
 
 /// A request with a key that needn't be the first.
-fn call(server: &Server, key: &str, method: &str, path: &str, body: &str) -> Response {
+pub fn call(server: &Server, key: &str, method: &str, path: &str, body: &str) -> Response {
     let request = http::Request::new(server.addr, method, path);
     request.header("authorization", &format!("Bearer {key}")).json(body).send()
 }
 
-fn ask(server: &Server, key: &str, more: Value) -> Response {
+pub fn ask(server: &Server, key: &str, more: Value) -> Response {
     call(server, key, "POST", "/v1/chat/completions", &chat::body("echo", "hello", more))
 }
 
-fn submit(server: &Server, key: &str, more: Value) -> String {
+pub fn submit(server: &Server, key: &str, more: Value) -> String {
     let body = chat::body("echo", "hello", more);
     let job = format!(r#"{{"endpoint": "/v1/chat/completions", "body": {body}}}"#);
     let answer = call(server, key, "POST", "/v1/jobs", &job);
