@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::super::command::{Command, NamespaceSettings};
-use super::super::effect::{Answer, NodeMessage, NodeView, RefusalKind, Rejection};
+use super::super::effect::{Answer, NodeMessage, NodeView, RefusalKind, Rejection, Runnable, Why};
 use super::super::event::*;
-use super::super::snapshot::{Refused, Snapshot, Timeouts};
+use super::super::job::JobState;
+use super::super::snapshot::{ModelSpec, Refused, RuntimeKind, Snapshot, Timeouts};
 use super::super::standing::{PenaltyRules, Standing, Trust};
 use super::super::subcloud::{Allowed, Isolation, Policy, Subcloud, Unmet};
-use super::fleet::remote;
+use super::fleet::{offer, remote};
 use super::world::World;
 use super::world::tenant;
 use crate::credits::Credits;
@@ -86,6 +87,65 @@ fn a_configured_model_may_be_asked_for_before_anybody_serves_it() {
         w.clients[&job].refused.as_ref().map(|refusal| refusal.kind)
     };
     assert_eq!(ask(&mut w), Some(RefusalKind::ModelUnknown));
+}
+
+/// A configuration with these models, each with a digest of one byte repeated.
+fn models(w: &mut World, version: u64, models: &[(&str, u8)]) {
+    let spec = |digest| ModelSpec {
+        version: "v1".parse().expect("a version"),
+        digest: Digest([digest; 32]),
+        runtime: RuntimeKind::Executor,
+        memory_bytes: 0,
+        default_output_tokens: 16,
+        output_tokens_max: 64,
+        fallbacks: Vec::new(),
+    };
+    let models = models.iter().map(|(name, digest)| ((*name).into(), spec(*digest))).collect();
+    let snapshot = Snapshot { models, ..snapshot(version, 100 + version as u8) };
+    assert!(matches!(w.operate(Command::Configure(Box::new(snapshot))), Answer::Done));
+}
+
+#[test]
+fn jobs_go_by_the_models_of_the_configuration_and_to_nodes_with_their_files() {
+    let mut w = World::of(&[]);
+    let with = |name: &str, digest: Option<u8>| {
+        let digest = digest.map(|byte| Digest([byte; 32]));
+        NodeHello { models: vec![ModelOffer { digest, ..offer("m", 1) }], ..remote(name, 1) }
+    };
+    w.join(with("other", Some(2)));
+    let ask = |w: &mut World| {
+        w.submit(|s| {
+            s.spec.mode = Mode::Polling;
+            s.spec.model = "m".into();
+        })
+    };
+    let refused = |w: &World, job| w.clients[&job].refused.as_ref().map(|refusal| refusal.kind);
+    // Of one that names no models, all nodes may run all.
+    models(&mut w, 1, &[]);
+    let job = ask(&mut w);
+    assert_eq!(w.state(job), JobState::Reserved);
+    let reservation = w.begin_on("other");
+    w.succeed(reservation);
+    models(&mut w, 2, &[("m", 1)]);
+    let job = ask(&mut w);
+    let why = Some(Runnable::No(Why::NoNodeServesModel));
+    assert_eq!((w.state(job), w.clients[&job].runnable), (JobState::Queued, why), "that is another file");
+    // Nor is a node tested with what it may not run.
+    w.connect(with("another", Some(3)));
+    w.pass(Span::from_secs(1));
+    assert!(w.next_of("another").is_none());
+    // Who doesn't say which file it has is believed.
+    w.join(with("silent", None));
+    w.next_of("silent").expect("it takes the job");
+    w.gone("silent", 1);
+    // What it doesn't name, there isn't; with another number it is there again.
+    models(&mut w, 3, &[("n", 1)]);
+    let job = ask(&mut w);
+    assert_eq!(refused(&w, job), Some(RefusalKind::ModelUnknown));
+    models(&mut w, 4, &[("m", 2)]);
+    let job = ask(&mut w);
+    assert_eq!(refused(&w, job), None);
+    w.next_of("other").expect("its file is the right one now");
 }
 
 #[test]
