@@ -110,7 +110,8 @@ fn jobs_go_by_the_models_of_the_configuration_and_to_nodes_with_their_files() {
     let mut w = World::of(&[]);
     let with = |name: &str, digest: Option<u8>| {
         let digest = digest.map(|byte| Digest([byte; 32]));
-        NodeHello { models: vec![ModelOffer { digest, ..offer("m", 1) }], ..remote(name, 1) }
+        let models = vec![ModelOffer { digest, ..offer("m", 1) }];
+        NodeHello { models, environments: vec![Environment::Mainnet], ..remote(name, 1) }
     };
     w.join(with("other", Some(2)));
     let ask = |w: &mut World| {
