@@ -68,7 +68,7 @@ fn an_agent_goes_by_the_boxs_configuration_at_once_and_when_it_changes() {
     let missed = server.metrics().total("switchbox_heartbeats_missed_total");
     assert_eq!(stream(&server, "slow", &words(300)).rest().1, Event::Done);
     assert_eq!(server.metrics().total("switchbox_heartbeats_missed_total"), missed);
-    assert_idle(&server);
+    server.assert_nothing_left();
 }
 
 #[test]
