@@ -43,12 +43,7 @@ impl Offered {
             let digest = digests.get(&offer.model).copied();
             models.insert(offer.model.clone(), (offered(offer, digest), says));
         }
-        Self {
-            models,
-            slots: catalog.slots(),
-            memory_bytes: memory_bytes().min(NUMBER_MAX),
-            region,
-        }
+        Self { models, slots: catalog.slots(), memory_bytes: memory_bytes().min(NUMBER_MAX), region }
     }
 
     /// All models in order of name.
