@@ -34,6 +34,7 @@ pub mod secrets;
 pub mod sender;
 pub mod serve;
 pub mod signals;
+pub mod snapshot_text;
 mod sync;
 pub mod time;
 pub mod tls;

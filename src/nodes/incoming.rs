@@ -122,7 +122,11 @@ impl SessionTask {
                 tracing::debug!(%node, code = goodbye.code, reason = goodbye.reason, "an agent says goodbye");
                 Some(permit)
             }
-            // The box has no configuration that it could send.
+            FromAgent::SnapshotRequest(request) => {
+                self.asked.insert(request.environment, request);
+                Some(permit)
+            }
+            // The rest is about attempts, or of a handshake.
             _ => Some(permit),
         }
     }

@@ -12,6 +12,7 @@ mod outgoing;
 mod pace;
 mod roster;
 mod session;
+mod snapshots;
 mod socket;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::node::tally::NodesTally;
 use crate::runtime::Catalog;
 use crate::wire::{CloseCode, Identity, Refusal};
 use roster::Roster;
+use snapshots::Snapshots;
 use socket::Socket;
 
 /// How long things on a connection may take.
@@ -61,11 +63,12 @@ pub struct NodesParts {
 struct Nodes {
     parts: NodesParts,
     roster: Arc<Roster>,
+    snapshots: Snapshots,
 }
 
 /// Serves agents until `stopped` has no sender any more; then tells those that are here, and ends.
 pub async fn serve(mut arriving: Arriving, parts: NodesParts, stopped: watch::Receiver<()>) {
-    let nodes = Arc::new(Nodes { parts, roster: Arc::default() });
+    let nodes = Arc::new(Nodes { parts, roster: Arc::default(), snapshots: Snapshots::default() });
     let mut sessions = JoinSet::new();
     let mut stop = stopped.clone();
     loop {

@@ -179,7 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Begins to send a text. One at a time: large texts go in pieces, between which pings of the peer are answered.
-    pub(super) fn begin(&mut self, text: String) {
+    pub(super) fn begin(&mut self, text: impl Into<Payload>) {
         self.begin_message(Message::text(text));
     }
 

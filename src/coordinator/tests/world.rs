@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::super::effect::{
-    Answer, Assignment, Effect, End, Finished, Lookup, NodeMessage, Refusal, Reply, Row, Runnable,
+    Answer, Assignment, Effect, End, Finished, Lookup, NodeMessage, Notice, Refusal, Reply, Row, Runnable,
 };
 use super::super::event::*;
 use super::super::job::JobState;
@@ -58,6 +58,7 @@ pub(super) struct World {
     pub(super) told: Vec<(NodeId, NodeMessage)>,
     /// What was to be read from the store.
     pub(super) reads: Vec<Lookup>,
+    pub(super) notices: Vec<Notice>,
     pub(super) epoch: u32,
     pub(super) limits: Limits,
     local: VecDeque<Event>,
@@ -108,6 +109,7 @@ impl World {
             assigned: BTreeMap::new(),
             told: Vec::new(),
             reads: Vec::new(),
+            notices: Vec::new(),
             epoch,
             limits,
             local: VecDeque::new(),
@@ -155,6 +157,7 @@ impl World {
             Effect::Row(row) => self.keep(row),
             Effect::Urgent => {}
             Effect::Read { what, .. } => self.reads.push(what),
+            Effect::Notice(notice) => self.notices.push(notice),
             Effect::ToNode { node, message, .. } => self.told.push((node, message)),
             Effect::AttachOutput(attach) => {
                 if let Some(view) = self.clients.get_mut(&attach.client) {
