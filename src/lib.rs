@@ -13,6 +13,8 @@ pub mod config;
 pub mod coordinator;
 pub mod credits;
 pub mod datadir;
+#[cfg(test)]
+mod dice;
 pub mod doctor;
 pub mod door;
 pub mod driver;

@@ -3,6 +3,8 @@
 //! A session proves and is proven, turns messages into events and mail into messages, and writes output where readers
 //! wait for it. Signatures are checked here, before the queue; nothing is decided here, and nothing stored.
 
+#[cfg(test)]
+mod fuzz;
 mod handshake;
 mod incoming;
 mod joining;
