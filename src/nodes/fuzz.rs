@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::socket::{Lost, Received, Socket};
 use crate::dice::{Dice, number};
-use crate::wire::{CloseCode, FromAgent, HANDSHAKE_BYTES_MAX};
+use crate::wire::{CloseCode, HANDSHAKE_BYTES_MAX};
 
 const RUNS: u64 = 20_000;
 const CONTINUATION: u8 = 0;
@@ -137,6 +137,9 @@ fn bend(bytes: &mut Vec<u8>, dice: &mut Dice) {
 #[derive(Default)]
 struct Heard {
     texts: Vec<String>,
+    /// Texts that are no messages.
+    refused: Vec<CloseCode>,
+    /// How it ended, if it wasn't the peer who ended it.
     code: Option<CloseCode>,
 }
 
@@ -148,9 +151,10 @@ async fn hear(bytes: Vec<u8>, seed: u64) -> Heard {
         match poll_fn(|cx| socket.poll_receive(cx)).await {
             Ok(Received::Text(text)) => {
                 assert!(text.len() <= HANDSHAKE_BYTES_MAX, "seed {seed}");
-                let text = String::from_utf8(text.to_vec()).expect("the socket looked");
-                let _ = FromAgent::parse(&text, HANDSHAKE_BYTES_MAX);
-                heard.texts.push(text);
+                if let Err(refusal) = super::incoming::parse(text.clone(), HANDSHAKE_BYTES_MAX).await {
+                    heard.refused.push(refusal.code);
+                }
+                heard.texts.extend(String::from_utf8(text.to_vec()));
             }
             Ok(Received::Alive) => {}
             Ok(Received::Closed(..)) | Err(Lost::Gone) => return heard,
@@ -178,6 +182,18 @@ fn texts_come_as_they_were_sent_however_they_are_cut() {
             let heard = hear(stream, seed).await;
             assert_eq!((heard.texts, heard.code), (texts, None), "seed {seed}");
         }
+    });
+}
+
+/// What is no UTF-8 only at its very end, which an empty fragment brings.
+#[test]
+fn a_character_that_never_ends_is_no_text() {
+    run(async {
+        let mut dice = Dice(1);
+        let mut stream = frame(TEXT, false, b"{\"type\":\"\xe7", &mut dice);
+        stream.extend(frame(CONTINUATION, true, b"", &mut dice));
+        let heard = hear(stream, 1).await;
+        assert_eq!((heard.texts, heard.refused), (vec![], vec![CloseCode::TextInvalid]));
     });
 }
 

@@ -70,7 +70,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
 /// What came.
 #[derive(Debug)]
 pub(super) enum Received {
-    /// A text message, which is UTF-8.
+    /// A text message. Whether it is UTF-8 is still to be looked at.
     Text(Payload),
     /// A ping, which was answered, or a pong: a sign of life.
     Alive,
