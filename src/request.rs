@@ -15,7 +15,7 @@ mod tests;
 mod values;
 
 use crate::coordinator::event::{Endpoint, Tier};
-pub use outline::{Outline, model_named, outline};
+pub use outline::{Outline, determinism, model_named, outline};
 pub(crate) use outline::{StreamOptions, even_null};
 
 /// Most stop strings of a request.

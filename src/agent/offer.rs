@@ -80,10 +80,9 @@ impl Offered {
 }
 
 fn offered(offer: ModelOffer, digest: Option<Hash>) -> OfferedModel {
-    let ModelOffer { model, version, slots, warmth, load, .. } = offer;
+    let ModelOffer { model, version, runtime, slots, warmth, load, .. } = offer;
     let warm = warmth == Warmth::Warm;
-    // Our own arithmetic is the same everywhere, but for what it takes from the system's library.
-    OfferedModel { name: model, version, digest, runtime: None, slots, warm, load_ms: load.0 / 1_000 }
+    OfferedModel { name: model, version, digest, runtime, slots, warm, load_ms: load.0 / 1_000 }
 }
 
 /// This machine's memory in bytes; 0 where it isn't known.

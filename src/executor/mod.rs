@@ -6,6 +6,7 @@
 mod detokenize;
 mod engine;
 mod error;
+mod fingerprint;
 mod forward;
 pub mod gguf;
 mod kv;
@@ -20,6 +21,7 @@ mod tokenizer;
 pub use detokenize::{Detokenizer, StopMatcher};
 pub use engine::{Engine, EngineCounters, EngineOptions, Numerics, SEQUENCES_MAX};
 pub use error::{Fault, ModelError, PromptError};
+pub use fingerprint::runtime_name;
 pub use forward::{Forward, Rows, Wanted};
 pub use kv::KvCache;
 pub use model::{ChatMessage, Model, ModelFacts};

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::scalar::{Scalar, ScalarSeed};
 use super::values::{boolean, model, tier};
 use super::{RequestError, StreamMode};
-use crate::coordinator::event::{Endpoint, Tier};
+use crate::coordinator::event::{Determinism, Endpoint, Tier};
 
 /// Bytes that a generated token may have in an answer that may be more than text: around each piece of reasoning or of a
 /// call there is a JSON object.
@@ -34,6 +34,8 @@ pub struct Outline {
     pub messages: u32,
     /// Bytes of output that a token may have.
     pub bytes_per_token: u32,
+    /// Whether it allows one answer only.
+    pub determinism: Determinism,
 }
 
 /// Members that are looked at. One that is there twice is refused: which of the two counts there, nobody here knows.
@@ -61,6 +63,8 @@ struct Members<'b> {
     logprobs: Option<&'b RawValue>,
     #[serde(borrow, default, deserialize_with = "even_null")]
     top_logprobs: Option<&'b RawValue>,
+    #[serde(borrow, default, deserialize_with = "even_null")]
+    temperature: Option<&'b RawValue>,
 }
 
 /// `stream_options` as they were written.
@@ -115,7 +119,16 @@ pub fn outline(endpoint: Endpoint, body: &[u8]) -> Result<Outline, RequestError>
         },
         messages: prompt(endpoint, &members)?,
         bytes_per_token: bytes_per_token(&members),
+        determinism: match members.temperature.and_then(|value| value.get().parse().ok()) {
+            Some(temperature) => determinism(temperature),
+            None => Determinism::Sampled,
+        },
     })
+}
+
+/// Whether a request of this temperature allows one answer only: without any, the likeliest token is always taken.
+pub fn determinism(temperature: f32) -> Determinism {
+    if temperature == 0.0 { Determinism::Exact } else { Determinism::Sampled }
 }
 
 /// A value as far as a message about it needs it. It was read as JSON before.

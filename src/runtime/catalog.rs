@@ -108,7 +108,13 @@ impl Catalog {
     /// What this process offers now. A model that can't run at the moment has no slots.
     pub fn offers(&self) -> Vec<ModelOffer> {
         let offer = |entry: Arc<Entry>| {
-            ModelOffer::warm(entry.name.clone(), if entry.is_ready() { entry.slots } else { 0 })
+            let runtime = match &entry.runtime {
+                Runtime::Local(local) => local.runtime(),
+                // Which bytes another server gives is not for us to promise, and an echo has no weights.
+                Runtime::Upstream(_) | Runtime::Echo(_) => None,
+            };
+            let slots = if entry.is_ready() { entry.slots } else { 0 };
+            ModelOffer { runtime, ..ModelOffer::warm(entry.name.clone(), slots) }
         };
         self.entries().into_iter().map(offer).collect()
     }

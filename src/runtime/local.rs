@@ -10,8 +10,9 @@ use crate::clock::Clock;
 use crate::coordinator::event::{ErrorClass, FinishReason, JobError, Status};
 use crate::executor::{
     ChatMessage, Engine, EngineCounters, EngineOptions, Finish, Flow, IgnoreEos, Model, ModelError, Outcome,
-    Sampling, SequenceRequest, Sink, SpecialTokens,
+    Sampling, SequenceRequest, Sink, SpecialTokens, runtime_name,
 };
+use crate::ids::RuntimeName;
 use crate::node::{Slot, SlotResult};
 use crate::output::{AppendError, Chunk, Output};
 use crate::request::{Message, Prompt, Request};
@@ -23,6 +24,8 @@ pub struct Local {
 
 struct Shared {
     model: Arc<Model>,
+    /// What computes it, to the byte.
+    runtime: Option<RuntimeName>,
     engine: Engine,
     next_sequence: AtomicU64,
 }
@@ -35,7 +38,8 @@ impl Local {
     pub fn load(path: &Path, options: EngineOptions) -> Result<Self, ModelError> {
         let model = Arc::new(Model::open(path)?);
         let engine = Engine::start(Arc::clone(&model), options);
-        Ok(Self { shared: Arc::new(Shared { model, engine, next_sequence: AtomicU64::new(1) }) })
+        let runtime = runtime_name(options.numerics.arithmetic()).parse().ok();
+        Ok(Self { shared: Arc::new(Shared { model, runtime, engine, next_sequence: AtomicU64::new(1) }) })
     }
 
     /// Renders a smallest chat, as a start does to see that the model's template comes to an end at all.
@@ -56,6 +60,10 @@ impl Local {
 
     pub(super) fn context_tokens(&self) -> u32 {
         self.shared.model.facts().context_length
+    }
+
+    pub(super) fn runtime(&self) -> Option<RuntimeName> {
+        self.shared.runtime.clone()
     }
 
     pub(super) fn counters(&self) -> &EngineCounters {

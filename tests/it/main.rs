@@ -18,6 +18,7 @@ mod backup;
 mod bad_input;
 mod bad_peers;
 mod cancels;
+mod checks;
 mod concurrency;
 mod damaged;
 mod disconnects;

@@ -18,7 +18,7 @@ fn box_of_others(config: &str) -> Server {
     server
 }
 
-/// A box that serves nothing itself. Jobs that it repeats to check a node wait for another one, and not for long.
+/// A box that serves nothing itself.
 fn nodes_only() -> Setup {
     Setup::open().arg("--nodes-only")
 }

@@ -10,7 +10,7 @@ use crate::api::auth::Principal;
 use crate::api::body::ReadBody;
 use crate::api::error::ApiError;
 use crate::budget::Share;
-use crate::coordinator::event::{Endpoint, InputCount, JobSpec, Mode, Storing, Tier};
+use crate::coordinator::event::{Determinism, Endpoint, InputCount, JobSpec, Mode, Storing, Tier};
 use crate::coordinator::integrity::TEMPLATE_TOKENS_PER_MESSAGE;
 use crate::coordinator::limits::BYTES_PER_TOKEN_MAX;
 use crate::ids::ModelName;
@@ -38,6 +38,7 @@ pub(in crate::api) struct Prepared {
     messages: u32,
     bytes_per_token: u32,
     storing: Storing,
+    determinism: Determinism,
 }
 
 impl Prepared {
@@ -58,6 +59,7 @@ impl Prepared {
             input_count: self.input_count,
             output_tokens_max: self.output_tokens_max,
             messages: self.messages,
+            determinism: self.determinism,
             bytes_per_token: self.bytes_per_token,
             storing: self.storing,
             constraints: principal.constraints(),
@@ -164,6 +166,7 @@ fn for_here(context: &Context, endpoint: Endpoint, bytes: &[u8]) -> Result<Prepa
         messages: 1,
         bytes_per_token: BYTES_PER_TOKEN_MAX,
         storing: storing(bytes),
+        determinism: request::determinism(request.temperature),
     })
 }
 
@@ -185,6 +188,7 @@ fn for_elsewhere(elsewhere: &Elsewhere, endpoint: Endpoint, bytes: &[u8]) -> Res
         messages: outline.messages,
         bytes_per_token: outline.bytes_per_token,
         storing: storing(bytes),
+        determinism: outline.determinism,
     })
 }
 

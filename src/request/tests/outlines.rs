@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::coordinator::event::Determinism;
 
 fn outlined(endpoint: Endpoint, body: &str) -> Result<Outline, RequestError> {
     outline(endpoint, body.as_bytes())
@@ -23,6 +24,7 @@ fn what_this_box_must_know_is_read_and_all_else_passes() {
         tier: Tier::Standard,
         messages: 1,
         bytes_per_token: 256,
+        determinism: Determinism::Sampled,
     };
     assert_eq!(plain, expected);
     let everything = r#","tools":[{"type":"function"}],"tool_choice":"auto","response_format":{"type":"json_schema"},
@@ -30,6 +32,18 @@ fn what_this_box_must_know_is_read_and_all_else_passes() {
         "chat_template_kwargs":{"enable_thinking":false},"n":1.0,"temperature":99,"stop":["a","b","c","d","e","f"],
         "stream":null,"stream_options":null,"max_tokens":null,"service_tier":null,"seed":-1"#;
     assert_eq!(of_chat(everything), Ok(expected));
+    for (temperature, expected) in [
+        ("0", Determinism::Exact),
+        ("-0.0", Determinism::Exact),
+        ("0.0e5", Determinism::Exact),
+        ("1e-9", Determinism::Sampled),
+        ("null", Determinism::Sampled),
+        (r#""0""#, Determinism::Sampled),
+        ("[0]", Determinism::Sampled),
+    ] {
+        let outline = of_chat(&format!(r#","temperature":{temperature}"#)).expect("valid");
+        assert_eq!(outline.determinism, expected, "{temperature}");
+    }
     let messages = r#"{"model":"m","messages":[{"role":"tool","tool_call_id":"c","content":null},
         {"role":"user","content":[{"type":"image_url","image_url":{"url":"data:"}}]},{"role":"poet"}]}"#;
     assert_eq!(outlined(CHAT, messages).expect("valid").messages, 3);
