@@ -15,16 +15,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// A connection to a box's admin API.
+/// The way to a box's admin API: a connection for each request, since a box closes idle ones.
 pub(crate) struct Admin {
     address: SocketAddr,
     token: String,
-    connection: Connection,
 }
 
 impl Admin {
-    /// Connects to the box.
-    pub(crate) async fn open(server: &Server) -> Result<Self> {
+    /// Of that box.
+    pub(crate) fn of(server: &Server) -> Result<Self> {
         let read = |name: &str| {
             let path = server.data().join(name);
             std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
@@ -32,32 +31,32 @@ impl Admin {
         let address = read("admin.addr")?;
         let address = address.trim().trim_start_matches("http://").parse()?;
         let token = read("admin.token")?.trim().to_owned();
-        Ok(Self { address, token, connection: Connection::open(address).await? })
+        Ok(Self { address, token })
     }
 
     /// Asks for JSON.
-    pub(crate) async fn ask(&mut self, path: &str) -> Result<Value> {
+    pub(crate) async fn ask(&self, path: &str) -> Result<Value> {
         Ok(serde_json::from_slice(&self.exchange("GET", path, "").await?)?)
     }
 
     /// Commands something, with its JSON.
-    pub(crate) async fn command(&mut self, path: &str, body: &Value) -> Result<Value> {
+    pub(crate) async fn command(&self, path: &str, body: &Value) -> Result<Value> {
         Ok(serde_json::from_slice(&self.exchange("POST", path, &body.to_string()).await?)?)
     }
 
     /// A new join string, for a machine of the operator's own.
-    pub(crate) async fn invite(&mut self) -> Result<JoinString> {
+    pub(crate) async fn invite(&self) -> Result<JoinString> {
         let invite = self.command("/admin/invites/new", &json!({})).await?;
         Ok(invite["join"].as_str().ok_or("an invite without a join string")?.parse()?)
     }
 
     /// The metrics as they are shown.
-    pub(crate) async fn metrics(&mut self) -> Result<Metrics> {
+    pub(crate) async fn metrics(&self) -> Result<Metrics> {
         Ok(Metrics(String::from_utf8(self.exchange("GET", "/metrics", "").await?)?))
     }
 
     /// Waits until so many other machines are ready for work.
-    pub(crate) async fn wait_ready(&mut self, count: usize) -> Result<()> {
+    pub(crate) async fn wait_ready(&self, count: usize) -> Result<()> {
         let begun = Instant::now();
         loop {
             let nodes = self.ask("/admin/nodes").await?;
@@ -73,15 +72,15 @@ impl Admin {
         }
     }
 
-    async fn exchange(&mut self, method: &str, path: &str, body: &str) -> Result<Vec<u8>> {
+    async fn exchange(&self, method: &str, path: &str, body: &str) -> Result<Vec<u8>> {
         let (address, token, length) = (self.address, &self.token, body.len());
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
              content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         );
         let mut said = Vec::new();
-        let answer =
-            self.connection.stream(request.as_bytes(), |piece| said.extend_from_slice(piece)).await?;
+        let mut connection = Connection::open(address).await?;
+        let answer = connection.stream(request.as_bytes(), |piece| said.extend_from_slice(piece)).await?;
         if answer.status != 200 {
             let said = String::from_utf8_lossy(&said);
             return Err(format!("{method} {path}: status {}: {said}", answer.status).into());
@@ -103,23 +102,8 @@ pub(crate) struct Metrics(String);
 impl Metrics {
     /// The value of a sample, named as it is shown.
     pub(crate) fn value(&self, sample: &str) -> Option<u64> {
-        self.samples().find_map(|(name, value)| (name == sample).then_some(value))
-    }
-
-    /// The values of one name, by the value of its label.
-    pub(crate) fn by_label(&self, name: &str) -> Vec<(&str, u64)> {
-        let labelled = self.samples().filter_map(|(sample, value)| {
-            let label = sample.strip_prefix(name)?.strip_prefix('{')?.split('"').nth(1)?;
-            Some((label, value))
-        });
-        labelled.collect()
-    }
-
-    fn samples(&self) -> impl Iterator<Item = (&str, u64)> {
-        let lines = self.0.lines().filter(|line| !line.starts_with('#'));
-        lines
-            .filter_map(|line| line.rsplit_once(' '))
-            .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+        let found = self.0.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))?;
+        found.parse().ok()
     }
 }
 
@@ -128,12 +112,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_are_found_by_name_and_label() {
+    fn metrics_are_found_by_name() {
         let text = "# HELP a An a.\n# TYPE a counter\na 3\nb{code=\"silent\"} 1\nb{code=\"full\"} 2\nbb{code=\"x\"} 9\n";
         let metrics = Metrics(text.to_owned());
-        assert_eq!(metrics.value("a"), Some(3));
+        assert_eq!((metrics.value("a"), metrics.value("b{code=\"full\"}")), (Some(3), Some(2)));
         assert_eq!(metrics.value("c"), None);
-        assert_eq!(metrics.by_label("b"), [("silent", 1), ("full", 2)]);
     }
 
     #[test]

@@ -73,10 +73,22 @@ impl Server {
 
     /// Starts `switchbox serve` on an empty data directory, without keys, with `arguments` more.
     pub(crate) fn switchbox(binary: &Path, data_parent: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::configured(binary, data_parent, "", arguments)
+    }
+
+    /// The same, with a configuration file.
+    pub(crate) fn configured(
+        binary: &Path,
+        data_parent: &Path,
+        toml: &str,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let directory = directory(data_parent, "switchbox")?;
+        let config = directory.join("switchbox.toml");
+        std::fs::write(&config, toml)?;
         let mut command = Command::new(binary);
-        command.args(["serve", "--no-auth", "--listen", "127.0.0.1:0", "--data-dir"]);
-        command.arg(directory.join(DATA)).args(arguments);
+        command.args(["serve", "--no-auth", "--listen", "127.0.0.1:0", "--config"]).arg(config);
+        command.arg("--data-dir").arg(directory.join(DATA)).args(arguments);
         Self::start("switchbox serve", command, directory)
     }
 

@@ -5,6 +5,7 @@
 mod admin;
 mod child;
 mod client;
+mod fleet;
 mod floor;
 mod http;
 mod load;
@@ -38,6 +39,8 @@ enum Command {
     Http(http::HttpArgs),
     /// The same times over two hops, by an agent, against two hops without logic.
     Nodes(nodes::NodesArgs),
+    /// Many connected agents: memory, heartbeats, dead ones, and all coming back at once.
+    Fleet(fleet::FleetArgs),
     /// Prefill and decode of a model through the server, and its peak memory.
     Model(model::ModelArgs),
     /// Simulated worlds around the coordinator, judged by an oracle.
@@ -133,6 +136,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Http(args) => child::end_on_signal().and_then(|()| http::run(&args)),
         Command::Nodes(args) => child::end_on_signal().and_then(|()| nodes::run(&args)),
+        Command::Fleet(args) => child::end_on_signal().and_then(|()| fleet::run(&args)),
         Command::Model(args) => child::end_on_signal().and_then(|()| model::run(&args)),
         Command::Sim(args) => args.run().map_err(Into::into),
         Command::Floor(args) => floor::serve(&args),

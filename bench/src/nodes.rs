@@ -85,7 +85,7 @@ fn floor(name: &'static str, yardstick: usize, care: Care, data: &Path) -> Resul
 fn product(durability: &'static str, yardstick: usize, binary: &Path, data: &Path) -> Result<Subject> {
     let hub = Server::switchbox(binary, data, &["--nodes-only", "--durability", durability])?;
     let agent = runtime()?.block_on(async {
-        let mut admin = Admin::open(&hub).await?;
+        let admin = Admin::of(&hub)?;
         let join = admin.invite().await?.text();
         let agent = Server::agent(binary, data, &join, &["--model", "echo=echo:", "--slots", SLOTS])?;
         // Once its test job has passed.
