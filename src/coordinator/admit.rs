@@ -98,10 +98,13 @@ impl Coordinator {
         if too_many { Err(RefusalKind::TooManyConstraints) } else { Ok(()) }
     }
 
-    /// The number of a job's model, if anybody knows it: a configuration, or a node that was here.
+    /// The number of a job's model, if anybody knows it: a configuration, or a node. One that is away counts with what
+    /// it listed last; what a node lists no more, and nobody else does, is unknown again.
     fn known_model(&mut self, environment: Environment, name: &ModelName) -> Result<ModelKey, RefusalKind> {
-        let known = self.models.key(name).filter(|model| self.known_models.contains(model));
-        if let Some(model) = known {
+        let is_known = |model: &ModelKey| {
+            self.proven_models.contains(model) || self.fleet.serving(*model).next().is_some()
+        };
+        if let Some(model) = self.models.key(name).filter(is_known) {
             return Ok(model);
         }
         if self.snapshots.model(environment, name).is_none() {

@@ -155,8 +155,8 @@ pub struct Coordinator {
     sequences_given: u64,
     reservations_made: u64,
     models: Names<ModelName, ModelKey>,
-    /// Models that some node offered, or was tested with, whoever is here now.
-    known_models: BTreeSet<ModelKey>,
+    /// Models that some node was tested with before this start, whoever came back.
+    proven_models: BTreeSet<ModelKey>,
     namespaces: Namespaces,
     backlog: Backlog,
     fleet: Fleet,
@@ -229,7 +229,7 @@ impl Coordinator {
             sequences_given: 0,
             reservations_made: 0,
             models: Names::new(limits.names_max),
-            known_models: BTreeSet::new(),
+            proven_models: BTreeSet::new(),
             namespaces: Namespaces::new(limits.names_max),
             backlog: Backlog::new(limits.batch_age),
             fleet: Fleet::new(limits.names_max),

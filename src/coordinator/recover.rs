@@ -93,7 +93,7 @@ impl Coordinator {
                 }
                 for model in row.trials.keys() {
                     let model = self.models.intern(model);
-                    self.known_models.extend(model);
+                    self.proven_models.extend(model);
                 }
                 // More nodes than the bound of today: the rest connects as unknown, trusted as little as possible.
                 let _ = self.fleet.admit(*row, self.now);

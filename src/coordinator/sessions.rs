@@ -66,7 +66,6 @@ impl Coordinator {
         let mut servings: Vec<Serving> = Vec::with_capacity(offers.len().min(MODELS_PER_NODE_MAX));
         for offer in offers.iter().take(MODELS_PER_NODE_MAX) {
             let Some(model) = self.models.intern(&offer.model) else { continue };
-            self.known_models.insert(model);
             if servings.iter().any(|serving| serving.model == model) {
                 continue;
             }

@@ -98,11 +98,12 @@ impl Coordinator {
                 constraints.deny.push(node.clone());
             }
         }
-        let peers = self.peers(of, &submission.spec, &witnesses);
+        let able = self.able(of, &submission.spec, &witnesses);
+        let peers = self.peers(&able, &submission.spec, &witnesses);
         if !peers.is_empty() {
             submission.spec.constraints.allow = peers;
-        } else if witnesses.len() > 1 {
-            // Another length would settle nothing between two that should have agreed.
+        } else if able.is_empty() || witnesses.len() > 1 {
+            // It would wait for nobody; and another length would settle nothing between two that should have agreed.
             return false;
         }
         let Ok(job) = self.accept(submission, Origin::Validation { of }, None) else { return false };
@@ -111,27 +112,32 @@ impl Coordinator {
         true
     }
 
-    /// Nodes that must give the same bytes as the witnesses: the operator's own, or else some others, from a place that
-    /// nobody can foresee.
-    fn peers(&self, of: JobId, spec: &JobSpec, witnesses: &[Witness]) -> Vec<NodeId> {
-        let class = witnesses.first().and_then(|witness| witness.class.as_ref());
-        let (Some(class), Some(model)) = (class, self.models.key(&spec.model)) else { return Vec::new() };
+    /// Nodes that could run a job next, of those that are looked at: from a place that nobody can foresee.
+    fn able(&self, of: JobId, spec: &JobSpec, witnesses: &[Witness]) -> Vec<NodeKey> {
+        let Some(model) = self.models.key(&spec.model) else { return Vec::new() };
         let need = Need::of(spec, model, 0);
         let constraints = &spec.constraints;
-        let room = CONSTRAINT_NODES_MAX.saturating_sub(constraints.deny.len()).min(NEXT_NODES_MAX);
         let could = |key: &NodeKey| {
             let node = self.fleet.node(*key);
             let listed = constraints.allow.is_empty() || constraints.allow.contains(node.id());
             listed
                 && !constraints.deny.contains(node.id())
-                && self.class_of(*key, model).as_ref() == Some(class)
                 && eligibility::lack(node, &need, &spec.model, &self.subclouds, self.now).is_none()
         };
         let step = (u64::from(of.epoch) << 8) | witnesses.len() as u64;
         let chance = noise(&self.boot.secret, Purpose::ValidationNode, of.counter, step);
         let Some(start) = choose(chance, self.fleet.serving(model).count()) else { return Vec::new() };
         let ring = self.fleet.serving(model).skip(start).chain(self.fleet.serving(model).take(start));
-        let peers: Vec<NodeKey> = ring.take(NEXT_LOOKS_MAX).filter(could).collect();
+        ring.take(NEXT_LOOKS_MAX).filter(could).collect()
+    }
+
+    /// Those of them that must give the same bytes as the witnesses: the operator's own, or else some others.
+    fn peers(&self, able: &[NodeKey], spec: &JobSpec, witnesses: &[Witness]) -> Vec<NodeId> {
+        let class = witnesses.first().and_then(|witness| witness.class.as_ref());
+        let (Some(class), Some(model)) = (class, self.models.key(&spec.model)) else { return Vec::new() };
+        let room = CONSTRAINT_NODES_MAX.saturating_sub(spec.constraints.deny.len()).min(NEXT_NODES_MAX);
+        let same = |key: &&NodeKey| self.class_of(**key, model).as_ref() == Some(class);
+        let peers: Vec<NodeKey> = able.iter().filter(same).copied().collect();
         let own = |key: &&NodeKey| self.fleet.node(**key).record.row().trust == Trust::Own;
         let name = |key: &NodeKey| self.fleet.node(*key).id().clone();
         match peers.iter().any(|key| own(&key)) {

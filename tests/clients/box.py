@@ -16,6 +16,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATIENCE_S = 120
 # A server that has the small model: then it runs there, and the box is only the queue before it.
 UPSTREAM = os.environ.get("SWITCHBOX_TEST_UPSTREAM")
+# Whether the model is on an agent's machine, and the box only knows it by that.
+THROUGH_AGENT = os.environ.get("SWITCHBOX_TEST_THROUGH_AGENT") == "1"
+BINARY = os.environ.get("SWITCHBOX_BIN", str(ROOT / "target/release/switchbox"))
 # Asked this greedily, the small model tells on and on: as good as endless.
 ENDLESS = "Tell me a story about a river."
 
@@ -67,8 +70,7 @@ class Box:
         wait_for("readiness", lambda: self.request("GET", "/readyz")[0] == 200)
 
     def _command(self, args, config):
-        default = ROOT / "target/release/switchbox"
-        command = [os.environ.get("SWITCHBOX_BIN", str(default)), "serve", "--listen", "127.0.0.1:0"]
+        command = [BINARY, "serve", "--listen", "127.0.0.1:0"]
         command += ["--data-dir", str(self.dir / "data"), *args]
         if not self.auth:
             command.append("--no-auth")
@@ -144,6 +146,32 @@ class Box:
         wait_for("everything held to be given back", lambda: not any(self.metric(name) for name in names))
 
 
+class Agent:
+    """One running agent of a box, with the models of `args`."""
+
+    def __init__(self, box, *args):
+        self.errors = open(box.dir / "agent.stderr", "w+")
+        command = [BINARY, "agent", "--join", box.join_string(), "--data-dir", str(box.dir / "agent"), *args]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.errors, stdin=subprocess.DEVNULL)
+        try:
+            wait_for("the agent's models to be offered", lambda: self._models(box))
+            # Each is tested before it is given any work.
+            tested = lambda: box.metric("switchbox_test_jobs_passed_total") >= len(self._models(box))
+            wait_for("the agent's models to pass their tests", tested)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _models(self, box):
+        assert self.process.poll() is None, pathlib.Path(self.errors.name).read_text()
+        return json.loads(box.request("GET", "/v1/models")[2])["data"]
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.errors.close()
+
+
 class BoxCase(unittest.TestCase):
     """A test case whose tests share one box; `args` and `config` say which."""
 
@@ -151,12 +179,24 @@ class BoxCase(unittest.TestCase):
     config = ""
     auth = True
 
+    agent = None
+
     @classmethod
     def setUpClass(cls):
-        cls.box = Box(*served(cls.args), config=cls.config, auth=cls.auth)
+        through_agent = THROUGH_AGENT and "small=MODEL" in cls.args
+        args = ["--nodes-only"] if through_agent else served(cls.args)
+        cls.box = Box(*args, config=cls.config, auth=cls.auth)
+        if through_agent:
+            try:
+                cls.agent = Agent(cls.box, *served(cls.args))
+            except BaseException:
+                cls.box.stop()
+                raise
 
     @classmethod
     def tearDownClass(cls):
+        if cls.agent:
+            cls.agent.stop()
         cls.box.stop()
 
     def tearDown(self):

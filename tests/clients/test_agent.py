@@ -11,15 +11,13 @@ import test_wire
 from box import ROOT, BoxCase, wait_for
 
 AGENT = ROOT / "tests/clients/agent.py"
-# What the box repeats to check a node waits for a second one, and not for long.
-BRIEF = "[limits]\njob_ttl_ms = 4000\nbody_bytes_max = 100000\n"
 
 
 class OverANode(BoxCase):
     """A box whose models are all on one node."""
 
     args = ["--nodes-only"]
-    config = BRIEF
+    config = "[limits]\nbody_bytes_max = 100000\n"
     models = ["echo", "slow=20"]
 
     @classmethod

@@ -20,7 +20,7 @@ fn box_of_others(config: &str) -> Server {
 
 /// A box that serves nothing itself. Jobs that it repeats to check a node wait for another one, and not for long.
 fn nodes_only() -> Setup {
-    Setup::open().arg("--nodes-only").config("[limits]\njob_ttl_ms = 15000")
+    Setup::open().arg("--nodes-only")
 }
 
 /// Nothing is left, once the box's own node has done what it repeats to check the others.

@@ -208,6 +208,16 @@ fn without_a_third_nothing_is_held_against_anybody() {
     assert_eq!(w.counts().validations_undecided, 1);
 }
 
+/// Else it would keep its credit until its time is over.
+#[test]
+fn without_a_second_nothing_is_repeated() {
+    let mut w = validating(&[]);
+    exact(&mut w);
+    next_says(&mut w, RIGHT);
+    assert_eq!((w.counts().validations, w.counts().held_credits), (0, 0));
+    assert!(w.rows.values().all(|row| !row.state.is_live()));
+}
+
 #[test]
 fn the_operators_own_machine_decides_at_once() {
     let mut w = validating(&["b", "c"]);
@@ -316,6 +326,7 @@ fn after_a_restart_a_blind_job_has_its_templates_body_and_a_validation_ends() {
     w.operate(Command::PutTemplate(Box::new(Template { name: "gone".into(), ..template() })));
     w.submit(|s| s.spec.mode = Mode::Polling);
     let first = w.next_of("a").expect("the client's");
+    w.join(remote("b", 1));
     answer(&mut w, first, RIGHT, 3);
     let origin = |row: &JobRow| (*row.origin).clone();
     let of = |w: &World, kind: fn(&Origin) -> bool| -> Vec<JobRow> {

@@ -1,6 +1,6 @@
 //! Connections of nodes: what goes on, what is honoured, and what is lost (CORE section 3, SPEC section 5).
 
-use super::super::effect::{NodeMessage, Row};
+use super::super::effect::{NodeMessage, RefusalKind, Row};
 use super::super::event::*;
 use super::super::job::{AttemptOutcome, JobState};
 use super::super::standing::{Fault, Standing};
@@ -327,9 +327,16 @@ fn a_model_that_a_node_cannot_run_for_a_while_loses_nothing() {
 #[test]
 fn what_is_no_longer_offered_is_no_longer_assigned_and_what_is_new_is_tested_first() {
     let mut w = World::of(&["a"]);
+    w.connect(remote("away", 1));
+    w.gone("away", 1);
     w.step(offers("a", 1, vec![super::fleet::offer("n", 1)]));
     let gone = w.submit(|_| {});
-    assert_eq!(w.state(gone), JobState::Queued, "nobody serves it");
+    assert_eq!(w.state(gone), JobState::Queued, "a node that may come back listed it");
+    w.connect(NodeHello { models: vec![], ..remote("away", 2) });
+    assert_eq!(w.state(gone), JobState::Queued, "what was let in waits");
+    let late = w.submit(|_| {});
+    let refusal = w.clients[&late].refused.as_ref().expect("nobody has it any more");
+    assert_eq!(refusal.kind, RefusalKind::ModelUnknown);
     let new = w.submit(|s| s.spec.model = "n".into());
     assert_eq!(w.state(new), JobState::Queued, "the node hasn't shown yet that it can");
     w.pass(Span::from_ms(10));

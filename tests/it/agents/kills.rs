@@ -39,7 +39,7 @@ fn killed_before_the_first_token_the_job_runs_again_unseen() {
         assert_eq!(answer.value()["choices"][0]["message"]["content"], said);
     });
     assert_eq!(paid(&server) - before, 200);
-    assert_idle(&server);
+    server.assert_nothing_left();
 }
 
 /// At the first token, and in the middle: what was shown stays, an error event follows, and nothing is charged.
@@ -65,7 +65,7 @@ fn killed_after_the_first_token_the_stream_ends_in_an_error_and_costs_nothing() 
         assert!(said.starts_with(&text) && text.len() < said.len(), "{text}");
     }
     assert_eq!(paid(&server) - before, 0);
-    assert_idle(&server);
+    server.assert_nothing_left();
 }
 
 /// Its result arrived, and the acknowledgement did not: the next start tells it again, and that changes nothing.
@@ -91,7 +91,7 @@ fn killed_before_the_acknowledgement_the_job_is_charged_once() {
     let _agent = again(&data);
     wait_for("the result to be settled", || (results(&data) == 0).then_some(()));
     assert_eq!(paid(&server) - before, 60);
-    assert_idle(&server);
+    server.assert_nothing_left();
 }
 
 /// Its result was made and never arrived: the next start brings it, with the output that was missing.
@@ -117,7 +117,7 @@ fn killed_after_a_result_that_never_arrived_it_is_brought_by_the_next_start() {
     assert_eq!(paid(&server) - before, 60);
     drop(events);
     wait_for("the result to be settled", || (results(&data) == 0).then_some(()));
-    assert_idle(&server);
+    server.assert_nothing_left();
 }
 
 /// Numbers that look random, the same for each seed.
@@ -170,7 +170,7 @@ fn killed_anywhere_no_token_comes_twice_and_nothing_is_charged_twice() {
         agent.kill();
     }
     println!("{whole} answers came whole, {errors} ended in an error event");
-    assert_idle(&server);
+    server.assert_nothing_left();
 }
 
 fn streamed(server: &Server, said: &str) -> (String, bool) {

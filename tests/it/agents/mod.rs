@@ -109,21 +109,6 @@ fn paid(server: &Server) -> i64 {
     })
 }
 
-/// Waits until nothing runs any more and no client is there. A validation job may wait for a second node that no test
-/// has, so jobs that wait are left aside.
-fn assert_idle(server: &Server) {
-    let waiting = [
-        "switchbox_jobs{state=\"queued\"}",
-        "switchbox_holds",
-        "switchbox_held_credits",
-        "switchbox_body_bytes",
-    ];
-    wait_for("the box to be idle", || {
-        let left = server.metrics().left_behind();
-        left.iter().all(|sample| waiting.iter().any(|name| sample.starts_with(name))).then_some(())
-    });
-}
-
 /// Some words, each its own.
 fn words(count: usize) -> String {
     (0..count).map(|word| format!("w{word}")).collect::<Vec<_>>().join(" ")

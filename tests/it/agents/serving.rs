@@ -29,7 +29,7 @@ fn an_agent_joins_and_serves_sync_streams_and_cancels() {
     assert!((5_001..9_000).contains(&cost), "input and some of the output: {cost}");
     agent.signal(Signal::TERM);
     agent.ends(0, &[]);
-    assert_idle(&server);
+    server.assert_nothing_left();
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_broken_connection_costs_no_token() {
     assert_eq!((text, end), (said, Event::Done));
     assert_eq!(paid(&server) - before, 300);
     drop(events);
-    assert_idle(&server);
+    server.assert_nothing_left();
 }
 
 #[test]
@@ -83,5 +83,5 @@ fn a_box_that_restarts_finds_its_agent_again() {
     assert_eq!(seen(&server, &job)["attempts"], 1, "the attempt went on: {}", seen(&server, &job));
     wait_until_ready(&server, &name);
     assert_eq!(chat::ask(&server, "echo", "again", json!({})).status, 200);
-    assert_idle(&server);
+    server.assert_nothing_left();
 }
