@@ -10,6 +10,7 @@ mod limits;
 mod model;
 mod served;
 mod settings;
+pub mod snapshot;
 #[cfg(test)]
 mod tests;
 

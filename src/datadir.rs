@@ -8,6 +8,7 @@
 mod agent;
 mod files;
 mod growing;
+mod keys;
 mod sums;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 pub use agent::{AgentDir, Kept, ResultFiles, agent_default_path, socket_in};
 use files::{Lock, Privacy, PrivateDir};
 pub use growing::Growing;
+pub use keys::KeysFile;
+use keys::{API_KEYS, API_KEYS_BYTES_MAX};
 use sums::{SUMS, Sums};
 pub use tls::TlsFiles;
 use zeroize::Zeroizing;
@@ -158,6 +161,11 @@ impl DataDir {
         Ok(pepper)
     }
 
+    /// The file of the API keys that are made while the box runs.
+    pub fn keys_file(&self) -> Result<KeysFile, DataDirError> {
+        Ok(KeysFile::new(self.dir.again()?, self.pepper()?))
+    }
+
     /// The random bytes that the core's choices derive from; made on the first start.
     pub fn boot_secret(&self) -> Result<[u8; BOOT_SECRET_BYTES], DataDirError> {
         if let Some(secret) = self.kept(BOOT_SECRET, secret_of)? {
@@ -202,10 +210,10 @@ impl DataDir {
         sums.note(&self.dir, name, bytes)
     }
 
-    /// Lets the API key, what keys are digested with, the boot secret and the key that nodes know go: this start makes
+    /// Lets the API keys, what keys are digested with, the boot secret and the key that nodes know go: this start makes
     /// new ones, for a copy that runs beside the box that it was made of.
     pub fn renew_identity(&self) -> Result<(), DataDirError> {
-        [SUMS].into_iter().chain(SECRETS).try_for_each(|name| self.dir.remove(name))
+        [SUMS, API_KEYS].into_iter().chain(SECRETS).try_for_each(|name| self.dir.remove(name))
     }
 
     /// A new token for the admin listener; the one of the last start is worth nothing from now on.
@@ -284,12 +292,27 @@ impl Quiet {
         let changed = SECRETS.into_iter().map(|name| {
             read(name).and_then(|bytes| bytes.map_or(Ok(true), |bytes| sums.check(&self.dir, name, &bytes)))
         });
-        refusals.chain(changed.map(|known| known.map(drop))).filter_map(Result::err).collect()
+        let refusals = refusals.chain(changed.map(|known| known.map(drop)));
+        refusals.chain([self.keys_refusal()]).filter_map(Result::err).collect()
+    }
+
+    /// What a start would say of the keys that were made while the box ran; nothing where the pepper is refused already.
+    fn keys_refusal(&self) -> Result<(), DataDirError> {
+        let pepper = self.dir.read(KEY_PEPPER, Privacy::Unchecked)?;
+        let keys = self.dir.read_up_to(API_KEYS, Privacy::Unchecked, API_KEYS_BYTES_MAX)?;
+        match (keys, pepper.as_ref().map(|pepper| Pepper::of_bytes(pepper))) {
+            (None, _) | (_, Some(None)) => Ok(()),
+            (Some(keys), Some(Some(pepper))) => keys::opened(&self.dir, &keys, &pepper).map(drop),
+            // A start makes another pepper, which isn't the one that the file was written with.
+            (Some(keys), None) => {
+                keys::opened(&self.dir, &keys, &Pepper::random().map_err(DataDirError::Random)?).map(drop)
+            }
+        }
     }
 
     /// Secrets that other users may read: a start closes them.
     pub fn open_secrets(&self) -> Vec<PathBuf> {
-        let open = SECRETS.into_iter().filter(|name| self.dir.is_open_to_others(name));
+        let open = SECRETS.into_iter().chain([API_KEYS]).filter(|name| self.dir.is_open_to_others(name));
         open.map(|name| self.dir.path().join(name)).collect()
     }
 }
@@ -357,7 +380,9 @@ fn pepper_of(bytes: &[u8], dir: &PrivateDir) -> Result<Pepper, DataDirError> {
     Pepper::of_bytes(bytes).ok_or_else(|| DataDirError::Unfit {
         path: dir.path().join(KEY_PEPPER),
         problem: format!("holds {} bytes instead of {}", bytes.len(), Pepper::BYTES),
-        remedy: "put back the file of a backup, or delete it: then all keys are digested anew".into(),
+        remedy: "put back the file of a backup, or delete it and `api.keys`: then the first key is digested anew, and \
+                 the others are to be made anew"
+            .into(),
     })
 }
 

@@ -16,12 +16,13 @@ use crate::budget::Full;
 use crate::coordinator::command::{Command, Operation};
 use crate::coordinator::effect::{Answer, Finished, Refusal, RefusalKind};
 use crate::coordinator::event::{
-    Ask, Cancel, ClientGone, Departure, Event, Question, Requeue, Submission, Tenant,
+    Ask, Cancel, ClientGone, Departure, Environment, Event, Question, Requeue, Submission, Tenant,
 };
 use crate::coordinator::job::JobRow;
+use crate::coordinator::snapshot::Snapshot;
 use crate::driver::{Attach, DriverGauges, Envelope, JOURNAL_BYTES_HIGH};
 use crate::endings::Waiter;
-use crate::ids::{ClientId, JobId, Lsn};
+use crate::ids::{ClientId, JobId, Lsn, Namespace};
 use crate::outbox::{Commits, Outbox};
 use crate::output::Reader;
 use crate::queue::{Permit, Room};
@@ -204,6 +205,22 @@ impl Door {
         self.shared.archive.state()
     }
 
+    /// The configuration in force in an environment, once it is durable: what [`crate::snapshot_text::fetched`] makes the
+    /// text of that agents fetch. `None` if there is none, or no room to ask.
+    pub async fn configuration(&self, environment: Environment) -> Option<Arc<Snapshot>> {
+        let mut session = self.open().ok()?;
+        session.ask(Question::Configuration(environment)).ok()?;
+        let message = session.next().await;
+        session.served();
+        match message {
+            ClientMessage::Answer(answer) => match *answer {
+                Answer::Configuration(snapshot) => snapshot,
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Waits for a job's end. Look at the job after this call.
     pub fn wait_for(&self, job: JobId) -> Waiter {
         self.shared.driver.endings.wait_for(job)
@@ -304,12 +321,13 @@ impl ClientSession {
         self.push(Event::Ask(Ask { client: self.id, question }))
     }
 
-    /// Changes something as the operator; the answer comes as a message, once the change is durable.
+    /// Changes something as a namespace, or as the operator (`None`); the answer comes as a message, once the change is
+    /// durable.
     ///
     /// # Errors
     /// When the event queue has no room for it.
-    pub fn operate(&mut self, command: Command) -> Result<(), Refusal> {
-        let operation = Operation { client: self.id, by: None, command };
+    pub fn operate(&mut self, by: Option<Namespace>, command: Command) -> Result<(), Refusal> {
+        let operation = Operation { client: self.id, by, command };
         self.push(Event::Operate(Box::new(operation)))
     }
 

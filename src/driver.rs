@@ -12,7 +12,7 @@ use switchbox_storage::{Change, Committer, Group, MemoryStore, Store, Urgency};
 
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
-use crate::coordinator::effect::{AttachOutput, Effect, Lookup, OpenOutput, Reply, Row, When};
+use crate::coordinator::effect::{AttachOutput, Effect, Lookup, Notice, OpenOutput, Reply, Row, When};
 use crate::coordinator::event::{Event, Progress, Revoked, StoreRoom};
 use crate::coordinator::job::{AttemptOutcome, JobState};
 use crate::door::{self, ClientMail, ClientMessage};
@@ -259,6 +259,7 @@ impl Driver {
                 }
                 Effect::Urgent => urgency = Urgency::Urgent,
                 Effect::ToClient { client, reply, when } => self.mail_client(client, mail_of(reply), when),
+                Effect::Notice(notice) => tell(notice),
                 Effect::Read { client, what, lsn } => {
                     let (Lookup::Job(job) | Lookup::Answer(job)) = what;
                     self.mail_client(client, ClientMail::Lookup(job), When::Durable(lsn));
@@ -414,4 +415,14 @@ fn mail_of(reply: Reply) -> ClientMail {
         Reply::Finished(finished) => ClientMessage::Finished(finished),
         Reply::Answer(answer) => ClientMessage::Answer(answer),
     })
+}
+/// What the core has to say to the operator.
+fn tell(notice: Notice) {
+    match notice {
+        Notice::ChecksUnpaid(environment) => tracing::warn!(
+            environment = environment.word(),
+            "the integrity account has no credit: nodes aren't checked, and new ones stay on probation; deposit some with \
+             `switchbox credits deposit --integrity CREDITS`"
+        ),
+    }
 }

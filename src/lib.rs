@@ -13,6 +13,8 @@ pub mod config;
 pub mod coordinator;
 pub mod credits;
 pub mod datadir;
+#[cfg(test)]
+mod dice;
 pub mod doctor;
 pub mod door;
 pub mod driver;
@@ -32,6 +34,7 @@ pub mod secrets;
 pub mod sender;
 pub mod serve;
 pub mod signals;
+pub mod snapshot_text;
 mod sync;
 pub mod time;
 pub mod tls;

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::auth::{Access, KeyRecord};
+use crate::api::auth::{Access, Grant, KeyRecord};
 use crate::api::{self, Context, DrainFlag, Origins, Progress};
 use crate::archive::Archive;
 use crate::arrivals::Arrivals;
@@ -389,9 +389,9 @@ fn access(config: &Config, data_dir: &DataDir) -> Result<Access, ServeError> {
             key
         }
     };
-    let namespace = Namespace::default_namespace();
-    let record = KeyRecord::of_key(&key, &pepper, namespace, Environment::Mainnet);
-    Ok(Access::keyed(&pepper, vec![record]))
+    let grant = Grant::whole(Namespace::default_namespace(), Environment::Mainnet);
+    let first = KeyRecord::of_key(&key, &pepper, grant);
+    Ok(Access::kept(&pepper, first, data_dir.keys_file()?)?)
 }
 
 /// Lets in no new work, and waits until nobody waits on a connection and nothing runs. At the deadline what can't

@@ -2,6 +2,7 @@
 //! good one stays in force, whatever comes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -14,19 +15,29 @@ use crate::wire::to_box::{ConfigurationHeld, SnapshotRequest};
 use crate::wire::verify::is_boxs_snapshot;
 use crate::wire::{Hash, PublicKey};
 
-/// What of a configuration an agent goes by; it is more, and may grow.
-#[derive(Debug, Default, Deserialize)]
-struct Contents {
-    /// Models that may be asked for; a configuration that says nothing of models allows all.
-    #[serde(default)]
-    models: Option<BTreeMap<ModelName, Model>>,
+/// The text's format that is read here.
+const FORMAT: u32 = 1;
+
+/// What of a configuration's text (`docs/configuration.md`) an agent goes by; it is more, and may grow.
+#[derive(Debug, Deserialize)]
+struct Text {
+    format: u32,
+    environment: String,
+    version: u64,
+    models: Vec<Model>,
+    timeouts: Timeouts,
 }
 
 #[derive(Debug, Deserialize)]
 struct Model {
-    /// SHA-256 of what serves under that name.
-    #[serde(default)]
-    digest: Option<Hash>,
+    name: ModelName,
+    /// SHA-256 of its file.
+    digest: Hash,
+}
+
+#[derive(Debug, Deserialize)]
+struct Timeouts {
+    heartbeat_ttl_us: u64,
 }
 
 /// A configuration in force.
@@ -34,7 +45,9 @@ struct Model {
 struct InForce {
     version: u64,
     digest: Hash,
-    contents: Contents,
+    /// Models that may be asked for, with the digests of their files. None at all: any may.
+    models: BTreeMap<ModelName, Hash>,
+    heartbeat_ttl: Duration,
 }
 
 /// What a fetched configuration did.
@@ -100,11 +113,34 @@ impl Configurations {
     /// The box names one: asks for it, unless it is in force or older than what is.
     pub(super) fn on_named(&mut self, named: &Configuration) -> Option<SnapshotRequest> {
         let Configuration { environment, version, digest } = *named;
-        if self.in_force.get(&environment).is_some_and(|present| version <= present.version) {
+        if let Some(present) = self.in_force.get(&environment)
+            && version <= present.version
+        {
+            if digest != present.digest {
+                let (environment, in_force) = (environment.word(), present.version);
+                tracing::warn!(
+                    environment,
+                    version,
+                    in_force,
+                    "the box names a configuration that isn't newer than the one in force, which stays"
+                );
+            }
             return None;
         }
         self.wanted.insert(environment, (version, digest));
         Some(SnapshotRequest { environment, digest })
+    }
+
+    /// What was asked for and hasn't come: to be asked for again.
+    pub(super) fn missing(&self) -> impl Iterator<Item = SnapshotRequest> {
+        self.wanted
+            .iter()
+            .map(|(environment, (_, digest))| SnapshotRequest { environment: *environment, digest: *digest })
+    }
+
+    /// A new connection: the box names again what is lacking.
+    pub(super) fn connected(&mut self) {
+        self.wanted.clear();
     }
 
     /// One came: it is put in force if it is what was asked for, and the box's.
@@ -122,6 +158,8 @@ impl Configurations {
         if self.wanted.get(&environment) != Some(&(snapshot.version, digest)) {
             return Ok(Applied::Ignored("it isn't the one that was asked for"));
         }
+        // Whatever it is like: it came, and would be no other if it came again.
+        self.wanted.remove(&environment);
         if !is_boxs_snapshot(box_key, snapshot) {
             return Ok(Applied::Ignored("its signature isn't the box's"));
         }
@@ -133,7 +171,6 @@ impl Configurations {
         };
         // On disk first: what is in force survives.
         dir.keep(file_of(environment), &serde_json::to_vec(snapshot).unwrap_or_default())?;
-        self.wanted.remove(&environment);
         self.in_force.insert(environment, in_force);
         Ok(Applied::InForce)
     }
@@ -154,12 +191,19 @@ impl Configurations {
         digest: Option<Hash>,
     ) -> Result<(), Disallowed> {
         let Some(in_force) = self.in_force.get(&environment) else { return Ok(()) };
-        let Some(models) = &in_force.contents.models else { return Ok(()) };
-        let Some(known) = models.get(model) else { return Err(Disallowed::Model(in_force.version)) };
-        match (known.digest, digest) {
-            (Some(stated), Some(own)) if stated != own => Err(Disallowed::Digest(in_force.version)),
-            _ => Ok(()),
+        if in_force.models.is_empty() {
+            return Ok(());
         }
+        match (in_force.models.get(model), digest) {
+            (None, _) => Err(Disallowed::Model(in_force.version)),
+            (Some(stated), Some(own)) if *stated != own => Err(Disallowed::Digest(in_force.version)),
+            (Some(_), _) => Ok(()),
+        }
+    }
+
+    /// How long the box waits for a heartbeat, if a configuration says so: mainnet's, which counts for both.
+    pub(super) fn heartbeat_ttl(&self) -> Option<Duration> {
+        self.in_force.get(&Environment::Mainnet).map(|in_force| in_force.heartbeat_ttl)
     }
 }
 
@@ -173,77 +217,20 @@ pub(super) enum Disallowed {
 }
 
 impl InForce {
+    /// What a text says; `None` if it is of another format, or isn't the one that the box says it is.
     fn of(snapshot: &SnapshotText) -> Option<Self> {
-        let contents = serde_json::from_str(&snapshot.text).ok()?;
-        let digest = plain_hash(snapshot.text.as_bytes());
-        Some(Self { version: snapshot.version, digest, contents })
+        let Text { format, environment, version, models, timeouts } =
+            serde_json::from_str(&snapshot.text).ok()?;
+        let said = (snapshot.environment.word(), snapshot.version);
+        let is_it = format == FORMAT && (environment.as_str(), version) == said;
+        is_it.then(|| Self {
+            version,
+            digest: plain_hash(snapshot.text.as_bytes()),
+            models: models.into_iter().map(|model| (model.name, model.digest)).collect(),
+            heartbeat_ttl: Duration::from_micros(timeouts.heartbeat_ttl_us),
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use zeroize::Zeroizing;
-
-    use super::*;
-    use crate::wire::Identity;
-    use crate::wire::verify::sign_snapshot;
-
-    const MAINNET: Environment = Environment::Mainnet;
-
-    fn identity(seed: u8) -> Identity {
-        Identity::of_seed(&Zeroizing::new([seed; 32]))
-    }
-
-    fn snapshot(by: &Identity, version: u64, text: &str) -> SnapshotText {
-        let signature = sign_snapshot(by, MAINNET, version, text);
-        SnapshotText { environment: MAINNET, version, text: text.to_owned(), signature }
-    }
-
-    fn named(snapshot: &SnapshotText) -> Configuration {
-        let digest = plain_hash(snapshot.text.as_bytes());
-        Configuration { environment: snapshot.environment, version: snapshot.version, digest }
-    }
-
-    #[test]
-    fn only_the_boxs_newest_is_put_in_force_and_it_survives() {
-        let path = std::env::temp_dir().join(format!("switchbox-configuration-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        let dir = AgentDir::open(&path).expect("a directory");
-        let (owner, other) = (identity(1), identity(2));
-        let key = owner.public();
-        let mut configurations = Configurations::load(&dir, key).expect("readable");
-        let digest = "ab".repeat(32);
-        let second =
-            snapshot(&owner, 2, &format!(r#"{{"models":{{"m":{{"digest":"{digest}"}}}},"more":[1]}}"#));
-        let forged = snapshot(&other, 2, &second.text);
-        let unreadable = snapshot(&owner, 3, "not JSON");
-        let older = snapshot(&owner, 1, "{}");
-        let mut apply =
-            |snapshot: &SnapshotText| configurations.on_snapshot(snapshot, key, &dir).expect("room");
-        assert_eq!(apply(&second), Applied::Ignored("it isn't the one that was asked for"));
-        assert!(configurations.on_named(&named(&second)).is_some());
-        let mut apply =
-            |snapshot: &SnapshotText| configurations.on_snapshot(snapshot, key, &dir).expect("room");
-        assert_eq!(apply(&forged), Applied::Ignored("its signature isn't the box's"));
-        assert_eq!(apply(&second), Applied::InForce);
-        assert_eq!(
-            (configurations.on_named(&named(&second)), configurations.on_named(&named(&older))),
-            (None, None)
-        );
-        assert!(configurations.on_named(&named(&unreadable)).is_some());
-        let applied = configurations.on_snapshot(&unreadable, key, &dir).expect("room");
-        assert!(matches!(applied, Applied::Ignored(reason) if reason.contains("update the agent")));
-
-        let kept = Configurations::load(&dir, key).expect("readable");
-        assert_eq!((kept.version(MAINNET), kept.held().len()), (Some(2), 1));
-        let own = |text: &str| Some(text.repeat(32).parse().expect("a digest"));
-        assert_eq!(kept.allows(MAINNET, "m", own("ab")), Ok(()));
-        assert_eq!(kept.allows(MAINNET, "m", None), Ok(()));
-        assert_eq!(kept.allows(MAINNET, "m", own("cd")), Err(Disallowed::Digest(2)));
-        assert_eq!(kept.allows(MAINNET, "n", None), Err(Disallowed::Model(2)));
-        assert_eq!(kept.allows(Environment::Testnet, "n", None), Ok(()));
-        // Of another box it says nothing.
-        assert_eq!(Configurations::load(&dir, other.public()).expect("readable").version(MAINNET), None);
-        let _ = std::fs::remove_dir_all(&path);
-    }
-}
+mod tests;

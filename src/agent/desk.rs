@@ -197,6 +197,7 @@ impl Desk {
     pub(super) fn ready(&mut self, takes: Says) -> FromAgent {
         self.disconnected();
         self.takes = takes;
+        self.configurations.connected();
         let holds: Vec<to_box::Hold> = self.holds.values().take(HOLDS_MAX).map(Hold::listed).collect();
         self.line = Line::Listed(holds.iter().map(|hold| hold.reservation).collect());
         let configurations = self.configurations.held();
@@ -415,6 +416,9 @@ impl Desk {
     pub(super) fn heartbeat(&mut self) {
         let heartbeat = to_box::Heartbeat { warm: self.offered.warm(), running: self.running() };
         self.say(FromAgent::Heartbeat(heartbeat));
+        // A box that had no time for it then may have now.
+        let missing: Vec<to_box::SnapshotRequest> = self.configurations.missing().collect();
+        missing.into_iter().for_each(|request| self.say(FromAgent::SnapshotRequest(request)));
     }
 
     /// Says something, if the box listens: what it misses, a reconnect tells it.

@@ -120,7 +120,13 @@ impl Link {
         if message.is_binary() {
             return Err(Refusal::new(CloseCode::MessageInvalid, "the box sent a binary message").into());
         }
-        let Some(text) = message.as_text() else { return Ok(Inbound::Alive) };
+        if !message.is_text() {
+            return Ok(Inbound::Alive);
+        }
+        // Looked at here: the library doesn't see a character that is cut off before a last, empty fragment.
+        let Ok(text) = std::str::from_utf8(message.as_payload()) else {
+            return Err(Refusal::new(CloseCode::TextInvalid, "the box sent a text that isn't UTF-8").into());
+        };
         match FromBox::parse(text, self.bytes_max) {
             Ok(Parsed::Known(FromBox::Goodbye(goodbye))) => {
                 self.goodbye = Some(goodbye.reason);

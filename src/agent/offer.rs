@@ -8,8 +8,9 @@ use crate::runtime::{Catalog, Runtime};
 use crate::wire::to_box::{Named, Offer, OfferedModel};
 use crate::wire::{Hash, MODELS_MAX, NUMBER_MAX};
 
-/// Tokens of cache for each slot of a model of which only its server knows how many it takes.
-const KV_TOKENS_UNKNOWN: u64 = 1 << 20;
+/// Tokens of cache that all jobs share: more than they can take. Each slot has a cache of its own for a whole context,
+/// so slots are what bounds them; and where a box can't count a prompt's tokens, it reckons with its bytes.
+const KV_TOKENS: u64 = 1 << 40;
 
 /// What a model's answers may be made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,6 @@ pub(super) enum Says {
 pub(super) struct Offered {
     models: BTreeMap<ModelName, (OfferedModel, Says)>,
     slots: u32,
-    kv_tokens: u64,
     memory_bytes: u64,
     region: Option<Region>,
 }
@@ -34,11 +34,8 @@ impl Offered {
     /// The models of the catalog as they are now; `digests` has those that are known by one.
     pub(super) fn of(catalog: &Catalog, digests: &BTreeMap<ModelName, Hash>, region: Option<Region>) -> Self {
         let mut models = BTreeMap::new();
-        let mut kv_tokens: u64 = 0;
         for offer in catalog.offers().into_iter().take(MODELS_MAX) {
             let Some(entry) = catalog.find(&offer.model) else { continue };
-            let context = entry.context_tokens().map_or(KV_TOKENS_UNKNOWN, u64::from);
-            kv_tokens = kv_tokens.saturating_add(context.saturating_mul(entry.slots.into()));
             let says = match &entry.runtime {
                 Runtime::Upstream(_) => Says::Json,
                 Runtime::Echo(_) | Runtime::Local(_) => Says::Text,
@@ -46,13 +43,7 @@ impl Offered {
             let digest = digests.get(&offer.model).copied();
             models.insert(offer.model.clone(), (offered(offer, digest), says));
         }
-        Self {
-            models,
-            slots: catalog.slots(),
-            kv_tokens: kv_tokens.min(NUMBER_MAX),
-            memory_bytes: memory_bytes().min(NUMBER_MAX),
-            region,
-        }
+        Self { models, slots: catalog.slots(), memory_bytes: memory_bytes().min(NUMBER_MAX), region }
     }
 
     /// All models in order of name.
@@ -80,7 +71,7 @@ impl Offered {
         Offer {
             models: self.models().cloned().collect(),
             slots: self.slots,
-            kv_tokens: self.kv_tokens,
+            kv_tokens: KV_TOKENS,
             memory_bytes: self.memory_bytes,
             gpu: None,
             region: self.region.clone(),

@@ -33,6 +33,8 @@ const DRAINED_PATIENCE: Duration = Duration::from_secs(2);
 const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long an attempt may run while no box listens: as long as a box waits for one.
 const ATTEMPT_MAX: Duration = Duration::from_secs(1_800);
+/// Heartbeats within the time that a box waits for one.
+const HEARTBEATS_PER_TTL: u32 = 3;
 /// The shortest interval of heartbeats that is kept to.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
 

@@ -3,81 +3,57 @@
 //!
 //! Nothing here prints a secret: the types that hold one have no `Display` and a redacted `Debug`.
 
+mod keys;
+mod record;
 mod throttle;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-use hmac::{Hmac, KeyInit, Mac};
-use hyper::header::{AUTHORIZATION, HeaderMap};
-use sha2::Sha256;
-use subtle::ConstantTimeEq;
+use hyper::header::HeaderMap;
 
 use super::error::ApiError;
 use super::server::Peer;
 use crate::budget::Holder;
-use crate::coordinator::event::{Environment, Tenant};
-use crate::ids::Namespace;
-use crate::secrets::{ApiKey, Pepper};
-use throttle::Throttle;
+use crate::coordinator::event::{Constraints, Environment, Tenant};
+use crate::coordinator::rare::Rare;
+use crate::datadir::{DataDirError, KeysFile};
+use crate::ids::{Namespace, SubcloudName};
+use crate::secrets::Pepper;
 
-fn keyed(pepper: &Pepper) -> Hmac<Sha256> {
-    // HMAC takes keys of every length.
-    Hmac::new_from_slice(pepper.bytes()).unwrap_or_else(|_| unreachable!("an HMAC key has no wrong length"))
-}
-
-fn digest(mut hmac: Hmac<Sha256>, secret: &str) -> [u8; 32] {
-    hmac.update(secret.as_bytes());
-    hmac.finalize().into_bytes().into()
-}
-
-/// What is kept of a key.
-#[derive(Clone)]
-pub struct KeyRecord {
-    /// Names the key; not secret.
-    pub id: String,
-    /// HMAC-SHA-256(pepper, secret).
-    pub digest: [u8; 32],
-    /// Whose key it is.
-    pub namespace: Namespace,
-    /// In which world it works.
-    pub environment: Environment,
-}
-
-impl fmt::Debug for KeyRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, digest: _, namespace, environment } = self;
-        write!(f, "KeyRecord({id}, {namespace}, {environment:?}, digest redacted)")
-    }
-}
-
-impl KeyRecord {
-    /// The record of a key that is at hand.
-    pub fn of_key(key: &ApiKey, pepper: &Pepper, namespace: Namespace, environment: Environment) -> Self {
-        Self { id: key.id().into(), digest: digest(keyed(pepper), key.secret()), namespace, environment }
-    }
-}
+pub(super) use keys::{Keys, Listed, Unchanged};
+pub use record::{Grant, KeyRecord};
 
 /// Who asks, once that is proven.
-#[derive(Clone)]
 pub(super) struct Principal {
     pub(super) namespace: Namespace,
     pub(super) environment: Environment,
+    /// Where its jobs run: on this subcloud's nodes only, or anywhere.
+    pub(super) scope: Option<SubcloudName>,
     /// Requests of the namespace that have a job now.
     in_flight: Arc<AtomicU64>,
 }
 
 impl Principal {
-    fn new(namespace: Namespace, environment: Environment) -> Self {
-        Self { namespace, environment, in_flight: Arc::default() }
+    fn of(grant: Grant, in_flight: Arc<AtomicU64>) -> Self {
+        let Grant { namespace, environment, scope } = grant;
+        Self { namespace, environment, scope, in_flight }
     }
 
     /// As the core knows who asks.
     pub(super) fn tenant(&self) -> Tenant {
         Tenant { namespace: self.namespace.clone(), environment: self.environment }
+    }
+
+    /// Where its jobs may run, beside what the namespace asks for.
+    pub(super) fn constraints(&self) -> Rare<Constraints> {
+        match &self.scope {
+            None => Rare::default(),
+            Some(subcloud) => {
+                Constraints { subcloud: Some(subcloud.clone()), ..Constraints::default() }.into()
+            }
+        }
     }
 
     /// Whose part of what namespaces share it takes.
@@ -112,19 +88,29 @@ impl Drop for InFlight {
 pub struct Access(Rule);
 
 enum Rule {
-    Keyed(Box<Keys>),
-    Local(Principal),
+    Keyed(Arc<Keys>),
+    Local(Arc<Principal>),
 }
 
 impl Access {
-    /// Whoever has one of these keys.
+    /// Whoever has one of these keys, and of those that are made later; they are kept nowhere.
     pub fn keyed(pepper: &Pepper, records: Vec<KeyRecord>) -> Self {
-        Self(Rule::Keyed(Box::new(Keys::new(pepper, records))))
+        Self(Rule::Keyed(Arc::new(Keys::new(pepper, None, records, None))))
+    }
+
+    /// Whoever has the first key, or one that is in this file; those that are made later are kept there.
+    ///
+    /// # Errors
+    /// When the file isn't what was written.
+    pub fn kept(pepper: &Pepper, first: KeyRecord, file: KeysFile) -> Result<Self, DataDirError> {
+        let records = keys::records(&file)?;
+        Ok(Self(Rule::Keyed(Arc::new(Keys::new(pepper, Some(first), records, Some(file))))))
     }
 
     /// Every program of this machine, and the web pages that are listed; all share the default namespace.
     pub fn local() -> Self {
-        Self(Rule::Local(Principal::new(Namespace::default_namespace(), Environment::Mainnet)))
+        let grant = Grant::whole(Namespace::default_namespace(), Environment::Mainnet);
+        Self(Rule::Local(Arc::new(Principal::of(grant, Arc::default()))))
     }
 
     /// Whether callers need no key, and so the `Host` and `Origin` of a request must be looked at.
@@ -133,10 +119,18 @@ impl Access {
     }
 
     /// Who asks, or why that isn't known.
-    pub(super) fn authenticate(&self, headers: &HeaderMap, peer: Peer) -> Result<&Principal, ApiError> {
+    pub(super) fn authenticate(&self, headers: &HeaderMap, peer: Peer) -> Result<Arc<Principal>, ApiError> {
         match &self.0 {
-            Rule::Local(principal) => Ok(principal),
+            Rule::Local(principal) => Ok(Arc::clone(principal)),
             Rule::Keyed(keys) => keys.authenticate(headers, peer),
+        }
+    }
+
+    /// The keys, where callers need one.
+    pub(super) fn keys(&self) -> Option<&Arc<Keys>> {
+        match &self.0 {
+            Rule::Local(_) => None,
+            Rule::Keyed(keys) => Some(keys),
         }
     }
 }
@@ -144,67 +138,8 @@ impl Access {
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Rule::Keyed(keys) => write!(f, "Access(keyed, {} keys)", keys.known.len()),
+            Rule::Keyed(keys) => write!(f, "Access(keyed, {} keys)", keys.count()),
             Rule::Local(_) => f.write_str("Access(local)"),
-        }
-    }
-}
-
-struct Keys {
-    known: HashMap<String, KnownKey>,
-    /// Keyed once: a request pays for its own secret only.
-    hmac: Hmac<Sha256>,
-    throttle: Throttle,
-}
-
-struct KnownKey {
-    digest: [u8; 32],
-    principal: Principal,
-}
-
-impl Keys {
-    fn new(pepper: &Pepper, records: Vec<KeyRecord>) -> Self {
-        let mut namespaces: HashMap<Namespace, Arc<AtomicU64>> = HashMap::new();
-        let known = records.into_iter().map(|record| {
-            let in_flight = Arc::clone(namespaces.entry(record.namespace.clone()).or_default());
-            let principal =
-                Principal { namespace: record.namespace, environment: record.environment, in_flight };
-            (record.id, KnownKey { digest: record.digest, principal })
-        });
-        Self { known: known.collect(), hmac: keyed(pepper), throttle: Throttle::default() }
-    }
-
-    fn authenticate(&self, headers: &HeaderMap, peer: Peer) -> Result<&Principal, ApiError> {
-        let now = Instant::now();
-        if let Some(wait) = self.throttle.refuses_peer(peer, now) {
-            return Err(ApiError::too_many_failures(wait.as_secs() + 1));
-        }
-        let Some(value) = headers.get(AUTHORIZATION) else {
-            return Err(ApiError::invalid_key("No API key was given: send `Authorization: Bearer sk-...`."));
-        };
-        let text = value.to_str().unwrap_or_default();
-        let key = bearer(text).and_then(ApiKey::split);
-        let known = key.and_then(|(id, secret)| {
-            let known = self.known.get(id);
-            // An unknown id costs the same work as a wrong secret, so that ids can't be found out by time.
-            let expected = known.map_or([0; 32], |known| known.digest);
-            let is_equal = bool::from(digest(self.hmac.clone(), secret).ct_eq(&expected));
-            known.filter(|_| is_equal)
-        });
-        match known {
-            Some(known) => Ok(&known.principal),
-            None => Err(self.failure(key.map(|(id, _)| id), peer, now)),
-        }
-    }
-
-    /// Counts a failure, and words it.
-    fn failure(&self, id: Option<&str>, peer: Peer, now: Instant) -> ApiError {
-        let id = id.filter(|id| self.known.contains_key(*id));
-        match self.throttle.failed(peer, id, now) {
-            Some(wait) => ApiError::too_many_failures(wait.as_secs() + 1),
-            None => {
-                ApiError::invalid_key("Incorrect API key: it must be one that this server made, `sk-...`.")
-            }
         }
     }
 }
@@ -217,9 +152,16 @@ pub(super) fn bearer(header: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::AUTHORIZATION;
+
     use super::*;
+    use crate::secrets::ApiKey;
 
     const HERE: Peer = Peer::Ip(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+
+    fn whole() -> Grant {
+        Grant::whole(Namespace::default_namespace(), Environment::Mainnet)
+    }
 
     fn headers(authorization: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -236,7 +178,7 @@ mod tests {
         let pepper = Pepper::random().expect("random bytes");
         let key = ApiKey::random().expect("random bytes");
         let named = Namespace::named("team");
-        let record = KeyRecord::of_key(&key, &pepper, named.clone(), Environment::Testnet);
+        let record = KeyRecord::of_key(&key, &pepper, Grant::whole(named.clone(), Environment::Testnet));
         let access = Access::keyed(&pepper, vec![record]);
         let principal = access.authenticate(&headers(&format!("bearer {}", key.text())), HERE);
         let principal = principal.map_err(|error| error.code).expect("let in");
@@ -258,7 +200,7 @@ mod tests {
     fn guessing_is_slowed_down_but_locks_nobody_of_this_machine_out() {
         let pepper = Pepper::of_bytes(&[7; 32]).expect("32 bytes");
         let key = ApiKey::random().expect("random bytes");
-        let record = KeyRecord::of_key(&key, &pepper, Namespace::default_namespace(), Environment::Mainnet);
+        let record = KeyRecord::of_key(&key, &pepper, whole());
         let access = Access::keyed(&pepper, vec![record]);
         let codes: Vec<_> = (0..12).map(|_| code(&access, "Bearer sk-wrong")).collect();
         assert_eq!(codes[0], "invalid_api_key");
@@ -270,7 +212,7 @@ mod tests {
     fn nothing_secret_is_printed() {
         let pepper = Pepper::of_bytes(&[0x41; 32]).expect("32 bytes");
         let key = ApiKey::random().expect("random bytes");
-        let record = KeyRecord::of_key(&key, &pepper, Namespace::default_namespace(), Environment::Mainnet);
+        let record = KeyRecord::of_key(&key, &pepper, whole());
         let shown = format!("{pepper:?} {record:?} {:?}", Access::keyed(&pepper, vec![record.clone()]));
         assert!(!shown.contains("65") && !shown.contains(&key.text()[12..]), "{shown}");
     }

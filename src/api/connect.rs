@@ -119,6 +119,7 @@ fn no_room() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dice::{Dice, number};
 
     const GOOD: [(&str, &str); 5] = [
         ("connection", "keep-alive, Upgrade"),
@@ -169,5 +170,68 @@ mod tests {
         let mut twice = good.clone();
         twice.append("sec-websocket-key", HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
         assert_eq!(code(Method::GET, Version::HTTP_11, &twice), Some("websocket_key"));
+    }
+
+    /// A header's value: what belongs there, what nearly does, and bytes.
+    fn value(name: usize, dice: &mut Dice) -> Vec<u8> {
+        const NEAR: [&[u8]; 8] = [
+            b"",
+            b",",
+            b"upgrade",
+            b"websocket;",
+            b"013",
+            b"switchbox.v1.1",
+            b"AAAAAAAAAAAAAAAAAAAAAA==",
+            b"=",
+        ];
+        let mut value = match dice.roll(4) {
+            0 => NEAR[dice.roll(NEAR.len())].to_vec(),
+            1 => (0..dice.roll(40)).map(|_| dice.roll(256) as u8).collect(),
+            _ => GOOD[name].1.as_bytes().to_vec(),
+        };
+        match dice.roll(6) {
+            0 => value.make_ascii_uppercase(),
+            1 => value.extend_from_slice(b" "),
+            2 if !value.is_empty() => {
+                let at = dice.roll(value.len());
+                value[at] ^= 1 << dice.roll(8);
+            }
+            _ => {}
+        }
+        value
+    }
+
+    /// `SWITCHBOX_FUZZ_RUNS` says how often. What is let in has all that the standard asks for, and its answer.
+    #[test]
+    fn no_headers_break_the_upgrade() {
+        let (mut let_in, mut refused) = (0, 0);
+        for seed in 0..number("SWITCHBOX_FUZZ_RUNS", 20_000) {
+            let mut dice = Dice(seed);
+            let mut headers = HeaderMap::new();
+            for (at, (name, _)) in GOOD.iter().enumerate() {
+                for _ in 0..[1, 1, 1, 1, 1, 1, 0, 2][dice.roll(8)] {
+                    if let Ok(value) = HeaderValue::from_bytes(&value(at, &mut dice)) {
+                        headers.append(*name, value);
+                    }
+                }
+            }
+            if dice.once_in(20) {
+                headers.append(ORIGIN, HeaderValue::from_static("null"));
+            }
+            match check(&Method::GET, Version::HTTP_11, &headers) {
+                Ok(key) => {
+                    let sole = |name: &str| headers.get_all(name).iter().count() == 1;
+                    assert!(sole("sec-websocket-key") && sole("sec-websocket-version"), "seed {seed}");
+                    assert!(!headers.contains_key(ORIGIN) && key.len() == 24, "seed {seed}");
+                    assert!(HeaderValue::try_from(accept_of(key)).is_ok(), "seed {seed}");
+                    let_in += 1;
+                }
+                Err(error) => {
+                    assert!(matches!(error.status.as_u16(), 400 | 403), "seed {seed}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(let_in > 0 && refused > 0, "{let_in} let in, {refused} refused");
     }
 }

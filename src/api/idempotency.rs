@@ -38,5 +38,11 @@ pub(super) fn keyed(
         hash.update(part);
     }
     hash.update(key.as_bytes());
+    // A job of the whole namespace may run elsewhere than one of a key with a scope: neither is the other's repeat. No key
+    // has a zero byte.
+    if let Some(scope) = &principal.scope {
+        hash.update([0]);
+        hash.update(scope.as_str());
+    }
     Ok(Some(Keyed { key: IdempotencyKey(hash.finalize().into()), body: Digest(Sha256::digest(body).into()) }))
 }

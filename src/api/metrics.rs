@@ -157,6 +157,11 @@ fn of_nodes(tally: &NodesTally) -> Vec<Family> {
             "Messages of nodes of an unknown kind that may be skipped.",
             tally.messages_ignored.value(),
         ),
+        counter(
+            "node_snapshots_sent_total",
+            "Configurations that nodes fetched.",
+            tally.snapshots_sent.value(),
+        ),
     ]
 }
 

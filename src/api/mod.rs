@@ -4,10 +4,12 @@
 //! comes back. It never decides about jobs, never sees storage or the core itself, and never logs a secret.
 
 pub mod admin;
+mod ask;
 pub mod auth;
 mod body;
 mod connect;
 mod error;
+mod fields;
 mod hangup;
 mod head_errors;
 mod idempotency;
@@ -18,6 +20,7 @@ mod metrics;
 mod openai;
 mod origin;
 mod receipts;
+mod rejection;
 mod response;
 mod route;
 mod secured;
@@ -26,6 +29,7 @@ mod sse;
 mod stall;
 mod starting;
 mod status;
+mod subclouds;
 mod tally;
 mod unread;
 
@@ -44,11 +48,11 @@ pub use server::{Listener, Peer};
 pub use starting::{Progress, serve_while};
 pub use status::DrainFlag;
 
-use auth::Access;
+use auth::{Access, Principal};
 use body::Parsers;
 use error::ApiError;
 use response::{Body, RequestId};
-use route::{JobVerb, Keyed, Public, Route};
+use route::{JobVerb, Keyed, Public, Route, Subclouds};
 use tally::Tally;
 
 use crate::arrivals::Arrivals;
@@ -99,6 +103,8 @@ pub struct Context {
     /// Places for requests that wait for a job's end.
     waiting: Arc<Commons>,
     parsers: Parsers,
+    /// Held while something is changed that is made of what it was before.
+    changing: tokio::sync::Mutex<()>,
     tally: Arc<Tally>,
     /// `system_fingerprint` of every answer.
     fingerprint: Arc<str>,
@@ -123,6 +129,7 @@ impl Context {
             bodies: Arc::new(Budget::new(limits.bodies_in_flight_bytes_max)),
             waiting: Arc::new(Commons::new(limits.job_waiters_max)),
             parsers: Parsers::new(),
+            changing: tokio::sync::Mutex::new(()),
             tally: Arc::default(),
             limits,
             fingerprint: concat!("switchbox-", env!("CARGO_PKG_VERSION")).into(),
@@ -230,7 +237,7 @@ async fn dispatch(
         _ => return Err(ApiError::route_unknown(request.method(), request.uri().path())),
     };
     let principal = context.access.authenticate(request.headers(), peer);
-    let principal = principal.inspect_err(|_| context.tally.keys_refused.add())?;
+    let principal = &*principal.inspect_err(|_| context.tally.keys_refused.add())?;
     match keyed {
         Keyed::Models => Ok(openai::models::list(&context.catalog)),
         Keyed::Model(name) => openai::models::one(&context.catalog, &name),
@@ -239,5 +246,28 @@ async fn dispatch(
         Keyed::Job(id, JobVerb::Read) => jobs::read(context, principal, id, request.uri().query()).await,
         Keyed::Job(id, JobVerb::Cancel) => jobs::cancel(context, principal, id).await,
         Keyed::Job(id, JobVerb::Receipt) => receipts::show(context, principal, id).await,
+        Keyed::Subclouds(_) => owner(context, principal, request).await,
+    }
+}
+
+/// What a namespace does with the subclouds that it owns.
+async fn owner(
+    context: &Context,
+    principal: &Principal,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ApiError> {
+    let actor = subclouds::Actor::of_key(principal)?;
+    let (head, body) = request.into_parts();
+    match Route::of(&head.method, head.uri.path()) {
+        Route::Keyed(Keyed::Subclouds(Subclouds::List)) => subclouds::list(context, &actor).await,
+        Route::Keyed(Keyed::Subclouds(Subclouds::Show(name))) => {
+            subclouds::show(context, &actor, name, head.uri.query()).await
+        }
+        Route::Keyed(Keyed::Subclouds(Subclouds::Change(name, verb))) => {
+            body::check_type(&head.headers)?;
+            let read = body::read(body, &context.limits, &context.bodies).await?;
+            subclouds::change(context, &actor, (name, verb), &read.bytes).await
+        }
+        _ => Err(ApiError::route_unknown(&head.method, head.uri.path())),
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use hyper::Method;
 
+use super::subclouds::Verb;
 use crate::coordinator::event::Endpoint;
 use crate::wire;
 
@@ -44,6 +45,34 @@ pub(super) enum Keyed<'p> {
     SubmitJob,
     /// Something with the job of this id.
     Job(&'p str, JobVerb),
+    /// Something with the subclouds that the caller owns.
+    Subclouds(Subclouds<'p>),
+}
+
+/// What an owner of subclouds asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subclouds<'p> {
+    /// Those that it owns.
+    List,
+    /// The one of that name.
+    Show(&'p str),
+    /// A change of the one of that name.
+    Change(&'p str, Verb),
+}
+
+impl<'p> Subclouds<'p> {
+    /// What is below a path that ends in `subclouds`, with the methods for it.
+    pub(super) fn of(rest: &'p str) -> Option<(Self, &'static str)> {
+        let name = |name: &'p str| Some(name).filter(|name| !name.is_empty() && !name.contains('/'));
+        match rest.strip_prefix('/') {
+            None if rest.is_empty() => Some((Subclouds::List, READ)),
+            None => None,
+            Some(rest) => match rest.split_once('/') {
+                None => Some((Subclouds::Show(name(rest)?), READ)),
+                Some((which, verb)) => Some((Subclouds::Change(name(which)?, Verb::of(verb)?), WRITE)),
+            },
+        }
+    }
 }
 
 /// What is done with a job.
@@ -57,8 +86,8 @@ pub(super) enum JobVerb {
     Receipt,
 }
 
-const READ: &str = "GET, HEAD";
-const WRITE: &str = "POST";
+pub(super) const READ: &str = "GET, HEAD";
+pub(super) const WRITE: &str = "POST";
 /// Behind a job's path.
 const RECEIPT: &str = "/receipt";
 const READ_OR_DELETE: &str = "GET, HEAD, DELETE";
@@ -76,6 +105,13 @@ impl<'p> Route<'p> {
             "/readyz" => (Route::Public(Public::Ready), READ),
             // Whatever isn't an upgrade is told there how to make it one.
             wire::PATH => return Route::Public(Public::ConnectNode),
+            _ if path.starts_with("/v1/subclouds") => {
+                let Some((subclouds, allow)) = path.strip_prefix("/v1/subclouds").and_then(Subclouds::of)
+                else {
+                    return Route::Unknown;
+                };
+                (Route::Keyed(Keyed::Subclouds(subclouds)), allow)
+            }
             _ => match (named(path, "/v1/models/"), named(path, "/v1/jobs/")) {
                 (Some(name), _) => (Route::Keyed(Keyed::Model(percent_decoded(name))), READ),
                 (_, Some(rest)) if rest.ends_with(RECEIPT) => {
@@ -134,6 +170,7 @@ mod tests {
     #[test]
     fn paths_and_methods() {
         let model = |name: &'static str| Route::Keyed(Keyed::Model(Cow::Borrowed(name)));
+        let subclouds = |asked| Route::Keyed(Keyed::Subclouds(asked));
         for (method, path, route) in [
             (Method::POST, "/v1/chat/completions", Route::Keyed(Keyed::Infer(Endpoint::ChatCompletions))),
             (Method::POST, "/v1/completions", Route::Keyed(Keyed::Infer(Endpoint::Completions))),
@@ -154,6 +191,14 @@ mod tests {
             (Method::GET, "/v1/jobs/job_1/receipt", Route::Keyed(Keyed::Job("job_1", JobVerb::Receipt))),
             (Method::DELETE, "/v1/jobs/job_1/receipt", Route::WrongMethod("GET, HEAD")),
             (Method::GET, "/v1/jobs/", Route::Unknown),
+            (Method::GET, "/v1/subclouds", subclouds(Subclouds::List)),
+            (Method::GET, "/v1/subclouds/lab", subclouds(Subclouds::Show("lab"))),
+            (Method::POST, "/v1/subclouds/lab/add", subclouds(Subclouds::Change("lab", Verb::Add))),
+            (Method::GET, "/v1/subclouds/lab/add", Route::WrongMethod("POST")),
+            (Method::POST, "/v1/subclouds/lab", Route::WrongMethod("GET, HEAD")),
+            (Method::POST, "/v1/subclouds/lab/add/x", Route::Unknown),
+            (Method::GET, "/v1/subclouds/", Route::Unknown),
+            (Method::GET, "/v1/subcloudsx", Route::Unknown),
             (Method::GET, "/healthz", Route::Public(Public::Health)),
             (Method::GET, "/readyz", Route::Public(Public::Ready)),
             (Method::DELETE, "/readyz", Route::WrongMethod("GET, HEAD")),

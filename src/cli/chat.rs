@@ -4,22 +4,17 @@
 mod answer;
 
 use std::io::{IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use zeroize::Zeroizing;
 
-use super::client::{Address, Client};
+use super::client::Client;
+use super::door::DoorArgs;
 use super::terminal::{one_line, printable};
 use super::{CliError, DataDirArg, client_runtime};
-use crate::datadir::Published;
 use answer::{Ended, Talk};
 
-const KEY_VARIABLE: &str = "SWITCHBOX_API_KEY";
-/// Bytes of a key's file.
-const KEY_FILE_BYTES_MAX: u64 = 4_096;
 /// Bytes of a question that is read from a file or a pipe.
 const QUESTION_BYTES_MAX: u64 = 4 << 20;
 
@@ -36,12 +31,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct ChatArgs {
-    /// The box [default: the one that runs on the data directory]
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
-    /// A file with the API key
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
+    #[command(flatten)]
+    door: DoorArgs,
     #[command(flatten)]
     data_dir: DataDirArg,
     /// Who answers [default: the box's first model]
@@ -53,8 +44,7 @@ pub(super) struct ChatArgs {
 }
 
 pub(super) fn run(args: ChatArgs) -> Result<(), CliError> {
-    let (address, key) = door(&args)?;
-    let client = Client::new(address, key.as_deref().map(String::as_str))?;
+    let client = args.door.open(&args.data_dir)?;
     let runtime = client_runtime()?;
     let result = runtime.block_on(async {
         let model = match args.model {
@@ -72,45 +62,6 @@ pub(super) fn run(args: ChatArgs) -> Result<(), CliError> {
     // A thread may still wait for a line of the terminal, or for a name's address.
     runtime.shutdown_background();
     result
-}
-
-/// Where the box is and what opens it.
-fn door(args: &ChatArgs) -> Result<(Address, Option<Zeroizing<String>>), CliError> {
-    let address = match &args.url {
-        Some(url) => Address::parse(url)?,
-        None => Address::parse(&Published::at(&args.data_dir.path()?)?.listen_addr()?)?,
-    };
-    if let Some(file) = &args.key_file {
-        return Ok((address, Some(key_of_file(file)?)));
-    }
-    if let Some(key) = std::env::var(KEY_VARIABLE).ok().filter(|key| !key.trim().is_empty()) {
-        let key = Zeroizing::new(key);
-        return Ok((address, Some(Zeroizing::new(key.trim().to_owned()))));
-    }
-    let key = match args.data_dir.path().and_then(|path| Ok(Published::at(&path)?)) {
-        Ok(published) if address.is_local() => published.api_key()?,
-        _ => None,
-    };
-    Ok((address, key.map(|key| Zeroizing::new(key.text().to_owned()))))
-}
-
-fn key_of_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
-    let failed = |problem: String| {
-        CliError::Usage(format!(
-            "can't read a key from `{}`: {problem}; name a file that holds one",
-            path.display()
-        ))
-    };
-    let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
-    let mut text = Zeroizing::new(String::with_capacity(KEY_FILE_BYTES_MAX as usize + 1));
-    file.take(KEY_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
-    match text.trim() {
-        "" => Err(failed("it is empty".into())),
-        _ if text.len() as u64 > KEY_FILE_BYTES_MAX => {
-            Err(failed(format!("it is longer than {KEY_FILE_BYTES_MAX} bytes")))
-        }
-        key => Ok(Zeroizing::new(key.to_owned())),
-    }
 }
 
 async fn first_model(client: &Client) -> Result<String, CliError> {

@@ -8,7 +8,9 @@ mod backup;
 mod chat;
 mod client;
 mod control;
+mod date;
 mod doctor;
+mod door;
 mod inspect;
 mod logging;
 mod operate;
@@ -59,16 +61,28 @@ enum Command {
     /// Look at nodes, and decide who gets work
     #[command(subcommand)]
     Nodes(operate::NodesCommand),
+    /// Look at groups of nodes, make them, and change who and what runs there
+    #[command(subcommand)]
+    Subclouds(operate::SubcloudsCommand),
+    /// Look at what the nodes of an environment go by, and change it
+    #[command(subcommand)]
+    Snapshot(operate::SnapshotCommand),
+    /// Look at namespaces, and settle their weight, trust and credit
+    #[command(subcommand)]
+    Namespaces(operate::NamespacesCommand),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Keys(operate::KeysCommand),
     /// Hold back waiting jobs of a model, a namespace or a tier
     Pause(operate::ScopeArgs),
     /// Let them go on
     Resume(operate::ScopeArgs),
-    /// Show every account's balance
-    Balances(operate::BoxArgs),
-    /// Give a namespace credits
-    Deposit(operate::DepositArgs),
-    /// Set a price
-    Price(operate::PriceArgs),
+    /// Look at accounts, give credits, set prices
+    #[command(subcommand)]
+    Credits(operate::CreditsCommand),
+    /// Add, list and remove the requests that nodes are checked with
+    #[command(subcommand)]
+    Templates(operate::TemplatesCommand),
     /// Look at model files
     #[command(subcommand)]
     Model(ModelCommand),
@@ -171,11 +185,14 @@ pub fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args),
         Command::Jobs(command) => jobs(&command),
         Command::Nodes(command) => operate::nodes(&command),
+        Command::Subclouds(command) => operate::subclouds(&command),
+        Command::Snapshot(command) => operate::snapshot(&command),
+        Command::Namespaces(command) => operate::namespaces(&command),
+        Command::Keys(command) => operate::keys(&command),
         Command::Pause(args) => operate::pause(&args),
         Command::Resume(args) => operate::resume(&args),
-        Command::Balances(args) => operate::balances(&args),
-        Command::Deposit(args) => operate::deposit(&args),
-        Command::Price(args) => operate::price(&args),
+        Command::Credits(command) => operate::credits(&command),
+        Command::Templates(command) => operate::templates(&command),
         Command::Model(ModelCommand::Inspect(args)) => inspect::run(&args),
         Command::Doctor(args) => return doctor::run(&args),
         Command::Backup(args) => backup::run(&args),

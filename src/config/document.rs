@@ -104,6 +104,14 @@ impl<T> Stated<T> {
         Stated { value, origin: self.origin.clone() }
     }
 
+    /// Where in a file it is stated, if it is in one.
+    pub(super) fn place(&self) -> Option<&Place> {
+        match &self.origin {
+            Origin::File { place, .. } => Some(place),
+            Origin::Default { .. } | Origin::Flag { .. } => None,
+        }
+    }
+
     pub(super) fn refused(&self, problem: &str, remedy: String) -> ConfigError {
         ConfigError::Refused { setting: self.origin.to_string(), problem: problem.to_owned(), remedy }
     }
@@ -166,9 +174,14 @@ impl Document {
         Ok(Self { path: path.into(), text })
     }
 
+    /// A text that was read by somebody else; `path` is what errors call it.
+    pub(super) fn of(path: &Path, text: String) -> Self {
+        Self { path: path.into(), text }
+    }
+
     #[cfg(test)]
     pub(super) fn of_text(text: &str) -> Self {
-        Self { path: Path::new("/etc/box.toml").into(), text: text.to_owned() }
+        Self::of(Path::new("/etc/box.toml"), text.to_owned())
     }
 
     /// The directory that relative paths in the file start from.

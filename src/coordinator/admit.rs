@@ -47,7 +47,7 @@ impl Coordinator {
         self.check_form(submission, origin)?;
         let namespace = self.namespace_key(&spec.namespace).ok_or(RefusalKind::NamesFull)?;
         let model = self.known_model(spec.environment, &spec.model)?;
-        self.check_subcloud(spec)?;
+        self.check_subcloud(spec, origin)?;
         // A test job never waits; and it may be what makes a full queue move.
         if !origin.is_test() {
             self.check_room(submission, namespace)?;
@@ -99,8 +99,12 @@ impl Coordinator {
     }
 
     /// The number of a job's model, if anybody knows it: a configuration, or a node. One that is away counts with what
-    /// it listed last; what a node lists no more, and nobody else does, is unknown again.
+    /// it listed last; what a node lists no more, and nobody else does, is unknown again. What a configuration that names
+    /// models doesn't name, there isn't.
     fn known_model(&mut self, environment: Environment, name: &ModelName) -> Result<ModelKey, RefusalKind> {
+        if !self.snapshots.has(environment, name) {
+            return Err(RefusalKind::ModelUnknown);
+        }
         let is_known = |model: &ModelKey| {
             self.proven_models.contains(model) || self.fleet.serving(*model).next().is_some()
         };
@@ -113,10 +117,14 @@ impl Coordinator {
         self.models.intern(name).ok_or(RefusalKind::NamesFull)
     }
 
-    fn check_subcloud(&self, spec: &JobSpec) -> Result<(), RefusalKind> {
+    /// The system's own jobs go wherever the jobs go that they are made for.
+    fn check_subcloud(&self, spec: &JobSpec, origin: &Origin) -> Result<(), RefusalKind> {
         let Some(name) = &spec.constraints.subcloud else { return Ok(()) };
         if self.subclouds.named(spec.environment, name).is_none() {
             return Err(RefusalKind::SubcloudUnknown);
+        }
+        if origin.is_system() {
+            return Ok(());
         }
         let models = std::iter::once(&spec.model).chain(&spec.fallbacks.models);
         let mut admitted =

@@ -1,16 +1,19 @@
 //! What clients, readers and operators are told: a job's last word, and answers to questions and commands.
 
+use std::sync::Arc;
+
+use super::command::NamespaceSettings;
 use super::effect::{RefusalKind, Runnable};
-use super::event::{FinishReason, JobError, Question, Tier};
-use super::integrity::Refused as TemplateRefusal;
+use super::event::{Environment, FinishReason, JobError, Question, Tier, Warmth};
+use super::integrity::{Refused as TemplateRefusal, Template};
 use super::invites::{Enrolled, Invite, NotEnrolled};
 use super::job::JobRow;
 use super::ledger::{Account, LedgerRefusal};
-use super::snapshot::Refused as SnapshotRefusal;
+use super::snapshot::{Refused as SnapshotRefusal, Snapshot};
 use super::standing::{NodeRow, Standing};
-use super::subcloud::Refused as SubcloudRefusal;
+use super::subcloud::{Refused as SubcloudRefusal, Subcloud, Unmet};
 use crate::credits::Credits;
-use crate::ids::{JobId, ModelName, NodeId};
+use crate::ids::{Digest, GpuClass, JobId, ModelName, ModelVersion, NodeId, Region};
 use crate::time::{Span, Time};
 
 /// How a job ended.
@@ -97,6 +100,18 @@ pub enum Answer {
     DeadLetters(Vec<DeadLetterView>),
     /// To `Question::Balances`: account, balance, held.
     Balances(Vec<(Account, Credits, Credits)>),
+    /// To `Question::Node`.
+    Node(Box<NodeView>),
+    /// To `Question::Namespaces`.
+    Namespaces(Vec<NamespaceView>),
+    /// To `Question::Subclouds`.
+    Subclouds(Vec<Subcloud>),
+    /// To `Question::Subcloud`.
+    Subcloud(Box<SubcloudView>),
+    /// To `Question::Templates`, by model and name.
+    Templates(Vec<Template>),
+    /// To `Question::Configuration`; `None` while there is none.
+    Configuration(Option<Arc<Snapshot>>),
     /// To `Question::Drain`, `WindDown` and `EndService`.
     Draining {
         /// Jobs that are left to wait for. To `Drain`: all that live. To `WindDown`: those tied to a client's
@@ -214,8 +229,76 @@ pub struct NodeView {
     pub standing: Standing,
     /// Since when this connection.
     pub connected_at: Option<Time>,
-    /// Per model: name, slots, slots taken.
-    pub models: Vec<(ModelName, u32, u32)>,
+    /// Since when it is away; `None` while it is here.
+    pub away_since: Option<Time>,
+    /// For which environments it wants to work; it does where it is registered, too.
+    pub wants: Vec<Environment>,
+    /// What it serves.
+    pub models: Vec<ServedModel>,
+    /// What it has, as its last connection said.
+    pub capacity: NodeCapacity,
+    /// How reliable it is, in per mille.
+    pub reliability: u32,
+    /// What it has earned and nobody has taken yet, by environment.
+    pub earnings: [Credits; 2],
+}
+
+/// A model on a node.
+#[derive(Debug, Clone)]
+pub struct ServedModel {
+    /// Its name.
+    pub model: ModelName,
+    /// Which version.
+    pub version: Option<ModelVersion>,
+    /// SHA-256 of what the node has; zero where it doesn't say.
+    pub digest: Digest,
+    /// Jobs of it that run at once.
+    pub slots: u32,
+    /// Of those, taken.
+    pub taken: u32,
+    /// Whether it is in memory.
+    pub warmth: Warmth,
+    /// Whether the node may run it: it has to pass a test for each model.
+    pub standing: Standing,
+}
+
+/// What a node has.
+#[derive(Debug, Clone)]
+pub struct NodeCapacity {
+    /// Jobs that it runs at once, over all models.
+    pub slots: u32,
+    /// Of those, taken.
+    pub taken: u32,
+    /// Tokens of KV cache that all its jobs share.
+    pub kv_tokens: u64,
+    /// Of those, taken.
+    pub kv_taken: u64,
+    /// Memory for models, in bytes; `u64::MAX` where nothing bounds it.
+    pub memory_bytes: u64,
+    /// Its GPU.
+    pub gpu: Option<GpuClass>,
+    /// Where it is.
+    pub region: Option<Region>,
+}
+
+/// A subcloud, and what its policy says of its nodes.
+#[derive(Debug, Clone)]
+pub struct SubcloudView {
+    /// Its row.
+    pub subcloud: Subcloud,
+    /// Each node, with what of the policy it doesn't meet.
+    pub members: Vec<(NodeId, Option<Unmet>)>,
+}
+
+/// A namespace as the operator sees it.
+#[derive(Debug, Clone)]
+pub struct NamespaceView {
+    /// What is settled about it; the box's defaults where nothing is.
+    pub settings: NamespaceSettings,
+    /// Jobs of it that wait.
+    pub waiting: u64,
+    /// What it has, and what its live jobs hold of that, by environment.
+    pub accounts: [(Credits, Credits); 2],
 }
 
 /// What waits for a model in a tier.

@@ -2,13 +2,14 @@
 //! the real ones to see whether nodes do what they say.
 
 use super::Coordinator;
-use super::effect::{CancelCause, End, Usage};
-use super::event::{Completion, FinishReason, Origin, Submission};
+use super::effect::{CancelCause, Effect, End, Notice, Usage};
+use super::event::{Completion, FinishReason, JobSpec, Origin, Submission};
 use super::fleet::Sample;
 use super::integrity::{
     Expect, Gravity, Judgement, ResultFacts, Seen, billed_input, billed_output, judge_blind, plausible,
 };
 use super::job::Job;
+use super::ledger::{Account, Owner};
 use super::names::NodeKey;
 use super::noise::{Purpose, choose, noise};
 use super::slab::Key;
@@ -119,11 +120,34 @@ impl Coordinator {
         let origin = Origin::Blind { template: template.name.clone() };
         let mut submission = submission_of(template, environment);
         submission.spec.constraints.trust = Some(Trust::Open);
+        // Nodes that left the global pool are checked where they work.
+        submission.spec.constraints.subcloud = self.jobs[key].row.spec.constraints.subcloud.clone();
         let Some(node) = self.blind_node(id, &submission) else { return };
+        if !self.is_paid(&submission.spec) {
+            return;
+        }
         submission.spec.constraints.allow = vec![self.fleet.node(node).id().clone()];
         if self.accept(submission, origin, None).is_ok() {
             self.counts.blind += 1;
         }
+    }
+
+    /// Whether the integrity account has what a check may cost. If it hasn't, the check isn't made: that is counted, and
+    /// said once until there is credit again. (Test jobs are made on credit: without them no node could ever begin.)
+    pub(super) fn is_paid(&mut self, spec: &JobSpec) -> bool {
+        let environment = spec.environment;
+        let price = self.prices.price_at(environment, &spec.model, spec.tier, self.now);
+        let worst = price.worst_cost(spec.input_tokens, spec.output_tokens_max);
+        let account = self.ledger.statement(&Account { environment, owner: Owner::Integrity });
+        let is_paid = account.balance.0.saturating_sub(account.held.0) >= worst.0;
+        let was_short = std::mem::replace(&mut self.checks_short[environment as usize], !is_paid);
+        if !is_paid {
+            self.counts.checks_unpaid += 1;
+            if !was_short {
+                self.effects.push(Effect::Notice(Notice::ChecksUnpaid(environment)));
+            }
+        }
+        is_paid
     }
 
     /// A node for a blind job, drawn among those that could and aren't the operator's own.

@@ -130,7 +130,7 @@ pub enum NodeCommand {
     /// Suspected: running work is revoked, earnings are locked.
     Freeze,
     /// Cleared.
-    Thaw,
+    Unfreeze,
     /// Out.
     Ban,
     /// In again, after a test job.
@@ -146,7 +146,7 @@ impl NodeCommand {
         NodeCommand::Resume,
         NodeCommand::Drain,
         NodeCommand::Freeze,
-        NodeCommand::Thaw,
+        NodeCommand::Unfreeze,
         NodeCommand::Ban,
         NodeCommand::Unban,
         NodeCommand::Reinstate,

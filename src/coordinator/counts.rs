@@ -159,6 +159,8 @@ counts! {
     checks_failed,
     /// Of these, answers that were proven wrong.
     lies_proven,
+    /// Blind and validation jobs that were due, and that the integrity account could not pay.
+    checks_unpaid,
     /// Results that can't be.
     results_rejected,
     /// Results that are odd.

@@ -19,8 +19,8 @@ use crate::ids::{
 use crate::time::{Span, Time};
 
 pub use super::answer::{
-    Answer, CancelCause, CancelState, DeadLetterView, End, Finished, JobView, NodeView, QueueView, Rejection,
-    Usage,
+    Answer, CancelCause, CancelState, DeadLetterView, End, Finished, JobView, NamespaceView, NodeCapacity,
+    NodeView, QueueView, Rejection, ServedModel, SubcloudView, Usage,
 };
 
 /// One thing to do.
@@ -81,6 +81,8 @@ pub enum Effect {
     ForgetOutput(ReservationId),
     /// Look at an output; answered by the local event `Progress`.
     CheckProgress(ReservationId),
+    /// Say something to whoever reads the box's log.
+    Notice(Notice),
     /// Answer a question from stored rows, once this step's LSN is durable.
     Read {
         /// Where to answer.
@@ -90,6 +92,13 @@ pub enum Effect {
         /// What must be durable before the look.
         lsn: Lsn,
     },
+}
+
+/// What an operator should know, and nobody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// A blind or validation job was due in this environment, and the integrity account can't pay it.
+    ChecksUnpaid(Environment),
 }
 
 /// What is looked up among stored rows.
@@ -326,7 +335,7 @@ pub enum Runnable {
 /// Why a job can't run: of all nodes, how far the one that came furthest got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
-    /// No node serves the model.
+    /// No node serves the model, under the digest that the configuration has.
     NoNodeServesModel,
     /// None that does works in this environment.
     NoNodeInEnvironment,

@@ -7,13 +7,13 @@
 use std::sync::LazyLock;
 
 use super::effect::Why;
-use super::fleet::Node;
+use super::fleet::{Node, Serving};
 use super::mutant::mutant;
 use super::names::ModelKey;
 use super::rare::{Rare, Usual};
 use super::spec::{Environment, JobSpec};
 use super::standing::Trust;
-use super::subcloud::{NodeFacts, Subcloud, Subclouds};
+use super::subcloud::{Subcloud, Subclouds};
 use crate::ids::{GpuClass, ModelName, ModelVersion, Region, SubcloudName};
 use crate::time::Time;
 
@@ -99,12 +99,10 @@ pub(super) fn lack(
     now: Time,
 ) -> Option<Why> {
     let (shape, wants) = (&need.shape, &*need.shape.particulars);
-    let Some(serving) = node.serving(need.model).filter(|serving| serving.slots > 0) else {
-        return Some(Why::NoNodeServesModel);
+    let serving = match offered(node, need) {
+        Ok(serving) => serving,
+        Err(why) => return Some(why),
     };
-    if !node.works_in(need.environment) {
-        return Some(Why::NoNodeInEnvironment);
-    }
     if wants.version.is_some() && wants.version != serving.version {
         return Some(Why::NoNodeWithVersion);
     }
@@ -127,6 +125,17 @@ pub(super) fn lack(
     (!ready).then_some(Why::NoNodeReady)
 }
 
+/// The model as the node offers it, where it may run it.
+fn offered<'n>(node: &'n Node, need: &Need) -> Result<&'n Serving, Why> {
+    let serving = node.serving(need.model).filter(|serving| serving.slots > 0);
+    let serving = serving.ok_or(Why::NoNodeServesModel)?;
+    if node.may_serve(serving, need.environment) {
+        return Ok(serving);
+    }
+    // With another file under its name it serves another model.
+    Err(if node.works_in(need.environment) { Why::NoNodeServesModel } else { Why::NoNodeInEnvironment })
+}
+
 /// A job that names a subcloud runs on its members that meet its policy; one that doesn't, on nodes that no
 /// subcloud isolates.
 fn is_in_its_pool(node: &Node, need: &Need, name: &ModelName, subclouds: &Subclouds) -> bool {
@@ -134,25 +143,17 @@ fn is_in_its_pool(node: &Node, need: &Need, name: &ModelName, subclouds: &Subclo
     if need.shape.particulars.subcloud.is_none() && stands_in && mutant!(IsolateIgnoredForFallback) {
         return true;
     }
-    let facts = NodeFacts {
-        trust: node.record.row().trust,
-        region: node.region.clone(),
-        memory_bytes: node.memory_bytes,
-        gpu: node.gpu.clone(),
-    };
     let wanted = need.shape.particulars.subcloud.as_ref();
     let runs = |subcloud: &Subcloud| subcloud.policy.runs(name);
     let admits = wanted.is_none_or(|wanted| subclouds.named(need.environment, wanted).is_some_and(runs));
-    admits && subclouds.reaches(need.environment, wanted, node.id(), &facts).is_ok()
+    admits && subclouds.reaches(need.environment, wanted, node.id(), &node.facts()).is_ok()
 }
 
 /// What a node lacks for any job of a model in an environment: its jobs' needs are looked at one by one.
 pub(super) fn lack_any(node: &Node, need: &Need, name: &ModelName, now: Time) -> Option<Why> {
-    let Some(serving) = node.serving(need.model).filter(|serving| serving.slots > 0) else {
-        return Some(Why::NoNodeServesModel);
+    let serving = match offered(node, need) {
+        Ok(serving) => serving,
+        Err(why) => return Some(why),
     };
-    if !node.works_in(need.environment) {
-        return Some(Why::NoNodeInEnvironment);
-    }
     (!node.standing_for(serving, name, now).takes_work()).then_some(Why::NoNodeReady)
 }

@@ -21,6 +21,7 @@ pub use self::local::{Progress, Revoked, StoreRoom};
 pub use self::verified::Verified;
 pub use super::hello::{Equipment, Held, NodeHello};
 pub use super::outcome::{ErrorClass, FinishReason, JobError, Status};
+pub use super::question::{Ask, Question};
 pub use super::spec::{
     Constraints, Determinism, Endpoint, Environment, Fallbacks, InputCount, JobSpec, Keyed, Mode, Origin,
     Storing, Tier,
@@ -172,46 +173,6 @@ pub struct Requeue {
     pub client: ClientId,
     /// Its row, as the store has it.
     pub row: Box<JobRow>,
-}
-
-/// A question to the core, answered to `client` by [`super::effect::Answer`].
-#[derive(Debug, Clone)]
-pub struct Ask {
-    /// Where to answer.
-    pub client: ClientId,
-    /// What is asked.
-    pub question: Question,
-}
-
-/// What can be asked.
-#[derive(Debug, Clone)]
-pub enum Question {
-    /// Every gauge and counter.
-    Counts,
-    /// A full recount of everything, compared with the kept counters.
-    Invariants,
-    /// All nodes with capacity, load, standing and its causes.
-    Nodes,
-    /// What waits, per model and tier.
-    Queue,
-    /// Where a job stands: position, estimate, runnable or why not. `None` asks as the operator.
-    Job(JobId, Option<Tenant>),
-    /// The decisions on one job, with times and reasons.
-    Trace(JobId),
-    /// The newest dead letters, newest first, at most so many.
-    DeadLetters(u32),
-    /// Every balance.
-    Balances,
-    /// The invites that are open.
-    Invites,
-    /// Take no more work from clients.
-    Drain,
-    /// As `Drain`, for the server is to stop: once nobody waits on a connection, start nothing more either.
-    WindDown,
-    /// The server stops: start nothing more, end what is tied to its client's connection (a number of jobs a step,
-    /// so it is asked until none is left) and take back what the box's own node runs. All else waits for the next
-    /// start, as it would after a crash.
-    EndService,
 }
 
 impl ModelOffer {

@@ -42,6 +42,7 @@ mod outcome;
 mod place;
 #[cfg(any(test, feature = "mutants"))]
 mod planted;
+mod question;
 pub mod rare;
 mod recover;
 mod reserve;
@@ -50,6 +51,7 @@ mod retry;
 pub mod score;
 mod sessions;
 mod shelf;
+mod show;
 mod slab;
 pub mod snapshot;
 pub mod spec;
@@ -177,6 +179,8 @@ pub struct Coordinator {
     subclouds: Subclouds,
     snapshots: Snapshots,
     templates: Templates,
+    /// Whether the last check that was due could not be paid, by environment: what was said isn't said again.
+    checks_short: [bool; 2],
     invites: Invites,
     validating: BTreeMap<JobId, Validating>,
     /// Reservations whose result is kept: repeats of it are answered the same way.
@@ -247,6 +251,7 @@ impl Coordinator {
             subclouds: Subclouds::default(),
             snapshots: Snapshots::default(),
             templates: Templates::default(),
+            checks_short: [false; 2],
             invites: Invites::default(),
             validating: BTreeMap::new(),
             accepted_results: BTreeSet::new(),

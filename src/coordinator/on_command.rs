@@ -4,6 +4,7 @@ use super::Coordinator;
 use super::command::{Amount, Command, NamespaceSettings, NodeCommand, NodeSettings, Operation, Scope};
 use super::effect::{Answer, NodeMessage, Rejection, Row};
 use super::event::Environment;
+use super::fleet::Serving;
 use super::ledger::{Account, Applied, CreditLine, Operation as LedgerOperation, Owner, Posting};
 use super::limits::PAUSE_LOOK_MAX;
 use super::names::NodeKey;
@@ -133,14 +134,14 @@ impl Coordinator {
             NodeCommand::Resume => record.resume(Party::Operator),
             NodeCommand::Drain => record.drain(Party::Operator, now),
             NodeCommand::Freeze => record.freeze("the operator suspects it", now),
-            NodeCommand::Thaw => record.unfreeze(),
+            NodeCommand::Unfreeze => record.unfreeze(),
             NodeCommand::Ban => record.ban("the operator refuses it", now),
             NodeCommand::Unban => record.unban(),
             NodeCommand::Reinstate => record.reinstate(now),
         }
         match command {
             NodeCommand::Freeze => self.ledger.freeze(node),
-            NodeCommand::Thaw => self.ledger.thaw(node),
+            NodeCommand::Unfreeze => self.ledger.thaw(node),
             _ => {}
         }
         self.keep_node(key);
@@ -281,8 +282,10 @@ impl Coordinator {
         name: &SubcloudName,
         node: &NodeId,
     ) -> Result<(), Rejection> {
-        let registered = self.fleet.node(self.node_named(node)?).record.row().environments;
-        let joined = self.subclouds.add_node(actor, environment, name, node, registered);
+        let row = self.fleet.node(self.node_named(node)?).record.row();
+        let may = self.subclouds.may_add(actor, environment, name, row.owner.as_ref());
+        may.map_err(Rejection::Subcloud)?;
+        let joined = self.subclouds.add_node(actor, environment, name, node, row.environments);
         joined.map_err(Rejection::Subcloud)?;
         self.subcloud_changed(environment, name, [node.clone()]);
         Ok(())
@@ -326,7 +329,30 @@ impl Coordinator {
         for node in here {
             self.tell_node(node, NodeMessage::Configuration { environment, version, digest });
         }
+        self.permit_models();
         Ok(())
+    }
+
+    /// Which models nodes may run has changed.
+    fn permit_models(&mut self) {
+        let keys: Vec<NodeKey> = self.fleet.nodes().map(|(key, _)| key).collect();
+        for key in keys {
+            let permitted = |serving: &Serving| {
+                let digest = Some(serving.digest).filter(|digest| *digest != Digest::default());
+                self.snapshots.permit(&self.models[serving.model], digest)
+            };
+            let now: Vec<Environments> = self.fleet.node(key).models.iter().map(permitted).collect();
+            let servings = &mut self.fleet.node_mut(key).models;
+            let changes = servings.iter().zip(&now).any(|(serving, now)| serving.permitted != *now);
+            for (serving, now) in servings.iter_mut().zip(now) {
+                serving.permitted = now;
+            }
+            if changes {
+                self.restand(key);
+                self.room_on(key);
+                self.arm_node(key);
+            }
+        }
     }
 
     /// Tells a node of the configurations that it doesn't have.

@@ -1,6 +1,6 @@
 //! What operators and readers ask.
 
-use super::effect::{Answer, DeadLetterView, Effect, JobView, Lookup, NodeView, QueueView, RefusalKind};
+use super::effect::{Answer, DeadLetterView, Effect, JobView, Lookup, QueueView, RefusalKind};
 use super::effect::{Reply, Runnable};
 use super::event::{Ask, Question, Tenant};
 use super::job::JobState;
@@ -30,6 +30,16 @@ impl Coordinator {
             Question::Balances => Answer::Balances(
                 self.ledger.statements().map(|(account, s)| (account, s.balance, s.held)).collect(),
             ),
+            Question::Node(node) => self.node_named_view(&node),
+            Question::Namespaces(which) => Answer::Namespaces(self.namespace_views(which.as_ref())),
+            Question::Subclouds(whose) => Answer::Subclouds(self.subclouds_of(whose.as_ref())),
+            Question::Subcloud(environment, name, whose) => {
+                self.subcloud_named(environment, &name, whose.as_ref())
+            }
+            Question::Templates => Answer::Templates(self.templates.iter().cloned().collect()),
+            Question::Configuration(environment) => {
+                Answer::Configuration(self.snapshots.of(environment).cloned())
+            }
             Question::Invites => Answer::Invites(self.open_invites()),
             Question::Drain => self.drain(),
             Question::WindDown => self.wind_down(),
@@ -119,20 +129,6 @@ impl Coordinator {
         self.backlog.views().filter_map(view).collect()
     }
 
-    fn node_views(&self) -> Vec<NodeView> {
-        let view = |(_, node): (_, &super::fleet::Node)| NodeView {
-            row: node.record.row().clone(),
-            standing: if node.is_local() && node.is_here() {
-                local_standing(node.record.standing(self.now))
-            } else {
-                node.record.standing(self.now)
-            },
-            connected_at: node.is_here().then_some(node.connected_at),
-            models: node.models.iter().map(|s| (self.models[s.model].clone(), s.slots, s.taken)).collect(),
-        };
-        self.fleet.nodes().map(view).collect()
-    }
-
     /// Every gauge and counter as kept.
     pub fn counts(&self) -> Counts {
         let (slots_total, slots_taken, nodes) = self.fleet.totals();
@@ -150,10 +146,4 @@ impl Coordinator {
             ..self.counts
         }
     }
-}
-
-/// The box's own node needs no test job.
-fn local_standing(standing: super::standing::Standing) -> super::standing::Standing {
-    use super::standing::Standing;
-    if standing == Standing::Untested { Standing::Ready } else { standing }
 }

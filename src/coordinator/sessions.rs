@@ -73,6 +73,7 @@ impl Coordinator {
                 model,
                 version: offer.version.clone(),
                 digest: offer.digest.unwrap_or_default(),
+                permitted: self.snapshots.permit(&offer.model, offer.digest),
                 runtime: offer.runtime.clone(),
                 slots: offer.slots,
                 taken: 0,

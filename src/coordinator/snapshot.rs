@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use super::event::Environment;
 use super::integrity::Plausibility;
-use super::standing::PenaltyRules;
+use super::noise::PPM;
+use super::standing::{Environments, PenaltyRules};
 use crate::ids::{Digest, ModelName, ModelVersion, SubcloudName};
 use crate::time::Span;
 
@@ -35,6 +36,20 @@ pub enum RuntimeKind {
     Upstream,
     /// Says back what it is told; for benches and tests.
     Echo,
+}
+
+impl RuntimeKind {
+    /// All.
+    pub const ALL: [RuntimeKind; 3] = [RuntimeKind::Executor, RuntimeKind::Upstream, RuntimeKind::Echo];
+
+    /// The word that configurations use.
+    pub fn word(self) -> &'static str {
+        match self {
+            RuntimeKind::Executor => "executor",
+            RuntimeKind::Upstream => "upstream",
+            RuntimeKind::Echo => "echo",
+        }
+    }
 }
 
 /// A model that may be asked for.
@@ -87,9 +102,22 @@ impl Default for Participation {
 }
 
 impl Participation {
-    /// How often a key with so many settled jobs is checked, in a million.
-    pub fn check_rate_of(&self, settled_jobs: u64) -> u32 {
-        if settled_jobs < self.probation_jobs { self.probation_check_rate_ppm } else { self.check_rate_ppm }
+    /// Whether a key with so many settled jobs, and so many checks behind it, is on probation: until it has settled its
+    /// first jobs, and at least half the checks that those should have brought were made. Checks that nobody could pay,
+    /// or that found no second node, so don't end it.
+    pub fn is_on_probation(&self, settled_jobs: u64, checks: u64) -> bool {
+        let due =
+            u128::from(self.probation_jobs) * u128::from(self.probation_check_rate_ppm) / u128::from(PPM);
+        settled_jobs < self.probation_jobs || u128::from(checks) < due / 2
+    }
+
+    /// How often such a key is checked, in a million of its settled jobs.
+    pub fn check_rate_of(&self, settled_jobs: u64, checks: u64) -> u32 {
+        if self.is_on_probation(settled_jobs, checks) {
+            self.probation_check_rate_ppm
+        } else {
+            self.check_rate_ppm
+        }
     }
 }
 
@@ -231,6 +259,25 @@ impl Snapshots {
     /// A model of that environment.
     pub fn model(&self, environment: Environment, model: &ModelName) -> Option<&ModelSpec> {
         self.of(environment)?.models.get(model)
+    }
+
+    /// Whether there may be a model of that name in that environment.
+    pub fn has(&self, environment: Environment, model: &ModelName) -> bool {
+        let models = self.of(environment).map(|snapshot| &snapshot.models);
+        models.is_none_or(|models| models.is_empty() || models.contains_key(model))
+    }
+
+    /// Where a model may be run by a node that has it under that digest, if it says one: where the snapshot in force has
+    /// it, under no other; and where there is none, or one that names no models.
+    pub fn permit(&self, model: &ModelName, digest: Option<Digest>) -> Environments {
+        let permits = |environment: &Environment| match self.of(*environment) {
+            Some(snapshot) if !snapshot.models.is_empty() => {
+                let spec = snapshot.models.get(model);
+                spec.is_some_and(|spec| digest.is_none_or(|digest| digest == spec.digest))
+            }
+            _ => true,
+        };
+        Environment::ALL.into_iter().filter(permits).fold(Environments::NONE, Environments::with)
     }
 
     /// Puts a snapshot in force, whole, if it is newer and sound; else nothing changes.

@@ -109,6 +109,20 @@ pub enum Trust {
     Own,
 }
 
+impl Trust {
+    /// All, least first.
+    pub const ALL: [Trust; 3] = [Trust::Open, Trust::Approved, Trust::Own];
+
+    /// The word that configurations, the API and logs use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Trust::Open => "open",
+            Trust::Approved => "approved",
+            Trust::Own => "own",
+        }
+    }
+}
+
 /// A set of environments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Environments(u8);
@@ -140,6 +154,11 @@ impl Environments {
         Self(self.0 & other.0)
     }
 
+    /// Them, one by one.
+    pub fn iter(self) -> impl Iterator<Item = Environment> {
+        Environment::ALL.into_iter().filter(move |environment| self.contains(*environment))
+    }
+
     /// Whether there is none.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
@@ -153,6 +172,16 @@ pub enum Party {
     Owner,
     /// Who runs the box.
     Operator,
+}
+
+impl Party {
+    /// The word that the API and logs use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Party::Owner => "owner",
+            Party::Operator => "operator",
+        }
+    }
 }
 
 /// Something ordered, with its reason.

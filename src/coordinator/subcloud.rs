@@ -93,6 +93,8 @@ pub enum Refused {
     },
     /// The node isn't registered for the subcloud's environment.
     OtherEnvironment,
+    /// The node belongs to somebody else than the namespace that adds it.
+    OthersNode,
 }
 
 impl fmt::Display for Refused {
@@ -107,6 +109,9 @@ impl fmt::Display for Refused {
             Self::TooMany { what, max } => write!(f, "too many {what}: at most {max} are allowed"),
             Self::OtherEnvironment => f.write_str(
                 "the node isn't registered for the subcloud's environment: register it there first",
+            ),
+            Self::OthersNode => f.write_str(
+                "the node isn't this namespace's, and an owner adds its own nodes only: ask the operator to add it",
             ),
         }
     }
@@ -236,6 +241,22 @@ impl Subclouds {
         let subcloud = self.all.remove(&place).ok_or(Refused::Unknown)?;
         subcloud.nodes.iter().for_each(|node| self.forget(node, &place));
         Ok(subcloud)
+    }
+
+    /// Whether that party may add a node of that owner. A namespace adds its own nodes: with others' it could take the
+    /// whole global pool for itself.
+    pub fn may_add(
+        &self,
+        actor: &Actor,
+        environment: Environment,
+        name: &SubcloudName,
+        owner: Option<&Namespace>,
+    ) -> Result<(), Refused> {
+        self.changeable(actor, environment, name)?;
+        match actor {
+            Actor::Namespace(namespace) if owner != Some(namespace) => Err(Refused::OthersNode),
+            _ => Ok(()),
+        }
     }
 
     /// Adds a node that is registered for these environments. Adding it again changes nothing. Whether it meets the

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::effect::{NodeMessage, Row};
 use super::event::{Environment, JobSpec, Mode, Origin, Submission, Tier};
 use super::fleet::{Ending, ReservationState};
-use super::integrity::Template;
+use super::integrity::{TEMPLATE_TOKENS_PER_MESSAGE, Template};
 use super::job::Job;
 use super::names::{ModelKey, NodeKey};
 use super::noise::{Purpose, noise};
 use super::slab::Key;
-use super::spec::Endpoint;
+use super::spec::{Endpoint, InputCount};
 use super::standing::{Fault, Standing, TrialDue, Trust, Verdict};
 use super::{Coordinator, Timer};
 use crate::ids::{Digest, ModelName, Namespace, NodeId, ReservationId};
@@ -193,7 +193,8 @@ impl Coordinator {
             TrialDue::Now => Some(self.now),
             TrialDue::At(at) => Some(at),
         };
-        let first = node.models.iter().filter(|serving| serving.slots > 0).filter_map(due).min()?;
+        let first =
+            node.models.iter().filter(|serving| testable(node, serving).is_some()).filter_map(due).min()?;
         Some(first.max(node.test_not_before))
     }
 
@@ -231,16 +232,15 @@ impl Coordinator {
             return;
         }
         let node = self.fleet.node(key);
-        let due = |serving: &&super::fleet::Serving| {
+        let due = |serving: &super::fleet::Serving| {
             let name = &self.models[serving.model];
-            serving.slots > 0 && node.record.trial_due(name, serving.digest, now) == TrialDue::Now
+            let is_due = node.record.trial_due(name, serving.digest, now) == TrialDue::Now;
+            testable(node, serving).filter(|_| is_due).map(|environment| (serving.model, environment))
         };
-        let models: Vec<ModelKey> = node.models.iter().filter(due).map(|serving| serving.model).collect();
-        let works_in = Environment::ALL.into_iter().find(|environment| node.works_in(*environment));
+        let models: Vec<(ModelKey, Environment)> = node.models.iter().filter_map(due).collect();
         // A node that is busy gives its next slot to the test.
-        let busy = models.iter().any(|model| !node.has_slot(*model));
-        let sent = works_in
-            .and_then(|environment| models.iter().find_map(|model| self.test(key, *model, environment)));
+        let busy = models.iter().any(|(model, _)| !node.has_slot(*model));
+        let sent = models.iter().find_map(|(model, environment)| self.test(key, *model, *environment));
         let node = self.fleet.node_mut(key);
         node.test_waits = sent.is_none() && busy;
         if sent.is_none() {
@@ -327,7 +327,15 @@ pub(super) enum Passed {
 
 /// A template as a client would submit it.
 pub(super) fn submission_of(template: &Template, environment: Environment) -> Submission {
+    // No prompt has more tokens than its request has bytes: where a template says so, nobody counted.
+    let beyond = u64::from(template.input_tokens).checked_sub(template.body.len() as u64);
+    let (input_count, messages) = match beyond {
+        None => (InputCount::Exact, 1),
+        Some(beyond) => (InputCount::AtMost, beyond / TEMPLATE_TOKENS_PER_MESSAGE),
+    };
     let spec = JobSpec {
+        input_count,
+        messages: u32::try_from(messages).unwrap_or(u32::MAX),
         environment,
         mode: template.mode,
         tier: template.tier,
@@ -355,4 +363,9 @@ fn built_in_test(model: &ModelName, environment: Environment) -> Submission {
         ..JobSpec::plain(Namespace::named(SYSTEM_NAMESPACE), Endpoint::ChatCompletions, model.clone())
     };
     Submission::new(spec, body.into_bytes().into())
+}
+
+/// Where a node can be tested with a model: where it may run it.
+fn testable(node: &super::fleet::Node, serving: &super::fleet::Serving) -> Option<Environment> {
+    Environment::ALL.into_iter().find(|environment| node.may_serve(serving, *environment))
 }

@@ -53,8 +53,9 @@ impl Coordinator {
         if *row.origin != Origin::Client || self.fleet.node(node).is_local() {
             return;
         }
-        let settled = self.fleet.node(node).record.row().conduct.settled_jobs;
-        let rate = self.participation(row.spec.environment).check_rate_of(settled);
+        let record = self.fleet.node(node).record.row();
+        let (settled, checks) = (record.conduct.settled_jobs, record.quality.checks_ever);
+        let rate = self.participation(row.spec.environment).check_rate_of(settled, checks);
         let id = row.id;
         let chance = noise(&self.boot.secret, Purpose::ValidationDraw, id.counter, u64::from(id.epoch));
         if !draw(chance, rate) {
@@ -104,6 +105,9 @@ impl Coordinator {
             submission.spec.constraints.allow = peers;
         } else if able.is_empty() || witnesses.len() > 1 {
             // It would wait for nobody; and another length would settle nothing between two that should have agreed.
+            return false;
+        }
+        if !self.is_paid(&submission.spec) {
             return false;
         }
         let Ok(job) = self.accept(submission, Origin::Validation { of }, None) else { return false };

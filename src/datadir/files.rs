@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::DataDirError;
 
-/// Bytes of a file here.
+/// Bytes of a file here, if nothing else is said.
 const FILE_BYTES_MAX: u64 = 4_096;
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -200,7 +200,18 @@ impl PrivateDir {
         DataDirError::Io { action: "write", path: self.path.join(name), source, remedy: DISK_REMEDY }
     }
 
-    /// The file's bytes; `None` if there is none.
+    /// Another view of the same directory.
+    pub(super) fn again(&self) -> Result<Self, DataDirError> {
+        let dir = self.dir.try_clone().map_err(|source| DataDirError::Io {
+            action: "open the data directory",
+            path: self.path.clone(),
+            source,
+            remedy: DISK_REMEDY,
+        })?;
+        Ok(Self { path: self.path.clone(), dir })
+    }
+
+    /// The bytes of a small file; `None` if there is none.
     pub(super) fn read(
         &self,
         name: &str,

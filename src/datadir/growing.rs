@@ -10,6 +10,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::files::{Lock, Privacy, PrivateDir};
+use super::keys::{API_KEYS, API_KEYS_BYTES_MAX};
 use super::sums::SUMS;
 use super::{DataDirError, LOCK, SECRETS, UNFINISHED_BACKUP, WHOLE_BACKUP};
 
@@ -48,6 +49,9 @@ impl Growing {
             if let Some(bytes) = from.read(name, Privacy::Required)? {
                 self.dir.write(name, &bytes)?;
             }
+        }
+        if let Some(bytes) = from.read_up_to(API_KEYS, Privacy::Required, API_KEYS_BYTES_MAX)? {
+            self.dir.write(API_KEYS, &bytes)?;
         }
         self.dir.write(LOCK, b"")
     }

@@ -25,6 +25,8 @@ pub struct NodesTally {
     pub stray_messages: Count,
     /// Kinds of messages that aren't known here, and were marked optional.
     pub messages_ignored: Count,
+    /// Configurations that were sent.
+    pub snapshots_sent: Count,
     closed: [Count; CloseCode::ALL.len()],
     /// Connections that ended without a close frame.
     pub broken: Count,

@@ -130,7 +130,7 @@ async fn enrol(nodes: &Nodes, node: &NodeId, proven: &Authenticated) -> Result<E
     let enrolment = Enrolment { node: node.clone(), wants, invite };
     let busy = || Refusal::new(CloseCode::Restarting, "the box has no room to look at that now: dial again");
     let mut session = nodes.parts.door.open().map_err(|_| busy())?;
-    session.operate(Command::Enrol(Box::new(enrolment))).map_err(|_| busy())?;
+    session.operate(None, Command::Enrol(Box::new(enrolment))).map_err(|_| busy())?;
     let answer = answer(&mut session).await;
     session.served();
     match answer {

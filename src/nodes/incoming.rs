@@ -36,7 +36,7 @@ pub(super) struct Refused {
 pub(super) async fn parse(text: Payload, bytes_max: usize) -> Result<Parsed<FromAgent>, Refusal> {
     let is_short = text.len() <= INLINE_BYTES_MAX;
     let parse = move || {
-        // The socket has checked that a text is UTF-8.
+        // The socket's library doesn't see a character that is cut off before a last, empty fragment.
         let text = std::str::from_utf8(&text)
             .map_err(|_| Refusal::new(CloseCode::TextInvalid, "a text message isn't UTF-8"))?;
         FromAgent::parse(text, bytes_max).map_err(|error| Refusal::new(error.code(), error.to_string()))
@@ -122,7 +122,11 @@ impl SessionTask {
                 tracing::debug!(%node, code = goodbye.code, reason = goodbye.reason, "an agent says goodbye");
                 Some(permit)
             }
-            // The box has no configuration that it could send.
+            FromAgent::SnapshotRequest(request) => {
+                self.asked.insert(request.environment, request);
+                Some(permit)
+            }
+            // The rest is about attempts, or of a handshake.
             _ => Some(permit),
         }
     }

@@ -3,6 +3,8 @@
 //! A session proves and is proven, turns messages into events and mail into messages, and writes output where readers
 //! wait for it. Signatures are checked here, before the queue; nothing is decided here, and nothing stored.
 
+#[cfg(test)]
+mod fuzz;
 mod handshake;
 mod incoming;
 mod joining;
@@ -10,6 +12,7 @@ mod outgoing;
 mod pace;
 mod roster;
 mod session;
+mod snapshots;
 mod socket;
 
 use std::sync::Arc;
@@ -26,6 +29,7 @@ use crate::node::tally::NodesTally;
 use crate::runtime::Catalog;
 use crate::wire::{CloseCode, Identity, Refusal};
 use roster::Roster;
+use snapshots::Snapshots;
 use socket::Socket;
 
 /// How long things on a connection may take.
@@ -59,11 +63,12 @@ pub struct NodesParts {
 struct Nodes {
     parts: NodesParts,
     roster: Arc<Roster>,
+    snapshots: Snapshots,
 }
 
 /// Serves agents until `stopped` has no sender any more; then tells those that are here, and ends.
 pub async fn serve(mut arriving: Arriving, parts: NodesParts, stopped: watch::Receiver<()>) {
-    let nodes = Arc::new(Nodes { parts, roster: Arc::default() });
+    let nodes = Arc::new(Nodes { parts, roster: Arc::default(), snapshots: Snapshots::default() });
     let mut sessions = JoinSet::new();
     let mut stop = stopped.clone();
     loop {

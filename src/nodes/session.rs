@@ -1,6 +1,6 @@
 //! One session: joins with what its node brings, then carries messages both ways until it ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,10 +18,12 @@ use super::pace::Pace;
 use super::roster::Standby;
 use super::socket::{Received, Socket};
 use super::{Ending, Nodes, gone};
+use crate::coordinator::event::Environment;
 use crate::ids::{ModelName, NodeId, Region, ReservationId};
 use crate::node::attempt::RemoteAttempt;
 use crate::node::remote::{RemoteMail, RemoteSession};
 use crate::queue::Permit;
+use crate::wire::to_box::SnapshotRequest;
 use crate::wire::{CloseCode, FromBox, Hash, Parties, Refusal};
 
 /// Attempts known here before those that are over are swept out.
@@ -89,6 +91,7 @@ async fn join<S: AsyncRead + AsyncWrite + Unpin>(
         strikes: 0,
         pace: Pace::new(Instant::now()),
         life: Life::new(nodes),
+        asked: BTreeMap::new(),
         permit: None,
     };
     task.learn_offer(&ready.offer);
@@ -138,6 +141,8 @@ pub(super) struct SessionTask {
     pub(super) strikes: u32,
     pub(super) pace: Pace,
     life: Life,
+    /// Configurations that the node asked for: one for each environment, sent once nothing else is being sent.
+    pub(super) asked: BTreeMap<Environment, SnapshotRequest>,
     /// Room for what the next message says.
     permit: Option<Permit>,
 }
@@ -152,6 +157,7 @@ impl Drop for SessionTask {
 enum Turn {
     Said(Payload, Permit),
     Mail(RemoteMail),
+    Asked(SnapshotRequest),
     Dead,
     Ended(Ending),
 }
@@ -166,6 +172,7 @@ impl SessionTask {
             match poll_fn(|cx| self.poll_turn(socket, cx)).await {
                 Turn::Said(text, permit) => self.permit = self.on_said(socket, text, permit).await?,
                 Turn::Mail(mail) => self.on_mail(socket, mail).await?,
+                Turn::Asked(request) => self.send_snapshot(socket, request).await,
                 Turn::Dead => return Err(self.life.silent().into()),
                 Turn::Ended(ending) => return Err(ending),
             }
@@ -197,6 +204,11 @@ impl SessionTask {
             && let Poll::Ready(mail) = self.remote.poll_mail(cx)
         {
             return Poll::Ready(Turn::Mail(mail));
+        }
+        if !socket.is_sending()
+            && let Some((_, request)) = self.asked.pop_first()
+        {
+            return Poll::Ready(Turn::Asked(request));
         }
         match self.life.poll(cx) {
             Poll::Pending => Poll::Pending,

@@ -72,7 +72,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
 /// What came.
 #[derive(Debug)]
 pub(super) enum Received {
-    /// A text message, which is UTF-8.
+    /// A text message. Whether it is UTF-8 is still to be looked at.
     Text(Payload),
     /// A ping, which was answered, or a pong: a sign of life.
     Alive,
@@ -192,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Begins to send a text. Large texts go in pieces, between which pings of the peer are answered.
-    pub(super) fn begin(&mut self, text: String) {
+    pub(super) fn begin(&mut self, text: impl Into<Payload>) {
         self.begin_message(Message::text(text));
     }
 

@@ -24,7 +24,7 @@ class OverANode(BoxCase):
     def setUpClass(cls):
         super().setUpClass()
         try:
-            cls.agent = subprocess.Popen([sys.executable, AGENT, cls.box.join_string(), *cls.models])
+            cls.node = subprocess.Popen([sys.executable, AGENT, cls.box.join_string(), *cls.models])
             cls.client = openai.OpenAI(base_url=cls.box.base + "/v1", api_key=cls.box.key, max_retries=0)
             wait_for("the node to pass its tests", cls.is_ready)
         except BaseException:
@@ -34,13 +34,13 @@ class OverANode(BoxCase):
     @classmethod
     def is_ready(cls):
         """All models were tested: one test job each."""
-        assert cls.agent.poll() is None, "the agent ended"
+        assert cls.node.poll() is None, "the agent ended"
         return cls.box.metric("switchbox_test_jobs_passed_total") >= len(cls.models)
 
     @classmethod
     def tearDownClass(cls):
-        cls.agent.kill()
-        cls.agent.wait()
+        cls.node.kill()
+        cls.node.wait()
         super().tearDownClass()
 
 

@@ -5,7 +5,7 @@ import contextlib
 import threading
 
 import openai
-from box import UPSTREAM, BoxCase
+from box import THROUGH_AGENT, UPSTREAM, BoxCase
 
 HELLO = [{"role": "user", "content": "hello"}]
 LONG = [{"role": "user", "content": " ".join(["word"] * 400)}]
@@ -37,12 +37,13 @@ class Classes(Refused):
         return lambda: client(self.box).chat.completions.create(**{"model": "echo", "messages": HELLO, **fields})
 
     def test_400(self):
+        # What only the model's own machine knows, it says in its words.
+        there = lambda code, param: ("request_rejected", None) if THROUGH_AGENT else (code, param)
         cases = [
-            ({"temperature": 9}, "invalid_value", "temperature"),
+            ({"temperature": 9}, *there("invalid_value", "temperature")),
             ({"n": 3}, "unsupported_value", "n"),
             ({"messages": []}, "invalid_value", "messages"),
-            ({"stop": ["a"] * 9}, "invalid_value", "stop"),
-            # Another server says so in its own words.
+            ({"stop": ["a"] * 9}, *there("invalid_value", "stop")),
             ({"model": "small", "messages": [{"role": "user", "content": "word " * 9000}]},
              *(("request_rejected", None) if UPSTREAM else ("context_length_exceeded", "messages"))),
         ]

@@ -1,29 +1,14 @@
 //! What an operator does to a running box, through the command line and through the admin API.
 
-use std::process::{Command, Output};
-
 use crate::harness::chat;
+use crate::harness::cli::{on, said};
 use crate::harness::http::Response;
 use crate::harness::server::{Server, Setup};
 use crate::harness::wait_for;
 use serde_json::{Value, json};
 
-/// Runs the program against a box; what it said, and whether it succeeded.
-fn cli(server: &Server, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_switchbox"));
-    command.args(args).arg("--data-dir").arg(&server.data).output().expect("the binary starts")
-}
-
-/// What a command that succeeds prints.
-fn said(server: &Server, args: &[&str]) -> String {
-    let output = cli(server, args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("UTF-8")
-}
-
 fn refused(answer: &Response, status: u16, code: &str) {
-    assert_eq!(answer.status, status, "{}", answer.text());
-    assert_eq!(answer.error()["code"], code, "{}", answer.text());
+    answer.assert_refused(status, code);
 }
 
 fn job_of(answer: &Response) -> String {
@@ -90,8 +75,7 @@ fn a_paused_node_gets_no_work() {
     });
     refused(&server.command("/admin/nodes/node_local/ban", &json!({})), 409, "node_is_the_box");
     refused(&server.command("/admin/nodes/node_nobody/freeze", &json!({})), 404, "node_not_found");
-    let unknown = cli(&server, &["nodes", "thaw", "node_nobody"]);
-    assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
+    on(&server, &["nodes", "unfreeze", "node_nobody"]).check(1, &["node_not_found", "switchbox nodes list"]);
     server.assert_nothing_left();
 }
 
@@ -158,7 +142,7 @@ fn balance(server: &Server, account: &str) -> Value {
 #[test]
 fn deposits_count_once_and_prices_hold_from_their_date() {
     let server = Setup::open().model("echo", "echo:").start();
-    let deposit = ["deposit", "default", "12.5", "--operation", "c0ffee"];
+    let deposit = ["credits", "deposit", "default", "12.5", "--operation", "c0ffee"];
     for _ in 0..2 {
         assert_eq!(said(&server, &deposit), "deposited, as operation c0ffee\n");
         assert_eq!(balance(&server, "namespace"), "12.500000");
@@ -167,14 +151,14 @@ fn deposits_count_once_and_prices_hold_from_their_date() {
     let other = json!({"operation": "c0ffee", "namespace": "default", "credits": "13"});
     refused(&server.command("/admin/deposits", &other), 409, "ledger_refused");
     let later = "4000000000";
-    said(&server, &["price", "--model", "echo", "1000000", "2000000"]);
-    said(&server, &["price", "--model", "echo", "7", "7", "--from", later]);
+    said(&server, &["credits", "price", "--model", "echo", "1000000", "2000000"]);
+    said(&server, &["credits", "price", "--model", "echo", "7", "7", "--from", later]);
     let answer = chat::ask(&server, "echo", "one two three", json!({}));
     let usage = &answer.value()["usage"];
     let tokens = |key: &str| usage[key].as_u64().expect("a count");
     let cost = tokens("prompt_tokens") + 2 * tokens("completion_tokens");
     assert_eq!(state(&server, &job_of(&answer))["charged"], format!("{cost}.000000"));
-    let table = said(&server, &["balances"]);
+    let table = said(&server, &["credits", "balances"]);
     assert!(table.contains("mainnet      namespace  default"), "{table}");
     server.assert_nothing_left();
 }
@@ -202,11 +186,10 @@ fn commands_that_make_no_sense_are_refused_by_name() {
         409,
         "ledger_refused",
     );
-    let huge = json!({"model": "x".repeat(100 << 10)});
+    let huge = json!({"model": "x".repeat(2 << 20)});
     refused(&server.command("/admin/pause", &huge), 413, "body_too_large");
     refused(&server.call("POST", "/admin/pause", r#"{"model":"echo"}"#), 404, "unknown_url");
-    let usage = cli(&server, &["pause", "planet", "mars"]);
-    assert_eq!(usage.status.code(), Some(2), "{usage:?}");
+    on(&server, &["pause", "planet", "mars"]).check(2, &["planet"]);
     assert_eq!(chat::ask(&server, "echo", "still here", json!({})).status, 200);
     server.assert_nothing_left();
 }

@@ -1,6 +1,6 @@
 //! Who is let in with keys.
 
-use switchbox::api::auth::{Access, KeyRecord};
+use switchbox::api::auth::{Access, Grant, KeyRecord};
 use switchbox::api::{Limits, Origins};
 use switchbox::coordinator::event::Environment;
 use switchbox::ids::Namespace;
@@ -8,10 +8,14 @@ use switchbox::secrets::{ApiKey, Pepper};
 
 use crate::rig::{Answer, CHAT, Rig, Setup, chat_body, read_answer, request_text, run, send, start};
 
+fn whole(namespace: &str) -> Grant {
+    Grant::whole(Namespace::named(namespace), Environment::Mainnet)
+}
+
 async fn keyed() -> (Rig, String) {
     let pepper = Pepper::random().expect("random bytes");
     let key = ApiKey::random().expect("random bytes");
-    let record = KeyRecord::of_key(&key, &pepper, Namespace::named("team"), Environment::Mainnet);
+    let record = KeyRecord::of_key(&key, &pepper, whole("team"));
     let access = Access::keyed(&pepper, vec![record]);
     let origins = Origins::listed(["https://chat.example"]);
     (start(Setup { access, origins, ..Setup::default() }).await, key.text().to_owned())
@@ -81,8 +85,7 @@ fn a_namespace_sees_none_of_anothers_jobs_and_takes_none_of_its_places() {
         let pepper = Pepper::random().expect("random bytes");
         let keys = [(); 2].map(|()| ApiKey::random().expect("random bytes"));
         let named = keys.iter().zip(["one", "other"]);
-        let records = named
-            .map(|(key, name)| KeyRecord::of_key(key, &pepper, Namespace::named(name), Environment::Mainnet));
+        let records = named.map(|(key, name)| KeyRecord::of_key(key, &pepper, whole(name)));
         let access = Access::keyed(&pepper, records.collect());
         let limits = Limits { job_waiters_max: 4, ..Limits::default() };
         let rig = start(Setup { access, limits, ..Setup::default() }).await;

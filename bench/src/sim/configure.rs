@@ -12,7 +12,7 @@ use switchbox::ids::{Digest, ModelVersion};
 use switchbox::time::Span;
 
 use super::rng::{Rng, bytes32};
-use super::scene::{MODELS, NAMESPACES, Scene, model, name, namespace};
+use super::scene::{MODELS, NAMESPACES, Scene, digest_of, model, name, namespace};
 use super::world::World;
 
 impl World<'_> {
@@ -39,15 +39,12 @@ impl World<'_> {
 fn sound(scene: &Scene, environment: Environment, choice: u64) -> Snapshot {
     let mut rng = Rng::new(choice, 14);
     let limits = &scene.limits;
-    let spec = |index: u64| ModelSpec {
-        version: name::<ModelVersion>("v1"),
-        digest: Digest(bytes32(70, index)),
-        runtime: RuntimeKind::Upstream,
-        memory_bytes: 1 << 30,
-        default_output_tokens: 60,
-        output_tokens_max: 4_096,
-        fallbacks: Vec::new(),
-    };
+    // Most restrict no model; of the others most have the file that most nodes have.
+    let named = if rng.chance(70) { 0 } else { MODELS.len() };
+    let mut models = BTreeMap::new();
+    for index in 0..named {
+        models.insert(model(index), spec(index * 2 + usize::from(rng.chance(20))));
+    }
     let mut penalties = limits.penalties;
     penalties.failures_in_a_row_max = rng.range(2, 4) as u32;
     penalties.cooldown = rng.ms(1_500, 3_000);
@@ -56,7 +53,7 @@ fn sound(scene: &Scene, environment: Environment, choice: u64) -> Snapshot {
         version: 1,
         digest: Digest(bytes32(75, choice)),
         signature: Arc::from(&[7; 64][..]),
-        models: (0..MODELS.len()).map(|index| (model(index), spec(index as u64))).collect(),
+        models,
         participation: Participation {
             probation_check_rate_ppm: *rng.pick(&[60_000, 200_000]),
             check_rate_ppm: *rng.pick(&[0, 20_000, 60_000]),
@@ -78,9 +75,21 @@ fn sound(scene: &Scene, environment: Environment, choice: u64) -> Snapshot {
     }
 }
 
+fn spec(file: usize) -> ModelSpec {
+    ModelSpec {
+        version: name::<ModelVersion>("v1"),
+        digest: digest_of(file),
+        runtime: RuntimeKind::Upstream,
+        memory_bytes: 1 << 30,
+        default_output_tokens: 60,
+        output_tokens_max: 4_096,
+        fallbacks: Vec::new(),
+    }
+}
+
 /// Something that would do harm.
 fn spoil(snapshot: &mut Snapshot, rng: &mut Rng) {
-    let spec = snapshot.models.get_mut(&model(0)).expect("every configuration has it");
+    let spec = snapshot.models.entry(model(0)).or_insert_with(|| spec(0));
     match rng.below(9) {
         0 => snapshot.version = 0,
         1 => snapshot.signature = Arc::from(&[][..]),

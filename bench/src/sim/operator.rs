@@ -27,6 +27,9 @@ use super::world::{Happening, Power, World};
 /// Where an operation's number begins that isn't one of the scene's own.
 const OPERATIONS: u128 = 1 << 40;
 
+/// What the integrity account has in each environment: enough for the checks of most runs, and too little for some.
+const INTEGRITY_CREDITS: i64 = 20_000;
+
 /// Templates of each model.
 const TEMPLATES: u64 = 2;
 
@@ -42,6 +45,11 @@ impl World<'_> {
                 let credits = Credits(8_000 + number as i64 * 100);
                 self.operate(Command::Deposit(Amount { operation, environment, credits }, namespace(number)));
             }
+        }
+        for environment in Environment::ALL {
+            let operation = OperationId((NAMESPACES * 2) as u128 + environment as u128);
+            let amount = Amount { operation, environment, credits: Credits(INTEGRITY_CREDITS) };
+            self.operate(Command::Adjust(amount, Owner::Integrity, "checks".into()));
         }
         for index in 0..self.scene.nodes.len() {
             self.admit(index, self.scene.nodes[index].trust);

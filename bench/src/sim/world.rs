@@ -430,7 +430,7 @@ impl<'a> World<'a> {
                 Effect::OpenOutput(open) => self.open_output(open),
                 Effect::AttachOutput(attach) => self.attach_output(attach),
                 Effect::CloseOutput(reservation) => self.close_output(reservation),
-                Effect::ForgetOutput(_) | Effect::Continue { .. } => {}
+                Effect::ForgetOutput(_) | Effect::Notice(_) | Effect::Continue { .. } => {}
                 Effect::CheckProgress(reservation) => self.check_progress(reservation),
             }
         }

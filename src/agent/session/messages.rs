@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Flow, HEARTBEAT_MIN, Session, State, Working};
+use super::{Flow, HEARTBEAT_MIN, HEARTBEATS_PER_TTL, Session, State, Working};
 use crate::agent::AgentError;
 use crate::agent::configuration::Applied;
 use crate::agent::desk::Mode;
@@ -69,11 +69,26 @@ impl Session {
         Ok(())
     }
 
+    /// The box may wait for heartbeats less long than it did when it welcomed the node.
+    fn keep_to_heartbeats(&mut self) {
+        let (State::Open(open), Some(ttl)) = (&mut self.state, self.desk.configurations.heartbeat_ttl())
+        else {
+            return;
+        };
+        if let Some(working) = &mut open.working {
+            working.heartbeat_every = (ttl / HEARTBEATS_PER_TTL).max(HEARTBEAT_MIN);
+            working.heartbeat_at = Instant::now().min(working.heartbeat_at);
+        }
+    }
+
     fn on_snapshot(&mut self, snapshot: &SnapshotText) {
         let box_key = self.caller.joined.box_key;
         let (environment, version) = (snapshot.environment.word(), snapshot.version);
         match self.desk.configurations.on_snapshot(snapshot, box_key, &self.dir) {
-            Ok(Applied::InForce) => tracing::info!(environment, version, "a new configuration is in force"),
+            Ok(Applied::InForce) => {
+                tracing::info!(environment, version, "a new configuration is in force");
+                self.keep_to_heartbeats();
+            }
             Ok(Applied::Ignored(reason)) => {
                 tracing::warn!(environment, version, "the box's configuration isn't used: {reason}");
             }

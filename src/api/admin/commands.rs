@@ -1,25 +1,18 @@
-//! What operators send: JSON of a few members, made into one of the core's commands. Strict: a member that isn't known
-//! is a mistake, for here a misspelt one would move money.
+//! What operators send about jobs and credits, made into one of the core's commands.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::super::error::ApiError;
+use super::super::fields::{
+    credits, environment, micro, name, node, operation_id, parsed, point, tier, world,
+};
 use crate::coordinator::command::{Amount, Command, Scope};
-use crate::coordinator::event::{Environment, Tier};
-use crate::coordinator::ledger::PriceRule;
-use crate::coordinator::standing::Trust;
-use crate::credits::{Credits, Price};
-use crate::ids::{Namespace, OperationId};
+use crate::coordinator::ledger::{Owner, PriceRule};
+use crate::credits::Price;
+use crate::ids::Namespace;
 use crate::time::Time;
-
-/// Characters of a namespace's or model's name.
-const NAME_CHARS_MAX: usize = 200;
-/// Hexadecimal digits of an operation's id.
-const OPERATION_DIGITS_MAX: usize = 32;
-const MICRO: u64 = 1_000_000;
 
 /// What is paused or resumed: exactly one of them.
 #[derive(Deserialize)]
@@ -36,8 +29,26 @@ struct DepositBody {
     /// Hexadecimal digits, chosen by the caller: repeating it deposits once.
     operation: String,
     environment: Option<String>,
-    namespace: String,
+    /// For whom: this, or an account.
+    namespace: Option<String>,
+    account: Option<AccountWord>,
     /// Decimal, as everywhere that credits are shown.
+    credits: String,
+}
+
+/// An account of the box's own that credits are deposited in.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AccountWord {
+    Integrity,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TransferBody {
+    operation: String,
+    environment: Option<String>,
+    node: String,
     credits: String,
 }
 
@@ -64,27 +75,49 @@ pub(super) fn scope(body: &[u8]) -> Result<Scope, ApiError> {
     })
 }
 
-/// A deposit for a namespace.
+/// A deposit for a namespace, or for what pays for the box's own checks.
 pub(super) fn deposit(body: &[u8]) -> Result<Command, ApiError> {
-    let DepositBody { operation, environment: world, namespace, credits } = parsed(body)?;
+    let DepositBody { operation, environment, namespace, account, credits: amount } = parsed(body)?;
     let amount = Amount {
         operation: operation_id(&operation)?,
-        environment: world.as_deref().map_or(Ok(Environment::default()), environment)?,
-        credits: Credits(i64::try_from(micro("credits", &credits)?).map_err(|_| too_much("credits"))?),
+        environment: world(environment.as_deref())?,
+        credits: credits("credits", &amount)?,
     };
-    Ok(Command::Deposit(amount, Namespace::named(name("namespace", &namespace)?)))
+    match (namespace, account) {
+        (Some(namespace), None) => {
+            Ok(Command::Deposit(amount, Namespace::named(name("namespace", &namespace)?)))
+        }
+        (None, Some(AccountWord::Integrity)) => {
+            Ok(Command::Adjust(amount, Owner::Integrity, "a deposit".into()))
+        }
+        _ => {
+            let message = "Say whose account: a `namespace`, or `\"account\": \"integrity\"`.";
+            Err(ApiError::command_malformed("namespace", message.to_owned()))
+        }
+    }
+}
+
+/// A node's earnings for its owner.
+pub(super) fn transfer(body: &[u8]) -> Result<Command, ApiError> {
+    let TransferBody { operation, environment, node: named, credits: amount } = parsed(body)?;
+    let amount = Amount {
+        operation: operation_id(&operation)?,
+        environment: world(environment.as_deref())?,
+        credits: credits("credits", &amount)?,
+    };
+    Ok(Command::Transfer(amount, node(&named)?))
 }
 
 /// A price with its date of effect.
 pub(super) fn price(body: &[u8], now: Time) -> Result<Command, ApiError> {
     let body: PriceBody = parsed(body)?;
     let input = micro("input", &body.input)?;
-    let from = body.from.map(|secs| secs.checked_mul(MICRO).map(Time).ok_or_else(|| too_much("from")));
+    let from = body.from.map(|secs| point("from", secs)).transpose()?;
     Ok(Command::PutPrice(PriceRule {
         environment: body.environment.as_deref().map(environment).transpose()?,
         model: body.model.as_deref().map(|model| name("model", model).map(Into::into)).transpose()?,
         tier: body.tier.as_deref().map(tier).transpose()?,
-        from: from.transpose()?.unwrap_or(now),
+        from: from.unwrap_or(now),
         price: Price {
             input,
             cached_input: body.cached_input.map_or(Ok(input), |text| micro("cached_input", &text))?,
@@ -105,88 +138,12 @@ pub(super) fn backup(body: &[u8]) -> Result<PathBuf, ApiError> {
     parsed(body).map(|BackupBody { target }| target)
 }
 
-pub(super) fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| {
-        let text: String = error.to_string().chars().take(NAME_CHARS_MAX).collect();
-        ApiError::command_malformed("body", format!("The body isn't this command's JSON: {text}."))
-    })
-}
-
-pub(super) fn name<'t>(param: &'static str, text: &'t str) -> Result<&'t str, ApiError> {
-    let fits = !text.is_empty() && text.chars().count() <= NAME_CHARS_MAX && !text.contains(char::is_control);
-    let message = || format!("`{param}` must be a name of 1 to {NAME_CHARS_MAX} characters.");
-    fits.then_some(text).ok_or_else(|| ApiError::command_malformed(param, message()))
-}
-
-fn tier(word: &str) -> Result<Tier, ApiError> {
-    let message = || "`tier` must be realtime, standard, batch or background.".to_owned();
-    let found = Tier::ALL.into_iter().find(|tier| tier.word() == word);
-    found.ok_or_else(|| ApiError::command_malformed("tier", message()))
-}
-
-pub(super) fn environment(word: &str) -> Result<Environment, ApiError> {
-    let message = || "`environment` must be mainnet or testnet.".to_owned();
-    let found = Environment::ALL.into_iter().find(|environment| environment.word() == word);
-    found.ok_or_else(|| ApiError::command_malformed("environment", message()))
-}
-
-pub(super) fn trust(word: &str) -> Result<Trust, ApiError> {
-    let message = || "`trust` must be own, approved or open.".to_owned();
-    let found =
-        [Trust::Own, Trust::Approved, Trust::Open].into_iter().find(|t| super::views::trust(*t) == word);
-    found.ok_or_else(|| ApiError::command_malformed("trust", message()))
-}
-
-fn operation_id(text: &str) -> Result<OperationId, ApiError> {
-    let is_hex =
-        (1..=OPERATION_DIGITS_MAX).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_hexdigit());
-    let message = || format!("`operation` must be 1 to {OPERATION_DIGITS_MAX} hexadecimal digits.");
-    let id = is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten();
-    id.map(OperationId).ok_or_else(|| ApiError::command_malformed("operation", message()))
-}
-
-/// Decimal credits as micro-credits, exactly: at most six digits behind the point.
-fn micro(param: &'static str, text: &str) -> Result<u64, ApiError> {
-    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
-    let are_digits = |digits: &str| !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
-    if !are_digits(whole) || !are_digits(part) || part.len() > 6 {
-        let message =
-            format!("`{param}` must be credits such as \"1.25\": digits, and at most six behind the point.");
-        return Err(ApiError::command_malformed(param, message));
-    }
-    let micros: u64 = format!("{part:0<6}").parse().map_err(|_| too_much(param))?;
-    let whole: Option<u64> = whole.parse().ok().and_then(|whole: u64| whole.checked_mul(MICRO));
-    whole.and_then(|whole| whole.checked_add(micros)).ok_or_else(|| too_much(param))
-}
-
-fn too_much(param: &'static str) -> ApiError {
-    ApiError::command_malformed(param, format!("`{param}` is larger than can be kept."))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credits_are_exact() {
-        for (text, expected) in [
-            ("1", Some(1_000_000)),
-            ("0.000001", Some(1)),
-            ("12.5", Some(12_500_000)),
-            ("18446744073709.551615", Some(u64::MAX)),
-            ("18446744073709.551616", None),
-            ("99999999999999999999", None),
-            ("0.0000001", None),
-            ("-1", None),
-            ("+1", None),
-            ("1e3", None),
-            (".5", None),
-            ("1.", None),
-            ("", None),
-        ] {
-            assert_eq!(micro("credits", text).ok(), expected, "{text:?}");
-        }
-    }
+    use crate::coordinator::event::{Environment, Tier};
+    use crate::credits::Credits;
+    use crate::ids::OperationId;
 
     #[test]
     fn scopes() {
@@ -224,6 +181,9 @@ mod tests {
             (r#"{"operation":"x","namespace":"a","credits":"1"}"#, "operation"),
             (r#"{"operation":"1","namespace":"a","credits":"9999999999999.999999"}"#, "credits"),
             (r#"{"operation":"1","namespace":"a","credits":"1","to":"b"}"#, "body"),
+            (r#"{"operation":"1","credits":"1"}"#, "namespace"),
+            (r#"{"operation":"1","credits":"1","namespace":"a","account":"integrity"}"#, "namespace"),
+            (r#"{"operation":"1","credits":"1","account":"fee"}"#, "body"),
             (r#"{"operation":"1","namespace":"a","credits":"1","environment":"prod"}"#, "environment"),
         ] {
             let error = deposit(body.as_bytes()).expect_err(body);

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::super::error::ApiError;
+use super::super::fields;
 use super::super::response::{self, Body};
-use super::{AdminContext, commands};
+use super::AdminContext;
 use crate::coordinator::command::{Command, NewInvite};
 use crate::coordinator::effect::Answer;
 use crate::coordinator::event::{Environment, Question};
@@ -53,7 +54,7 @@ struct InviteBody {
 
 /// Makes an invite, and shows it: the only time that its token is shown.
 pub(super) async fn create(context: &AdminContext, body: &[u8]) -> Result<Response<Body>, ApiError> {
-    let body: InviteBody = commands::parsed(body)?;
+    let body: InviteBody = fields::parsed(body)?;
     let url = body.url.clone().or_else(|| context.whereabouts.url.clone());
     let token = new_token()?;
     let new = new_invite(body, &token)?;
@@ -106,10 +107,10 @@ fn new_invite(body: InviteBody, token: &InviteToken) -> Result<NewInvite, ApiErr
     let region = region.map(|name| name.parse()).transpose();
     let region = region
         .map_err(|error: crate::ids::NameError| ApiError::command_malformed("region", error.to_string()))?;
-    let account = account.map(|name| commands::name("account", &name).map(Namespace::named)).transpose()?;
+    let account = account.map(|name| fields::name("account", &name).map(Namespace::named)).transpose()?;
     Ok(NewInvite {
         token: plain_hash(token.text().as_bytes()).into(),
-        trust: trust.as_deref().map_or(Ok(Trust::Own), commands::trust)?,
+        trust: trust.as_deref().map_or(Ok(Trust::Own), |word| fields::trust("trust", word))?,
         environments: worlds(environments)?,
         owner: account,
         region,
@@ -123,7 +124,7 @@ fn worlds(words: Option<Vec<String>>) -> Result<Environments, ApiError> {
         let message = "`environments` must name mainnet, testnet or both.".to_owned();
         return Err(ApiError::command_malformed("environments", message));
     }
-    words.iter().try_fold(Environments::NONE, |set, word| Ok(set.with(commands::environment(word)?)))
+    words.iter().try_fold(Environments::NONE, |set, word| Ok(set.with(fields::environment(word)?)))
 }
 
 fn new_token() -> Result<InviteToken, ApiError> {
@@ -143,7 +144,7 @@ fn view(invite: &Invite) -> Value {
     let worlds = Environment::ALL.into_iter().filter(|world| invite.environments.contains(*world));
     json!({
         "invite": name_of(invite.token),
-        "trust": super::views::trust(invite.trust),
+        "trust": invite.trust.word(),
         "environments": worlds.map(Environment::word).collect::<Vec<_>>(),
         "account": invite.owner.as_ref().map(ToString::to_string),
         "region": invite.region.as_ref().map(ToString::to_string),

@@ -5,13 +5,17 @@
 mod commands;
 mod invites;
 mod keeping;
-mod rejection;
+mod keys;
+mod namespaces;
+mod nodes;
 mod route;
+mod snapshot;
+mod templates;
 mod views;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
@@ -19,11 +23,14 @@ use hyper::http::request::Parts;
 use hyper::{Request, Response};
 use subtle::ConstantTimeEq;
 
+use super::ask as core;
 use super::body;
 use super::error::ApiError;
 use super::limits::Limits;
 use super::response::{self, Body};
+use super::route::Subclouds;
 use super::server::{self, Listener, Peer};
+use super::subclouds::{self, Actor};
 use super::{Context, RequestIds, auth, metrics, origin};
 use crate::archive::Wanted;
 use crate::backup::Backups;
@@ -31,20 +38,17 @@ use crate::budget::Budget;
 use crate::coordinator::command::Command;
 use crate::coordinator::effect::{Answer, Refusal};
 use crate::coordinator::event::Question;
-use crate::door::{ClientMessage, ClientSession};
+use crate::door::ClientSession;
 use crate::ids::{JobId, NodeId};
 use crate::secrets::AdminToken;
 use crate::time::Time;
 pub use invites::Whereabouts;
 use route::Route;
 
-/// How long the core may take to answer before the operator is told that it doesn't.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Bytes of a command's body.
-const COMMAND_BYTES_MAX: u64 = 64 << 10;
+const COMMAND_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of all commands' bodies that are being read: traffic doesn't take the operator's room.
-const COMMANDS_BYTES_MAX: u64 = 1 << 20;
+const COMMANDS_BYTES_MAX: u64 = 4 << 20;
 /// Dead letters that are listed, the newest.
 const DEAD_LETTERS_SHOWN_MAX: u32 = 1_000;
 
@@ -114,15 +118,23 @@ async fn dispatch(
     let told = match Route::of(&head.method, head.uri.path()) {
         Route::Metrics => return metrics_text(context).await,
         Route::Storage => return keeping::storage(context),
-        Route::Backup => {
-            return keeping::backup(context, commands::backup(&read(context, &head, body).await?)?).await;
-        }
         Route::Invites => return invites::list(context).await,
-        Route::CreateInvite => return invites::create(context, &read(context, &head, body).await?).await,
         Route::RevokeInvite(name) => return invites::revoke(context, name).await,
         Route::WrongMethod(allow) => return Ok(response::method_not_allowed(allow)),
         Route::Unknown => return Err(ApiError::route_unknown(&head.method, head.uri.path())),
         Route::Nodes => ask(context, Question::Nodes).await?,
+        Route::NodeShown(node) => ask(context, Question::Node(NodeId::named(node))).await?,
+        Route::Namespaces => ask(context, Question::Namespaces(None)).await?,
+        Route::Subclouds(Subclouds::List) => {
+            return subclouds::list(&context.inference, &Actor::Operator).await;
+        }
+        Route::Subclouds(Subclouds::Show(name)) => {
+            return subclouds::show(&context.inference, &Actor::Operator, name, head.uri.query()).await;
+        }
+        Route::Keys => return Ok(response::json(keys::list(context)?.to_string())),
+        Route::RevokeKey(id) => return Ok(response::json(keys::revoke(context, id).await?.to_string())),
+        Route::Snapshot => return snapshot::show(context, head.uri.query()).await,
+        Route::Templates => ask(context, Question::Templates).await?,
         Route::Queue => ask(context, Question::Queue).await?,
         Route::Invariants => ask(context, Question::Invariants).await?,
         Route::Balances => ask(context, Question::Balances).await?,
@@ -136,14 +148,38 @@ async fn dispatch(
         }
         Route::Requeue(id) => requeue(context, job_of(id)?).await?,
         Route::Node(node, command) => operate(context, Command::Node(NodeId::named(node), command)).await?,
-        Route::Pause => {
-            operate(context, Command::Pause(commands::scope(&read(context, &head, body).await?)?)).await?
+        told => return with_body(context, told, &read(context, &head, body).await?).await,
+    };
+    shown(context, &told)
+}
+
+/// What brings a body.
+async fn with_body(
+    context: &AdminContext,
+    route: Route<'_>,
+    body: &[u8],
+) -> Result<Response<Body>, ApiError> {
+    let inference = &context.inference;
+    let told = match route {
+        Route::Backup => return keeping::backup(context, commands::backup(body)?).await,
+        Route::Pause => operate(context, Command::Pause(commands::scope(body)?)).await?,
+        Route::Resume => operate(context, Command::Resume(commands::scope(body)?)).await?,
+        Route::Deposit => operate(context, commands::deposit(body)?).await?,
+        Route::Transfer => operate(context, commands::transfer(body)?).await?,
+        Route::Price => operate(context, commands::price(body, now())?).await?,
+        Route::AdmitNode => nodes::admit(context, body).await?,
+        Route::SettleNode(node) => nodes::settle(context, node, body).await?,
+        Route::SettleNamespace => namespaces::settle(context, body).await?,
+        Route::ApplySnapshot => return snapshot::apply(context, body).await,
+        Route::AddTemplate => templates::add(context, body).await?,
+        Route::RemoveTemplate => templates::remove(context, body).await?,
+        Route::CreateInvite => return invites::create(context, body).await,
+        Route::CreateKey => return Ok(response::json(keys::create(context, body).await?.to_string())),
+        Route::CreateSubcloud => return subclouds::create(inference, body).await,
+        Route::Subclouds(Subclouds::Change(name, verb)) => {
+            return subclouds::change(inference, &Actor::Operator, (name, verb), body).await;
         }
-        Route::Resume => {
-            operate(context, Command::Resume(commands::scope(&read(context, &head, body).await?)?)).await?
-        }
-        Route::Deposit => operate(context, commands::deposit(&read(context, &head, body).await?)?).await?,
-        Route::Price => operate(context, commands::price(&read(context, &head, body).await?, now())?).await?,
+        _ => return Err(ApiError::internal("This path is answered by nobody: please report it.")),
     };
     shown(context, &told)
 }
@@ -192,44 +228,18 @@ fn check_token(context: &AdminContext, headers: &HeaderMap) -> Result<(), ApiErr
 }
 
 async fn ask(context: &AdminContext, question: Question) -> Result<Answer, ApiError> {
-    let ask = |session: &mut ClientSession| {
-        session.want(Wanted::Row);
-        session.ask(question)
-    };
-    converse(context, ask).await
+    core::ask(&context.inference.door, question).await
 }
 
 async fn operate(context: &AdminContext, command: Command) -> Result<Answer, ApiError> {
-    converse(context, |session| session.operate(command)).await
+    core::operate(&context.inference.door, None, command).await
 }
 
-/// Says one thing to the core and waits for what it answers.
 async fn converse(
     context: &AdminContext,
     say: impl FnOnce(&mut ClientSession) -> Result<(), Refusal>,
 ) -> Result<Answer, ApiError> {
-    let refused = |refusal| ApiError::refused(&refusal, "");
-    let mut session = context.inference.door.open().map_err(refused)?;
-    say(&mut session).map_err(refused)?;
-    let answered = async {
-        loop {
-            match session.next().await {
-                ClientMessage::Answer(answer) => return Ok(*answer),
-                ClientMessage::Refused(refusal) => return Err(refused(refusal)),
-                ClientMessage::Unreadable(job, piece) => return Err(ApiError::unreadable(job, piece)),
-                ClientMessage::ShareFull => return Err(ApiError::share_full()),
-                ClientMessage::Stored(stored) => return Ok(Answer::Trace(stored.row)),
-                ClientMessage::Accepted { .. } | ClientMessage::Opened(_) | ClientMessage::Finished(_) => {}
-            }
-        }
-    };
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
-    session.served();
-    match answer.unwrap_or_else(|_| Err(ApiError::internal("The core did not answer in time.")))? {
-        Answer::Refused(kind, _) => Err(views::refused(kind)),
-        Answer::Rejected(rejection) => Err(rejection::error(&rejection)),
-        answer => Ok(answer),
-    }
+    core::converse(&context.inference.door, say).await
 }
 
 /// Where a job stands, or how it ended.
@@ -273,7 +283,10 @@ async fn metrics_text(context: &AdminContext) -> Result<Response<Body>, ApiError
 /// An answer as JSON.
 fn shown(context: &AdminContext, answer: &Answer) -> Result<Response<Body>, ApiError> {
     let view = match answer {
-        Answer::Nodes(nodes) => views::nodes(nodes),
+        Answer::Nodes(all) => nodes::list(all),
+        Answer::Node(view) => nodes::shown(view),
+        Answer::Namespaces(all) => namespaces::list(all),
+        Answer::Templates(all) => templates::list(all),
         Answer::Queue(queue) => views::queue(queue),
         Answer::Trace(row) => views::trace(row),
         Answer::Invariants { recount, violations } => views::invariants(recount, violations),

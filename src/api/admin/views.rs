@@ -1,62 +1,20 @@
 //! What the core says, as JSON for operators. Shows ids, times, states and reasons; never a prompt or an answer.
 
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
 
-use serde_json::{Map, Value, json};
-
-use super::super::error::ApiError;
 use super::super::metrics::counts_json;
 use crate::coordinator::Counts;
 use crate::coordinator::effect::{
-    CancelCause, CancelState, DeadLetterView, End, JobView, NodeView, QueueView, RefusalKind, Runnable,
+    CancelCause, CancelState, DeadLetterView, End, JobView, QueueView, Runnable,
 };
-use crate::coordinator::event::{Environment, ErrorClass, JobError, Mode, Origin};
+use crate::coordinator::event::{ErrorClass, JobError, Mode, Origin};
 use crate::coordinator::job::{AttemptOutcome, AttemptRow, JobRow};
 use crate::coordinator::ledger::{Account, Owner};
 use crate::coordinator::score::Score;
-use crate::coordinator::standing::{Exclusion, Order, Party, Trust};
 use crate::coordinator::trace::{Loss, PlacedBy, Placement, TraceEntry, TraceEvent};
 use crate::credits::Credits;
-use crate::ids::{JobId, ModelName, NodeId};
+use crate::ids::{JobId, NodeId};
 use crate::time::Time;
-
-/// The nodes with capacity, load, standing and its causes.
-pub(super) fn nodes(nodes: &[NodeView]) -> Value {
-    json!({"nodes": nodes.iter().map(node).collect::<Vec<_>>()})
-}
-
-fn node(view: &NodeView) -> Value {
-    let row = &view.row;
-    let model = |(model, slots, taken): &(ModelName, u32, u32)| json!({"model": **model, "slots": slots, "slots_taken": taken});
-    let order = |order: &Order| json!({"since": seconds(order.since), "cause": *order.cause});
-    let exclusion = |exclusion: &Exclusion| {
-        let Exclusion { order, until } = exclusion;
-        json!({"since": seconds(order.since), "cause": *order.cause, "until": seconds(*until)})
-    };
-    let parties = |parties: &BTreeMap<Party, Time>| parties.keys().map(|by| party(*by)).collect::<Vec<_>>();
-    let environments =
-        Environment::ALL.into_iter().filter(|environment| row.environments.contains(*environment));
-    json!({
-        "node": row.node.to_string(),
-        "standing": view.standing.word(),
-        "connected_at": view.connected_at.map(seconds),
-        "models": view.models.iter().map(model).collect::<Vec<_>>(),
-        "trust": trust(row.trust),
-        "environments": environments.map(Environment::word).collect::<Vec<_>>(),
-        "owner": row.owner.as_ref().map(ToString::to_string),
-        "region": row.region.as_ref().map(ToString::to_string),
-        "paused_by": parties(&row.paused),
-        "drained_by": parties(&row.draining),
-        "frozen": row.frozen.as_ref().map(order),
-        "banned": row.banned.as_ref().map(order),
-        "exclusion": row.exclusion.as_ref().map(exclusion),
-        "exclusions_over": row.exclusions.iter().map(exclusion).collect::<Vec<_>>(),
-        "faults": row.conduct.faults.iter().map(|(fault, count)| (fault.to_string(), Value::from(*count)))
-            .collect::<Map<_, _>>(),
-        "settled_jobs": row.conduct.settled_jobs,
-        "quality": row.quality.score(),
-    })
-}
 
 /// Every account that has or owes something, or had.
 pub(super) fn balances(balances: &[(Account, Credits, Credits)]) -> Value {
@@ -111,12 +69,6 @@ pub(super) fn invariants(recount: &Counts, violations: &[String]) -> Value {
 /// How many jobs a drain waits for.
 pub(super) fn draining(live: u64) -> Value {
     json!({"draining": true, "live": live})
-}
-
-/// Why there is no answer.
-pub(super) fn refused(kind: RefusalKind) -> ApiError {
-    let refusal = crate::coordinator::effect::Refusal { kind, retry_after: None };
-    ApiError::refused(&refusal, "")
 }
 
 /// A job with every decision on it.
@@ -265,21 +217,6 @@ fn loser((node, loss): &(NodeId, Loss)) -> Value {
         Loss::Slower(score) => json!({"node": node.to_string(), "why": "slower", "score_us": terms(score)}),
         Loss::FailedBefore => json!({"node": node.to_string(), "why": "failed_before"}),
         Loss::NoRoom => json!({"node": node.to_string(), "why": "no_room"}),
-    }
-}
-
-pub(super) fn trust(trust: Trust) -> &'static str {
-    match trust {
-        Trust::Open => "open",
-        Trust::Approved => "approved",
-        Trust::Own => "own",
-    }
-}
-
-fn party(party: Party) -> &'static str {
-    match party {
-        Party::Owner => "owner",
-        Party::Operator => "operator",
     }
 }
 

@@ -37,7 +37,7 @@ const fn by(
 
 use Kind::{Counter, Gauge};
 
-const FAMILIES: [CoreFamily; 41] = [
+const FAMILIES: [CoreFamily; 42] = [
     by(
         "jobs",
         Gauge,
@@ -114,6 +114,12 @@ const FAMILIES: [CoreFamily; 41] = [
     ),
     one("lies_proven_total", Counter, "lies_proven", "Answers that were proven wrong."),
     by("checks_total", Counter, "verdict", CHECKS, "Blind and validation jobs by their verdict."),
+    one(
+        "checks_unpaid_total",
+        Counter,
+        "checks_unpaid",
+        "Blind and validation jobs that were due, and that the integrity account could not pay.",
+    ),
     by(
         "results_suspect_total",
         Counter,

@@ -33,7 +33,7 @@ use crate::output::Chunk;
 use crate::request::StreamMode;
 use follow::Afterwards;
 pub(super) use follow::{Follow, Outcome, Step};
-pub(super) use prepare::{Ready, UsageChunk, prepare};
+pub(super) use prepare::{Ready, UsageChunk, looked_at, prepare};
 use render::Shown;
 use whole::Whole;
 

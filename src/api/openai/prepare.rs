@@ -60,6 +60,7 @@ impl Prepared {
             messages: self.messages,
             bytes_per_token: self.bytes_per_token,
             storing: self.storing,
+            constraints: principal.constraints(),
             ..JobSpec::plain(principal.namespace.clone(), endpoint, Arc::clone(&self.model))
         }
     }
@@ -89,11 +90,15 @@ pub(in crate::api) fn prepare(
     read: ReadBody,
 ) -> Result<Ready, ApiError> {
     let ReadBody { bytes, room } = read;
-    let prepared = match elsewhere(context, &bytes) {
-        Some(elsewhere) => for_elsewhere(&elsewhere, endpoint, &bytes)?,
-        None => for_here(context, endpoint, &bytes)?,
-    };
+    let prepared = parsed(context, endpoint, &bytes)?;
     Ok(Ready { prepared, body: Arc::from(bytes), room })
+}
+
+fn parsed(context: &Context, endpoint: Endpoint, bytes: &[u8]) -> Result<Prepared, ApiError> {
+    match elsewhere(context, bytes) {
+        Some(elsewhere) => for_elsewhere(&elsewhere, endpoint, bytes),
+        None => for_here(context, endpoint, bytes),
+    }
 }
 
 /// A model that isn't computed here.
@@ -168,21 +173,47 @@ fn for_elsewhere(elsewhere: &Elsewhere, endpoint: Endpoint, bytes: &[u8]) -> Res
     let outline: Outline = request::outline(endpoint, bytes)?;
     let context_tokens = elsewhere.context_tokens;
     let default = elsewhere.output_tokens_default.min(context_tokens.unwrap_or(u32::MAX)).max(1);
-    let input_max =
-        (bytes.len() as u64).saturating_add(u64::from(outline.messages) * TEMPLATE_TOKENS_PER_MESSAGE);
     Ok(Prepared {
         model: Arc::clone(&elsewhere.name),
         stream: outline.stream,
         usage: if outline.include_usage { UsageChunk::Asked } else { UsageChunk::NotAsked },
         tier: outline.tier,
         context_tokens,
-        input_tokens: u32::try_from(input_max).unwrap_or(u32::MAX),
+        input_tokens: input_max(bytes, &outline),
         input_count: InputCount::AtMost,
         output_tokens_max: outline.max_tokens.unwrap_or(default),
         messages: outline.messages,
         bytes_per_token: outline.bytes_per_token,
         storing: storing(bytes),
     })
+}
+
+/// A request that is only looked at.
+pub(in crate::api) struct LookedAt {
+    pub(in crate::api) model: ModelName,
+    pub(in crate::api) input_tokens: u32,
+    pub(in crate::api) output_tokens_max: u32,
+    pub(in crate::api) tier: Tier,
+    pub(in crate::api) mode: Mode,
+}
+
+/// What a job with that body would be; of a model that only nodes have, by bounds.
+pub(in crate::api) fn looked_at(
+    context: &Context,
+    endpoint: Endpoint,
+    bytes: &[u8],
+) -> Result<LookedAt, ApiError> {
+    let prepared = parsed(context, endpoint, bytes)?;
+    let mode = prepared.mode();
+    let Prepared { model, input_tokens, output_tokens_max, tier, .. } = prepared;
+    Ok(LookedAt { model, input_tokens, output_tokens_max, tier, mode })
+}
+
+/// Tokens that a prompt has at most: as many as bytes, and what a template adds to each message.
+fn input_max(bytes: &[u8], outline: &Outline) -> u32 {
+    let most = (bytes.len() as u64)
+        .saturating_add(u64::from(outline.messages).saturating_mul(TEMPLATE_TOKENS_PER_MESSAGE));
+    u32::try_from(most).unwrap_or(u32::MAX)
 }
 
 fn storing(bytes: &[u8]) -> Storing {

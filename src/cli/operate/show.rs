@@ -4,10 +4,10 @@ use serde_json::{Map, Value};
 
 use super::super::terminal::one_line;
 
-type Answer = Map<String, Value>;
+pub(super) type Answer = Map<String, Value>;
 
 /// Text as it is on one line, numbers as they are, nothing for what isn't there.
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => one_line(text),
@@ -15,17 +15,19 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn rows<'a>(answer: &'a Answer, list: &str) -> impl Iterator<Item = &'a Value> {
+/// The entries of a list.
+pub(super) fn rows<'a>(answer: &'a Answer, list: &str) -> impl Iterator<Item = &'a Value> {
     answer.get(list).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default().iter()
 }
 
-fn words(value: &Value) -> String {
+/// The entries of a list on one line.
+pub(super) fn words(value: &Value) -> String {
     let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
     items.iter().map(text).collect::<Vec<_>>().join("+")
 }
 
 /// Lines with their columns one below the other.
-fn table(head: &[&str], body: &[Vec<String>]) -> String {
+pub(super) fn table(head: &[&str], body: &[Vec<String>]) -> String {
     let head: Vec<String> = head.iter().map(|&name| name.to_owned()).collect();
     let lines: Vec<&Vec<String>> = [&head].into_iter().chain(body).collect();
     let width = |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
@@ -116,36 +118,6 @@ pub(super) fn dead_letters(answer: &Answer) -> String {
     table(&["job", "requeued as"], &rows(answer, "dead_letters").map(line).collect::<Vec<_>>())
 }
 
-/// Who has how much.
-pub(super) fn balances(answer: &Answer) -> String {
-    let keys = ["environment", "account", "name", "balance", "held"];
-    let line = |balance: &Value| keys.map(|key| text(&balance[key])).to_vec();
-    table(&keys, &rows(answer, "balances").map(line).collect::<Vec<_>>())
-}
-
-/// Nodes with their standing; what spoke against one is below it.
-pub(super) fn nodes(answer: &Answer) -> String {
-    let model = |model: &Value| {
-        format!("{} {}/{}", text(&model["model"]), text(&model["slots_taken"]), text(&model["slots"]))
-    };
-    let line = |node: &Value| {
-        let models = node["models"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let models: Vec<String> = models.iter().map(model).collect();
-        let [name, standing, trust] = ["node", "standing", "trust"].map(|key| text(&node[key]));
-        let cause = ["banned", "frozen", "exclusion"].iter().find_map(|key| node[*key]["cause"].as_str());
-        vec![
-            name,
-            standing,
-            trust,
-            words(&node["environments"]),
-            models.join(", "),
-            one_line(cause.unwrap_or_default()),
-        ]
-    };
-    let head = ["node", "standing", "trust", "environments", "models (taken/slots)", "because"];
-    table(&head, &rows(answer, "nodes").map(line).collect::<Vec<_>>())
-}
-
 /// What a pause holds back.
 pub(super) fn paused(answer: &Answer) -> String {
     let number = |key: &str| answer.get(key).and_then(Value::as_u64).unwrap_or(0);
@@ -193,17 +165,8 @@ mod tests {
 
     #[test]
     fn lists_are_tables() {
-        let list = json!({"nodes": [{"node": "node_local", "standing": "ready", "trust": "own",
-            "environments": ["mainnet", "testnet"], "models": [{"model": "tiny", "slots": 4, "slots_taken": 1}]},
-            {"node": "n", "standing": "banned", "trust": "open", "environments": [], "models": [],
-             "banned": {"cause": "the operator refuses it"}}]});
-        let expected = "node        standing  trust  environments     models (taken/slots)  because\n\
-                        node_local  ready     own    mainnet+testnet  tiny 1/4\n\
-                        n           banned    open                                          the operator refuses it\n";
-        assert_eq!(shown(nodes, list), expected);
         let list = json!({"dead_letters": [{"job": "job_2", "requeued_as": "job_3"}, {"job": "job_1", "requeued_as": null}]});
         assert_eq!(shown(dead_letters, list), "job    requeued as\njob_2  job_3\njob_1\n");
-        assert_eq!(shown(balances, json!({})), "environment  account  name  balance  held\n");
     }
 
     #[test]

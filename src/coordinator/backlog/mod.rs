@@ -100,6 +100,11 @@ impl Backlog {
         self.namespaces[namespace.index()].weight = weight.clamp(1, WEIGHT_MAX);
     }
 
+    /// That share; 1 for one that never had jobs nor settings.
+    pub(super) fn weight(&self, namespace: NamespaceKey) -> u32 {
+        self.namespaces.get(namespace.index()).map_or(1, |standing| standing.weight)
+    }
+
     /// Lets a job wait.
     pub(super) fn insert(&mut self, arrival: Arrival, now: Time) -> Place {
         let Arrival { key, lane, tier, namespace, sequence, stamp, waited } = arrival;

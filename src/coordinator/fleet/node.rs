@@ -4,7 +4,8 @@ use super::super::backlog::Cursor;
 use super::super::event::{Environment, Equipment, Heartbeat, NodeHello, Warmth};
 use super::super::names::{LaneKey, ModelKey};
 use super::super::slab::Key;
-use super::super::standing::{Record, Standing};
+use super::super::standing::{Environments, Record, Standing};
+use super::super::subcloud::NodeFacts;
 use super::super::timers::TimerKey;
 use super::ready::Place;
 use super::speed::Pace;
@@ -68,6 +69,8 @@ pub(in crate::coordinator) struct Serving {
     pub(in crate::coordinator) version: Option<ModelVersion>,
     pub(in crate::coordinator) digest: Digest,
     pub(in crate::coordinator) runtime: Option<RuntimeName>,
+    /// Where the configuration in force has it, and not under another digest.
+    pub(in crate::coordinator) permitted: Environments,
     pub(in crate::coordinator) slots: u32,
     pub(in crate::coordinator) taken: u32,
     pub(in crate::coordinator) warmth: Warmth,
@@ -196,6 +199,16 @@ impl Node {
         self.kv_taken.saturating_add(kv_tokens) <= self.kv_tokens
     }
 
+    /// What subclouds' policies look at.
+    pub(in crate::coordinator) fn facts(&self) -> NodeFacts {
+        NodeFacts {
+            trust: self.record.row().trust,
+            region: self.region.clone(),
+            memory_bytes: self.memory_bytes,
+            gpu: self.gpu.clone(),
+        }
+    }
+
     /// Whether it is the box itself.
     pub(in crate::coordinator) fn is_local(&self) -> bool {
         *self.id() == NodeId::local()
@@ -204,6 +217,11 @@ impl Node {
     /// Whether it works in an environment: it wants to, and is registered for it.
     pub(in crate::coordinator) fn works_in(&self, environment: Environment) -> bool {
         self.wants.contains(&environment) && self.record.row().environments.contains(environment)
+    }
+
+    /// Whether it may run a model's jobs there, as far as offers, registration and configurations go.
+    pub(in crate::coordinator) fn may_serve(&self, serving: &Serving, environment: Environment) -> bool {
+        serving.slots > 0 && serving.permitted.contains(environment) && self.works_in(environment)
     }
 
     /// Where it stands for a model: the box itself needs no test, for its models were loaded before it was asked.

@@ -318,7 +318,6 @@ impl Ledger {
     }
 
     /// An account's figures.
-    #[cfg(test)]
     pub(super) fn statement(&self, account: &Account) -> Statement {
         self.book(account.environment).statement(&account.owner)
     }

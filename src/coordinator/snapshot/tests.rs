@@ -143,9 +143,18 @@ fn models_are_bounded_and_so_are_the_words_about_them() {
 #[test]
 fn new_keys_are_checked_at_their_own_rate() {
     let rules = Participation::default();
-    for (settled, expected) in [(0, 100_000), (99, 100_000), (100, 5_000), (u64::MAX, 5_000)] {
-        assert_eq!(rules.check_rate_of(settled), expected, "{settled}");
+    for (settled, checks, expected) in [
+        (0, 0, 100_000),
+        (99, 50, 100_000),
+        (100, 5, 5_000),
+        (100, 4, 100_000),
+        (u64::MAX, 0, 100_000),
+        (u64::MAX, u64::MAX, 5_000),
+    ] {
+        assert_eq!(rules.check_rate_of(settled, checks), expected, "{settled} {checks}");
     }
+    let unchecked = Participation { probation_check_rate_ppm: 0, check_rate_ppm: 0, ..rules };
+    assert!(!unchecked.is_on_probation(100, 0), "who isn't to be checked is through");
 }
 
 proptest! {

@@ -47,6 +47,18 @@ pub enum Unmet {
     Gpu,
 }
 
+impl Unmet {
+    /// The word that the API uses.
+    pub fn word(self) -> &'static str {
+        match self {
+            Unmet::Trust => "trust",
+            Unmet::Region => "region",
+            Unmet::Memory => "memory",
+            Unmet::Gpu => "gpu",
+        }
+    }
+}
+
 impl Policy {
     pub(super) fn check(&self) -> Result<(), Refused> {
         within("models", self.models.as_ref().map_or(0, BTreeSet::len), POLICY_MODELS_MAX)?;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::command::{Command, NodeSettings};
-use super::super::effect::{Answer, Rejection, Row};
+use super::super::command::{Amount, Command, NodeSettings};
+use super::super::effect::{Answer, Notice, Rejection, Row};
 use super::super::event::*;
 use super::super::integrity::{Expect, Note, Opinion, OutputDigest, Template};
 use super::super::job::{JobRow, JobState};
@@ -11,6 +11,7 @@ use super::super::ledger::Owner;
 use super::super::limits::Limits;
 use super::super::snapshot::Participation;
 use super::super::standing::{Fault, PenaltyRules, Standing, Trust};
+use super::super::subcloud::{Allowed, Isolation, Policy, Subcloud};
 use super::fleet::{open, remote};
 use super::world::World;
 use super::world::tenant;
@@ -50,7 +51,16 @@ fn world(blind: u32, validation: u32) -> World {
     let mut w = World::without_box(limits(blind, validation));
     w.join(remote("a", 1));
     w.operate(Command::PutTemplate(Box::new(template())));
+    fund(&mut w);
     w
+}
+
+/// Credit for checks.
+fn fund(w: &mut World) {
+    for environment in Environment::ALL {
+        let amount = Amount { environment, ..w.amount(900 + environment as u128, 1_000_000) };
+        assert!(matches!(w.operate(Command::Adjust(amount, Owner::Integrity, "".into())), Answer::Done));
+    }
 }
 
 fn blind_rows(w: &World) -> Vec<JobRow> {
@@ -121,6 +131,7 @@ fn wrong_answers_lower_the_quality_and_exclude() {
 fn blind_jobs_never_reach_the_operators_own_machines() {
     let mut w = World::new(1, limits(1_000_000, 0));
     w.operate(Command::PutTemplate(Box::new(template())));
+    fund(&mut w);
     w.operate(Command::AdmitNode(NodeSettings {
         node: NodeId::named("mine"),
         trust: Trust::Own,
@@ -346,4 +357,68 @@ fn after_a_restart_a_blind_job_has_its_templates_body_and_a_validation_ends() {
         Origin::Blind { template } if **template == *"gone" => assert_eq!(kept.state, JobState::Cancelled),
         _ => assert_eq!((kept.state.is_live(), kept.body.clone()), (true, Some(template().body))),
     }
+}
+
+#[test]
+fn without_credit_nodes_are_tested_but_not_checked_and_stay_on_probation() {
+    let mut w = World::without_box(limits(1_000_000, 1_000_000));
+    w.join(remote("a", 1));
+    w.join(remote("b", 1));
+    w.operate(Command::PutTemplate(Box::new(template())));
+    let serve = |w: &mut World| {
+        w.submit(|s| s.spec.determinism = Determinism::Exact);
+        while let Some(next) = w.unseen.first().copied() {
+            answer(w, next, RIGHT, 3);
+        }
+    };
+    let checks =
+        |w: &mut World| -> u64 { ["a", "b"].map(|name| w.seen(name).1.quality.checks_ever).iter().sum() };
+    assert_eq!(w.stands("a"), Standing::Ready, "test jobs are made on credit");
+    for _ in 0..10 {
+        serve(&mut w);
+    }
+    assert_eq!((checks(&mut w), w.counts().checks_unpaid, w.counts().blind), (0, 20, 0));
+    assert_eq!(w.notices, [Notice::ChecksUnpaid(Environment::Mainnet)], "it is said once");
+    let rules = w.limits.participation;
+    let settled = w.seen("a").1.conduct.settled_jobs + w.seen("b").1.conduct.settled_jobs;
+    assert!(settled >= 10 && rules.is_on_probation(1_000, checks(&mut w)));
+    fund(&mut w);
+    serve(&mut w);
+    assert_eq!((w.counts().blind, w.counts().checks_unpaid), (1, 20));
+    assert!(checks(&mut w) >= 2, "both checks were made");
+    // Spent again: it is said again.
+    let left = w.balance(Owner::Integrity);
+    let amount = w.amount(999, -left);
+    assert!(matches!(w.operate(Command::Adjust(amount, Owner::Integrity, "".into())), Answer::Done));
+    serve(&mut w);
+    assert_eq!(w.notices.len(), 2);
+}
+
+#[test]
+fn nodes_of_an_isolated_subcloud_are_checked_where_they_work() {
+    let mut w = world(1_000_000, 1_000_000);
+    w.join(remote("b", 1));
+    let lab = || "lab".parse().expect("a name");
+    let subcloud = Subcloud {
+        name: lab(),
+        environment: Environment::Mainnet,
+        policy: Policy::default(),
+        isolate: Isolation::Isolated,
+        owners: [Namespace::default_namespace()].into(),
+        allowed: Allowed::Only(Default::default()),
+        nodes: Default::default(),
+    };
+    assert!(matches!(w.operate(Command::PutSubcloud(Box::new(subcloud))), Answer::Done));
+    for name in ["a", "b"] {
+        w.operate(Command::JoinSubcloud(Environment::Mainnet, lab(), NodeId::named(name)));
+    }
+    w.submit(|s| s.spec.constraints.subcloud = Some(lab()));
+    while let Some(next) = w.unseen.first().copied() {
+        answer(&mut w, next, RIGHT, 3);
+    }
+    assert_eq!((w.counts().blind, w.counts().validations, w.counts().checks_passed), (1, 1, 3));
+    let system = w.rows.values().filter(|row| row.origin.is_system() && !row.origin.is_test());
+    assert!(
+        system.clone().count() == 2 && system.clone().all(|row| row.spec.constraints.subcloud == Some(lab()))
+    );
 }

@@ -86,7 +86,7 @@ fn a_frozen_node_loses_its_work_and_its_balance_is_locked() {
     let mut w2 = w.restarted();
     let refused = w2.operate(transfer.clone());
     assert!(matches!(refused, Answer::Rejected(Rejection::Ledger(LedgerRefusal::Frozen))), "{refused:?}");
-    w.command("a", NodeCommand::Thaw);
+    w.command("a", NodeCommand::Unfreeze);
     assert_eq!((w.stands("a"), w.state(job)), (Standing::Ready, JobState::Reserved));
     assert!(matches!(w.operate(transfer), Answer::Done));
 }

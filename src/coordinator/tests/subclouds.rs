@@ -154,6 +154,9 @@ fn its_owner_may_change_it_and_others_may_not() {
     let not_owner = |answer| matches!(answer, Answer::Rejected(Rejection::Subcloud(Refused::NotOwner)));
     assert!(not_owner(answer), "only the operator makes new ones");
     done(w.operate(lab(|_| {})));
+    let others = w.operate_as(Some("owner"), join("a"));
+    assert!(matches!(others, Answer::Rejected(Rejection::Subcloud(Refused::OthersNode))), "{others:?}");
+    w.admit("a", |settings| settings.owner = Some(Namespace::named("owner")));
     done(w.operate_as(Some("owner"), join("a")));
     done(w.operate_as(Some("owner"), lab(|subcloud| subcloud.isolate = Isolation::Shared)));
     for command in [join("a"), leave("a"), lab(|_| {}), Command::DropSubcloud(Mainnet, name())] {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::super::effect::{
-    Answer, Assignment, Effect, End, Finished, Lookup, NodeMessage, Refusal, Reply, Row, Runnable,
+    Answer, Assignment, Effect, End, Finished, Lookup, NodeMessage, Notice, Refusal, Reply, Row, Runnable,
 };
 use super::super::event::*;
 use super::super::job::JobState;
@@ -60,6 +60,7 @@ pub(super) struct World {
     pub(super) hurried: u32,
     /// What was to be read from the store.
     pub(super) reads: Vec<Lookup>,
+    pub(super) notices: Vec<Notice>,
     pub(super) epoch: u32,
     pub(super) limits: Limits,
     local: VecDeque<Event>,
@@ -111,6 +112,7 @@ impl World {
             told: Vec::new(),
             hurried: 0,
             reads: Vec::new(),
+            notices: Vec::new(),
             epoch,
             limits,
             local: VecDeque::new(),
@@ -158,6 +160,7 @@ impl World {
             Effect::Row(row) => self.keep(row),
             Effect::Urgent => self.hurried += 1,
             Effect::Read { what, .. } => self.reads.push(what),
+            Effect::Notice(notice) => self.notices.push(notice),
             Effect::ToNode { node, message, .. } => self.told.push((node, message)),
             Effect::AttachOutput(attach) => {
                 if let Some(view) = self.clients.get_mut(&attach.client) {

@@ -4,6 +4,7 @@
 //! looks at more, and `SWITCHBOX_FUZZ_SEED=N` at others; what fails says its seed.
 
 use super::{examples, vectors};
+use crate::dice::{Dice, number};
 use crate::wire::receipt::{Proof, Receipt};
 use crate::wire::{FromAgent, FromBox, JoinString, Parsed};
 
@@ -11,18 +12,6 @@ const RUNS: u64 = 20_000;
 const BYTES_MAX: usize = 1 << 16;
 /// What an error may say, beyond a few hundred bytes of its own.
 const ERROR_BYTES_MAX: usize = 600;
-
-/// Numbers that follow from a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % sides.max(1) as u64) as usize
-    }
-}
 
 /// What JSON is made of, and what parsers stumble over.
 const PIECES: [&str; 30] = [
@@ -105,10 +94,6 @@ fn look(text: &str, seed: u64) {
     if let Ok(receipt) = Receipt::parse(text) {
         let _ = receipt.check(None);
     }
-}
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).ok().map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
 #[test]

@@ -4,10 +4,6 @@ use super::*;
 use crate::harness::server::TempDir;
 use crate::harness::wait_for;
 use std::path::Path;
-use switchbox::wire::Hash;
-use switchbox::wire::to_agent::Configuration;
-use switchbox::wire::to_agent::SnapshotText;
-use switchbox::wire::verify::sign_snapshot;
 
 fn files(agent: &Agent) -> usize {
     let results = agent.data.join("results");
@@ -127,51 +123,4 @@ fn a_killed_agent_tells_the_results_that_it_had_and_nothing_of_what_ran() {
     let _agent = start();
     let (_, _, ready) = peer.admit();
     assert_eq!(ready.holds, []);
-}
-
-/// A configuration as a box sends it.
-fn configuration(peer: &Peer, version: u64, text: &str) -> (Configuration, SnapshotText) {
-    let environment = Environment::Mainnet;
-    let digest: Hash = {
-        let mut hasher = OutputHasher::new();
-        hasher.text(text);
-        hasher.hash()
-    };
-    let signature = sign_snapshot(&peer.identity, environment, version, text);
-    let snapshot = SnapshotText { environment, version, text: text.to_owned(), signature };
-    (Configuration { environment, version, digest }, snapshot)
-}
-
-#[test]
-fn a_configuration_is_fetched_checked_kept_and_gone_by() {
-    let dir = TempDir::new();
-    let data = dir.join("agent");
-    let peer = Peer::start(1);
-    let mut agent = Setup::model("echo", "echo:").join(&peer.join_string()).start_in(&data);
-    let (call, _) = peer.work();
-    let (named, snapshot) = configuration(&peer, 1, r#"{"models":{"other":{}}}"#);
-    let (next, forged) = configuration(&Peer::start(2), 2, r#"{"models":{"echo":{}}}"#);
-    let fetch = |named: &Configuration, snapshot: &SnapshotText| {
-        call.say(&FromBox::Configuration(named.clone()));
-        let FromAgent::SnapshotRequest(request) = call.hear() else { panic!("it is fetched") };
-        assert_eq!((request.environment, request.digest), (named.environment, named.digest));
-        call.say(&FromBox::Snapshot(snapshot.clone()));
-    };
-    fetch(&named, &snapshot);
-    fetch(&next, &forged);
-    let refused = assign(1, "x");
-    give(&call, &refused);
-    let FromAgent::Declined(declined) = call.hear() else {
-        panic!("the configuration doesn't have the model")
-    };
-    assert!(declined.reason.contains("configuration 1"), "{}", declined.reason);
-    agent.kill();
-    drop(call);
-    let _agent = Setup::model("echo", "echo:").start_in(&data);
-    let (call, _, ready) = peer.admit();
-    assert_eq!(ready.configurations.len(), 1);
-    assert_eq!(ready.configurations[0].digest, named.digest);
-    call.welcome(Vec::new());
-    give(&call, &refused);
-    assert!(matches!(call.hear(), FromAgent::Declined(_)), "after a restart too");
 }

@@ -1,5 +1,6 @@
 //! The agent against a box whose every message the test says by hand.
 
+mod configured;
 mod connecting;
 mod keeping;
 mod leaving;

@@ -5,7 +5,7 @@ use crate::harness::server::TempDir;
 use std::time::Duration;
 
 /// Kill points of the random test, unless the environment names another number.
-const POINTS_DEFAULT: u64 = 12;
+const POINTS_DEFAULT: u64 = 100;
 
 fn results(data: &Path) -> usize {
     let Ok(names) = std::fs::read_dir(data.join("results")) else { return 0 };

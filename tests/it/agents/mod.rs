@@ -1,6 +1,8 @@
 //! Box and agent as two real processes.
 
+mod configured;
 mod kills;
+mod reaching;
 mod serving;
 
 use crate::harness::agent::{Agent, Setup as AgentSetup};

@@ -119,6 +119,12 @@ fn invalid_utf_8() {
         peer.ws.frame(true, TEXT, b"{\"type\":\"\xff\"}").expect("the box reads");
         assert_closed(&server, peer, 1007, "text_invalid", "");
     });
+    // Only the end is missing.
+    before_and_after_the_handshake(&server, &machine, |peer, _| {
+        peer.ws.frame(false, TEXT, b"{\"type\":\"\xe7").expect("the box reads");
+        peer.ws.frame(true, CONTINUATION, b"").expect("the box reads");
+        assert_closed(&server, peer, 1007, "text_invalid", "");
+    });
 }
 
 #[test]

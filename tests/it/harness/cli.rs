@@ -1,5 +1,6 @@
 //! Runs the program's other commands.
 
+use super::server::Server;
 use std::ffi::OsStr;
 use std::process::{Command, Output};
 
@@ -16,6 +17,20 @@ pub fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ran {
     let Output { status, stdout, stderr } = command.args(args).output().expect("the binary starts");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Ran { code: status.code().expect("it exits by itself"), stdout: text(stdout), stderr: text(stderr) }
+}
+
+/// Runs a command against a box that runs.
+pub fn on(server: &Server, args: &[&str]) -> Ran {
+    let data = server.data.to_str().expect("UTF-8");
+    run(args.iter().chain(&["--data-dir", data]))
+}
+
+/// What a command against a box prints, which succeeds.
+#[track_caller]
+pub fn said(server: &Server, args: &[&str]) -> String {
+    let ran = on(server, args);
+    ran.check(0, &[]);
+    ran.stdout
 }
 
 impl Ran {

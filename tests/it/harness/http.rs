@@ -266,6 +266,15 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
+    /// Checks that it is that refusal; gives its `error` object.
+    #[track_caller]
+    pub fn assert_refused(&self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        let error = self.error();
+        assert_eq!(error["code"], code, "{}", self.text());
+        error
+    }
+
     /// The `error` object, after checking what every refusal promises: four keys, a message, a request id.
     pub fn error(&self) -> Value {
         let error = self.value()["error"].clone();

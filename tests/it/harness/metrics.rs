@@ -66,19 +66,18 @@ impl Metrics {
         left
     }
 
-    /// The recount's value equals the metric of the same name; an object holds one number for each label value.
-    pub fn assert_matches(&self, name: &str, counted: &Value) {
+    /// Where the recount's value isn't the metric of the same name; an object holds one number for each label value.
+    pub fn mismatch(&self, name: &str, counted: &Value) -> Option<String> {
         let metric = format!("switchbox_{name}");
+        let differs = |label: &str, shown: u64, number: &Value| {
+            (Some(shown) != number.as_u64())
+                .then(|| format!("{metric} {label}: shown {shown}, counted {number}"))
+        };
         match counted {
-            Value::Object(parts) => {
-                for (label, number) in parts {
-                    let shown = self.sum(&metric, &[&format!("=\"{label}\"")]);
-                    assert_eq!(Some(shown), number.as_u64(), "{metric} {label}: metrics against recount");
-                }
-            }
-            number => {
-                assert_eq!(Some(self.total(&metric)), number.as_u64(), "{metric}: metrics against recount")
-            }
+            Value::Object(parts) => parts.iter().find_map(|(label, number)| {
+                differs(label, self.sum(&metric, &[&format!("=\"{label}\"")]), number)
+            }),
+            number => differs("", self.total(&metric), number),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A scripted agent: it says what a test lets it say, in the real protocol.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use switchbox::coordinator::event::{Environment, FinishReason};
 use switchbox::ids::ReservationId;
@@ -14,6 +15,7 @@ use switchbox::wire::to_box::{
 use switchbox::wire::{FromAgent, FromBox, Identity, JoinString, OutputHasher, Parsed, Signed, request_hash};
 use zeroize::Zeroizing;
 
+use super::PATIENCE;
 use super::server::Server;
 use super::ws::{Got, PONG, Ws};
 
@@ -119,10 +121,13 @@ impl Peer<'_> {
         self.ws.text(&message.render().expect("a message")).expect("the box reads");
     }
 
-    /// What comes next; pings are answered.
+    /// What comes next; pings are answered, which go on for ever.
+    #[track_caller]
     pub fn receive(&mut self) -> Got {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             match self.ws.receive() {
+                Got::Ping if Instant::now() > deadline => panic!("gave up waiting for a message"),
                 Got::Ping => self.ws.frame(true, PONG, b"").expect("the box reads"),
                 got => return got,
             }

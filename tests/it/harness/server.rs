@@ -247,7 +247,21 @@ impl Server {
         panic!("left behind: {left:?}\nstderr:\n{}", self.stderr());
     }
 
+    /// The box's recount finds nothing wrong, and is what the metrics show. They are asked one after the other, and a timer
+    /// may fire in between: then both are asked again.
     fn assert_invariants(&self) {
+        let mut mismatch = None;
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while std::time::Instant::now() < deadline {
+            mismatch = self.recount();
+            if mismatch.is_none() {
+                return;
+            }
+        }
+        panic!("metrics against recount: {mismatch:?}");
+    }
+
+    fn recount(&self) -> Option<String> {
         let answer = self.admin("GET", "/admin/invariants");
         assert_eq!(answer.status, 200, "{}", answer.text());
         let report = answer.value();
@@ -255,9 +269,7 @@ impl Server {
         let metrics = self.metrics();
         let recount = report["recount"].as_object().expect("recount is an object");
         assert!(!recount.is_empty(), "the recount counts nothing: {report}");
-        for (name, counted) in recount {
-            metrics.assert_matches(name, counted);
-        }
+        recount.iter().find_map(|(name, counted)| metrics.mismatch(name, counted))
     }
 
     pub fn pid(&self) -> Pid {

@@ -15,7 +15,7 @@ type Fact = (&'static str, fn(&NodeRow) -> bool, NodeCommand, NodeCommand);
 
 const FACTS: [Fact; 3] = [
     ("banned", |row| row.banned.is_some(), NodeCommand::Ban, NodeCommand::Unban),
-    ("frozen", |row| row.frozen.is_some(), NodeCommand::Freeze, NodeCommand::Thaw),
+    ("frozen", |row| row.frozen.is_some(), NodeCommand::Freeze, NodeCommand::Unfreeze),
     ("paused", |row| row.paused.contains_key(&Party::Operator), NodeCommand::Pause, NodeCommand::Resume),
 ];
 

@@ -167,7 +167,7 @@ impl Fleet {
         if !row.environments.contains(environment) || !known.hello.environments.contains(&environment) {
             return no(Line::EnvironmentKept, "the node isn't registered for the job's environment");
         }
-        serves(known, job)?;
+        serves(ask, known)?;
         if let Origin::Test { node: of } = &job.origin {
             return if of == *node { Ok(()) } else { no(Line::ListsKept, "a test job of another node") };
         }
@@ -259,15 +259,25 @@ fn serves_slots(known: &Presence, job: &JobFacts) -> bool {
     known.hello.models.iter().any(|offer| offer.model == job.model && offer.slots > 0)
 }
 
-fn serves(known: &Presence, job: &JobFacts) -> Result<(), (Line, String)> {
+fn serves(ask: &AskNode<'_>, known: &Presence) -> Result<(), (Line, String)> {
+    let job = ask.job;
     let version = job.spec.constraints.version.as_ref().filter(|_| job.model_index == 0);
     let serves = known.hello.models.iter().any(|offer| {
         offer.model == job.model && version.is_none_or(|version| offer.version.as_ref() == Some(version))
     });
-    if serves {
-        Ok(())
-    } else {
-        Err((Line::ModelKept, format!("it doesn't serve {} {version:?}", job.model)))
+    if !serves {
+        return Err((Line::ModelKept, format!("it doesn't serve {} {version:?}", job.model)));
+    }
+    let offered = known.hello.models.iter().find(|offer| offer.model == job.model);
+    let digest = offered.and_then(|offer| offer.digest);
+    match ask.book.configurations.get(&job.spec.environment) {
+        Some(in_force) if !in_force.models.is_empty() => {
+            let spec = in_force.models.get(&job.model);
+            let permits = spec.is_some_and(|spec| digest.is_none_or(|digest| digest == spec.digest));
+            let why = || format!("configuration {} doesn't have its file of {}", in_force.version, job.model);
+            if permits { Ok(()) } else { Err((Line::ModelKept, why())) }
+        }
+        _ => Ok(()),
     }
 }
 
@@ -331,7 +341,9 @@ fn reaches(ask: &AskNode<'_>, known: &Presence, row: &NodeRow) -> Result<(), (Li
 
 fn admits(subcloud: &Subcloud, job: &JobFacts) -> bool {
     let namespace = &job.spec.namespace;
+    // The system's own jobs go wherever those go that they are made for.
     let allowed = match &subcloud.allowed {
+        _ if job.origin.is_system() => true,
         Allowed::Everyone => true,
         Allowed::Only(names) => names.contains(namespace) || subcloud.owners.contains(namespace),
     };
