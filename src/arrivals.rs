@@ -8,8 +8,9 @@ use std::sync::Arc;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::mpsc;
 
-/// Upgraded connections that nobody has taken yet.
-const WAITING_MAX: usize = 64;
+/// Upgraded connections that nobody has taken yet. They are taken at once, but not before the connections that are
+/// upgraded in the same moment: a whole fleet comes back at once when its network does.
+const WAITING_MAX: usize = 2_048;
 
 /// What a connection keeps as long as it lives: its place among all connections.
 #[derive(Clone)]

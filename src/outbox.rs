@@ -21,6 +21,8 @@ struct Queues<M> {
     now: VecDeque<M>,
     by_lsn: VecDeque<(Lsn, M)>,
     receiver: Option<Waker>,
+    /// Who is woken, and at which commit: asking again before would only make a longer list of it.
+    waits_for: Option<(Lsn, Waker)>,
     state: State,
 }
 
@@ -38,7 +40,7 @@ impl<M> Outbox<M> {
     /// An empty outbox.
     pub fn new() -> Arc<Self> {
         let (now, by_lsn) = (VecDeque::new(), VecDeque::new());
-        let queues = Queues { now, by_lsn, receiver: None, state: State::Open };
+        let queues = Queues { now, by_lsn, receiver: None, waits_for: None, state: State::Open };
         Arc::new(Self { queues: Mutex::new(queues) })
     }
 
@@ -115,15 +117,30 @@ impl<M> Outbox<M> {
         if let Some(message) = queues.now.pop_front() {
             return Poll::Ready(message);
         }
-        // Registers before it looks, so that a commit between the two isn't missed.
-        if let Some((lsn, _)) = queues.by_lsn.front()
-            && commits.poll(cx, *lsn).is_ready()
+        if queues.poll_front(cx, commits).is_ready()
             && let Some((_, message)) = queues.by_lsn.pop_front()
         {
             return Poll::Ready(message);
         }
         queues.receiver = Some(cx.waker().clone());
         Poll::Pending
+    }
+}
+
+impl<M> Queues<M> {
+    /// Ready once the first message that waits for its commit may leave.
+    fn poll_front(&mut self, cx: &mut Context<'_>, commits: &Commits) -> Poll<()> {
+        let Some((lsn, _)) = self.by_lsn.front() else { return Poll::Pending };
+        let is_asked = |(asked, waker): &(Lsn, Waker)| asked == lsn && waker.will_wake(cx.waker());
+        if self.waits_for.as_ref().is_some_and(is_asked) {
+            return if commits.durable() >= *lsn { Poll::Ready(()) } else { Poll::Pending };
+        }
+        // Registers before it looks, so that a commit between the two isn't missed.
+        let ready = commits.poll(cx, *lsn);
+        if ready.is_pending() {
+            self.waits_for = Some((*lsn, cx.waker().clone()));
+        }
+        ready
     }
 }
 
@@ -224,6 +241,20 @@ mod tests {
         assert_eq!((poll(&outbox, &commits), poll(&outbox, &commits)), (Some(1), None));
         commits.advance(9);
         assert_eq!(poll(&outbox, &commits), Some(3));
+    }
+
+    #[test]
+    fn who_asks_again_before_its_commit_is_on_the_list_once() {
+        let (outbox, commits) = (Outbox::new(), Commits::default());
+        outbox.push(1, When::Durable(Lsn(5)));
+        assert_eq!((poll(&outbox, &commits), poll(&outbox, &commits)), (None, None));
+        assert_eq!(lock(&commits.waiting).len(), 1);
+        commits.advance(5);
+        commits.wake_durable();
+        assert_eq!(poll(&outbox, &commits), Some(1));
+        outbox.push(2, When::Durable(Lsn(7)));
+        assert_eq!(poll(&outbox, &commits), None);
+        assert_eq!(lock(&commits.waiting).len(), 1, "the next one is asked for");
     }
 
     #[test]

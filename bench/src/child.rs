@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Result;
+use crate::process::Process;
 
 /// A server that takes longer to be ready has failed; a large model is loaded meanwhile.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -20,7 +21,13 @@ const READY_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) struct Server {
     id: u32,
     address: SocketAddr,
+    /// What it printed once it was ready.
+    line: String,
+    data: PathBuf,
 }
+
+/// The data directory, or the file, within a process's own directory.
+const DATA: &str = "data";
 
 /// The processes that run, with their directories.
 static RUNNING: Mutex<Vec<(Child, PathBuf)>> = Mutex::new(Vec::new());
@@ -56,29 +63,52 @@ fn end(mut process: Child, directory: &Path) {
 }
 
 impl Server {
-    /// Starts the floor: this very binary.
-    pub(crate) fn floor(data_parent: &Path) -> Result<Self> {
+    /// Starts a floor: this very binary, with those arguments, and a file that it may write to.
+    pub(crate) fn floor(data_parent: &Path, arguments: &[&str]) -> Result<Self> {
+        let directory = directory(data_parent, "floor")?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("floor");
-        Self::start(command, directory(data_parent, "floor")?)
+        command.args(arguments).arg("--file").arg(directory.join(DATA));
+        Self::start("the floor", command, directory)
     }
 
     /// Starts `switchbox serve` on an empty data directory, without keys, with `arguments` more.
     pub(crate) fn switchbox(binary: &Path, data_parent: &Path, arguments: &[&str]) -> Result<Self> {
-        let directory = directory(data_parent, "switchbox")?;
-        let mut command = Command::new(binary);
-        command.args(["serve", "--no-auth", "--listen", "127.0.0.1:0", "--data-dir"]);
-        command.arg(directory.join("data")).args(arguments);
-        Self::start(command, directory)
+        Self::configured(binary, data_parent, "", arguments)
     }
 
-    fn start(mut command: Command, directory: PathBuf) -> Result<Self> {
+    /// The same, with a configuration file.
+    pub(crate) fn configured(
+        binary: &Path,
+        data_parent: &Path,
+        toml: &str,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let directory = directory(data_parent, "switchbox")?;
+        let config = directory.join("switchbox.toml");
+        std::fs::write(&config, toml)?;
+        let mut command = Command::new(binary);
+        command.args(["serve", "--no-auth", "--listen", "127.0.0.1:0", "--config"]).arg(config);
+        command.arg("--data-dir").arg(directory.join(DATA)).args(arguments);
+        Self::start("switchbox serve", command, directory)
+    }
+
+    /// Starts `switchbox agent` on an empty data directory, with a join string and `arguments` more.
+    pub(crate) fn agent(binary: &Path, data_parent: &Path, join: &str, arguments: &[&str]) -> Result<Self> {
+        let directory = directory(data_parent, "agent")?;
+        let mut command = Command::new(binary);
+        command.args(["agent", "--join", join, "--data-dir"]).arg(directory.join(DATA)).args(arguments);
+        Self::start("switchbox agent", command, directory)
+    }
+
+    /// `name` is for errors: the command itself may have a secret in it.
+    fn start(name: &str, mut command: Command, directory: PathBuf) -> Result<Self> {
         let log = directory.join("stderr.log");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?);
-        let mut process = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
+        let mut process = command.spawn().map_err(|error| format!("{name}: {error}"))?;
         let stdout = process.stdout.take().ok_or("its standard output is piped")?;
         // From here on a failure ends the process, by dropping it.
-        let mut server = Self { id: process.id(), address: ([127, 0, 0, 1], 0).into() };
+        let address = ([127, 0, 0, 1], 0).into();
+        let mut server = Self { id: process.id(), address, line: String::new(), data: directory.join(DATA) };
         running().push((process, directory));
         let (ready, line) = mpsc::channel();
         std::thread::spawn(move || {
@@ -87,27 +117,33 @@ impl Server {
             _ = BufReader::new(stdout).read_line(&mut line);
             _ = ready.send(line);
         });
-        let line = line.recv_timeout(READY_TIMEOUT).unwrap_or_default();
-        let address = line.trim().split_once("http://").and_then(|(_, address)| address.parse().ok());
-        server.address = address.ok_or_else(|| {
+        server.line = line.recv_timeout(READY_TIMEOUT).unwrap_or_default();
+        server.address = server.address_after("http://").ok_or_else(|| {
             let log = std::fs::read_to_string(&log).unwrap_or_default();
             let last = log.lines().last().unwrap_or("nothing on its standard error");
-            format!("{command:?} isn't ready; it printed {line:?}; it last said: {last}")
+            format!("{name} isn't ready; it printed {:?}; it last said: {last}", server.line)
         })?;
         Ok(server)
     }
 
-    /// Where it listens.
+    /// Where it listens; of an agent, where its box does.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its peak resident memory so far, in bytes.
-    pub(crate) fn memory_peak_bytes(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kib * 1024)
+    /// The address that its first line has behind that scheme.
+    pub(crate) fn address_after(&self, scheme: &str) -> Option<SocketAddr> {
+        self.line.split_whitespace().find_map(|word| word.strip_prefix(scheme)?.parse().ok())
+    }
+
+    /// Its data directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Its process.
+    pub(crate) fn process(&self) -> Process {
+        Process(self.id)
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use crate::Result;
 use crate::client::Connection;
-use crate::stats::{Times, percentile};
+use crate::stats::Times;
 
 /// Answers timed in one slice at most, over all its clients.
 const ANSWERS_MAX: usize = 4_000_000;
@@ -54,12 +54,7 @@ impl Load {
         let sample = runtime()?.block_on(self.sample())?;
         let Sample { mut nanos, statuses, body_bytes } = sample;
         let counted = self.duration.mul_f64(1.0 - WARM_UP_SHARE);
-        let times = Times {
-            rate: nanos.len() as f64 / counted.as_secs_f64(),
-            p50_us: percentile(&mut nanos, 0.50) as f64 / 1e3,
-            p99_us: percentile(&mut nanos, 0.99) as f64 / 1e3,
-        };
-        Ok(Slice { times, statuses, body_bytes })
+        Ok(Slice { times: Times::of(&mut nanos, counted), statuses, body_bytes })
     }
 
     async fn sample(&self) -> Result<Sample> {

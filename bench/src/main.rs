@@ -2,14 +2,20 @@
 //!
 //! What is measured runs in a process of its own; this process is the load and the clock.
 
+mod admin;
 mod child;
 mod client;
+mod fleet;
 mod floor;
 mod http;
 mod load;
 mod model;
+mod nodes;
+mod process;
 mod report;
+mod socket;
 mod stats;
+mod turns;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,13 +37,17 @@ struct Cli {
 enum Command {
     /// HTTP-to-HTTP time of small jobs against a bare hyper echo.
     Http(http::HttpArgs),
+    /// The same times over two hops, by an agent, against two hops without logic.
+    Nodes(nodes::NodesArgs),
+    /// Many connected agents: memory, heartbeats, dead ones, and all coming back at once.
+    Fleet(fleet::FleetArgs),
     /// Prefill and decode of a model through the server, and its peak memory.
     Model(model::ModelArgs),
     /// Simulated worlds around the coordinator, judged by an oracle.
     Sim(SimArgs),
-    /// The bare echo server; ends when its standard input does.
+    /// A process of a floor; ends when its standard input does.
     #[command(hide = true)]
-    Floor,
+    Floor(floor::FloorArgs),
 }
 
 /// What both measurements take.
@@ -125,9 +135,11 @@ impl CommonArgs {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Http(args) => child::end_on_signal().and_then(|()| http::run(&args)),
+        Command::Nodes(args) => child::end_on_signal().and_then(|()| nodes::run(&args)),
+        Command::Fleet(args) => child::end_on_signal().and_then(|()| fleet::run(&args)),
         Command::Model(args) => child::end_on_signal().and_then(|()| model::run(&args)),
         Command::Sim(args) => args.run().map_err(Into::into),
-        Command::Floor => floor::serve(),
+        Command::Floor(args) => floor::serve(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -66,7 +66,7 @@ pub(crate) fn run(args: &ModelArgs) -> Result<()> {
     let arguments = ["--model", &served, "--slots", &streams_max];
     let server = Server::switchbox(&binary, &args.common.data_parent, &arguments)?;
     let weights = std::fs::read(&args.model)?;
-    let loaded_bytes = server.memory_peak_bytes()?;
+    let loaded_bytes = server.process().memory_peak_bytes()?;
 
     let mut all: [Rounds; STREAMS.len()] = Default::default();
     let mut floors = Vec::new();
@@ -84,7 +84,7 @@ pub(crate) fn run(args: &ModelArgs) -> Result<()> {
         }
         eprintln!("round {} of {} done", round + 1, args.common.rounds);
     }
-    let peak_bytes = server.memory_peak_bytes()?;
+    let peak_bytes = server.process().memory_peak_bytes()?;
     print(&all, median(floors.iter().copied()), loaded_bytes, peak_bytes)?;
     let settings = json!({ "model": model, "model_bytes": weights.len(), "rounds": floors.len() });
     let results = json!({

@@ -30,6 +30,11 @@ pub(crate) fn print_table(heading: &str, rows: &[Vec<String>]) -> Result<()> {
     Ok(())
 }
 
+/// A row of fixed texts.
+pub(crate) fn cells<const N: usize>(texts: [&str; N]) -> Vec<String> {
+    texts.map(str::to_owned).into()
+}
+
 /// Writes the results to `out`, if given, with the command, the date, the machine and the commit.
 pub(crate) fn write_json(out: Option<&Path>, settings: Value, results: Value) -> Result<()> {
     let Some(out) = out else { return Ok(()) };

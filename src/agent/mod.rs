@@ -65,7 +65,7 @@ pub struct Options {
     /// How long attempts may go on once it is told to stop.
     pub drain_deadline: Duration,
     /// Told, in a line, when the box has let the node in for the first time.
-    pub announce: Box<dyn FnMut(&str)>,
+    pub announce: Box<dyn FnMut(&str) + Send>,
 }
 
 /// Why an agent didn't start, or gave up.

@@ -189,10 +189,11 @@ impl Coordinator {
         }
     }
 
-    /// A result is kept with this step: its node needn't keep it.
+    /// A result is kept with this step: its node needn't keep it. Nothing waits for that word, so it hurries no commit:
+    /// the node works on meanwhile, and where the word never comes it says the result again.
     fn keep_result(&mut self, node: NodeId, id: ReservationId) {
         self.accept_result(id);
-        self.tell_node(node, NodeMessage::ResultAccepted(id));
+        self.mail_node(node, NodeMessage::ResultAccepted(id));
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -416,9 +417,17 @@ impl Coordinator {
         if node == NodeId::local() {
             return;
         }
+        self.mail_node(node, message);
+        self.effects.push(Effect::Urgent);
+    }
+
+    /// The same, once that is on disk anyway.
+    fn mail_node(&mut self, node: NodeId, message: NodeMessage) {
+        if node == NodeId::local() {
+            return;
+        }
         let when = When::Durable(self.newest_lsn());
         self.effects.push(Effect::ToNode { node, message, when });
-        self.effects.push(Effect::Urgent);
     }
 
     /// An attempt failed by the node's or the runtime's fault, and so counts against it.

@@ -17,7 +17,9 @@ use crate::node::remote::RemoteMail;
 use crate::wire::to_agent::{Assign, Configuration, Empty, Settled, Standing, Stop};
 use crate::wire::{CloseCode, FromBox, Refusal};
 
-/// Bodies up to this are hashed at once; those of larger ones by a thread that may take its time.
+/// Bodies up to this are hashed once the hash is needed, in a few microseconds.
+const LATE_BYTES_MAX: usize = 4 << 10;
+/// Bodies up to this are hashed at once, while the node has the job; larger ones by a thread that may take its time.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// Stop an attempt.
@@ -62,6 +64,9 @@ impl SessionTask {
         let bytes = assignment.body.len();
         self.hold(Arc::clone(&attempt), Begun::No);
         socket.begin(text);
+        if bytes <= LATE_BYTES_MAX {
+            return Ok(());
+        }
         // Sent before the box does what its answer will need.
         if let Poll::Ready(sent) = poll_fn(|cx| Poll::Ready(socket.poll_sent(cx))).await {
             sent?;

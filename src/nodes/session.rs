@@ -184,6 +184,12 @@ impl SessionTask {
         socket: &mut Socket<S>,
         cx: &mut Context<'_>,
     ) -> Poll<Turn> {
+        // One system call for all that waits just now.
+        if socket.takes_more()
+            && let Poll::Ready(mail) = self.remote.poll_mail(cx)
+        {
+            return Poll::Ready(Turn::Mail(mail));
+        }
         if let Poll::Ready(Err(lost)) = socket.poll_sent(cx) {
             return Poll::Ready(Turn::Ended(lost.into()));
         }

@@ -20,6 +20,8 @@ use crate::wire::{
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// Bytes of a close frame's reason.
 const CLOSE_REASON_BYTES_MAX: usize = 123;
+/// Messages given to the system at once.
+const TOGETHER_MESSAGES_MAX: u32 = 32;
 /// Bytes that may come on top of twice a message before it is whole: heads of frames, and pings between them.
 const OVERHEAD_BYTES_MAX: u64 = 64 << 10;
 /// Bytes read at once of what nobody wants any more.
@@ -93,7 +95,18 @@ pub(super) struct Socket<S> {
     /// Bytes read when the last message was whole.
     read_before: u64,
     message_bytes_max: usize,
-    sending: bool,
+    sending: Sending,
+}
+
+/// How far what is to be sent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    /// All of it is with the system.
+    Done,
+    /// So many messages were put, and none of it was given to the system yet.
+    Put(u32),
+    /// The system takes no more for now.
+    Stalled,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -106,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             ws: builder.serve(Metered { stream, read: 0 }),
             read_before: 0,
             message_bytes_max: HANDSHAKE_BYTES_MAX,
-            sending: false,
+            sending: Sending::Done,
         }
     }
 
@@ -178,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         std::future::poll_fn(|cx| self.poll_receive(cx)).await
     }
 
-    /// Begins to send a text. One at a time: large texts go in pieces, between which pings of the peer are answered.
+    /// Begins to send a text. Large texts go in pieces, between which pings of the peer are answered.
     pub(super) fn begin(&mut self, text: impl Into<Payload>) {
         self.begin_message(Message::text(text));
     }
@@ -191,19 +204,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     fn begin_message(&mut self, message: Message) {
         // Of a connection that is closing nothing more is wanted: what comes next on it is its end.
         let _ = Pin::new(&mut self.ws).start_send(message);
-        self.sending = true;
+        self.sending = match self.sending {
+            Sending::Done => Sending::Put(1),
+            Sending::Put(count) => Sending::Put(count + 1),
+            Sending::Stalled => Sending::Stalled,
+        };
     }
 
     /// Whether something is being sent.
     pub(super) fn is_sending(&self) -> bool {
-        self.sending
+        self.sending != Sending::Done
+    }
+
+    /// Whether more may go out with what was just put.
+    pub(super) fn takes_more(&self) -> bool {
+        matches!(self.sending, Sending::Put(count) if count < TOGETHER_MESSAGES_MAX)
     }
 
     /// Goes on sending; ready once all of it is with the system.
     pub(super) fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
-        if self.sending {
+        if self.sending != Sending::Done {
+            // Until that is known to be wrong.
+            self.sending = Sending::Stalled;
             ready!(Pin::new(&mut self.ws).poll_flush(cx)).map_err(|_| Lost::Gone)?;
-            self.sending = false;
+            self.sending = Sending::Done;
         }
         Poll::Ready(Ok(()))
     }

@@ -32,7 +32,7 @@ pub struct Settings {
     /// How long attempts may go on once it is told to stop.
     pub drain_deadline: Duration,
     /// Told, in a line, when the box has let the node in for the first time.
-    pub announce: Box<dyn FnMut(&str)>,
+    pub announce: Box<dyn FnMut(&str) + Send>,
 }
 
 /// Why an agent didn't start, or gave up.
@@ -89,8 +89,10 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
     };
     let outcome = runtime.block_on(async {
         models::watch(&catalog).await;
-        agent::run(options, stop).await
+        // A task: waking what `block_on` itself waits for takes a system call, each time.
+        tokio::spawn(agent::run(options, stop)).await
     });
+    let outcome = outcome.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     // The executor's threads may still be at it; the process ends right after this.
     std::mem::forget(runtime);
     Ok(outcome?)

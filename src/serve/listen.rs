@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::ServeError;
 use crate::api::Listener;
@@ -30,7 +30,7 @@ impl Front {
             Transport::SelfMade => Some(tls::self_made(data_dir, config.http.listen.ip())?),
             Transport::Files { certificate, key } => Some(tls::of_files(certificate, key)?),
         };
-        let listener = bind_tcp(config.http.listen, "http.listen").await?;
+        let listener = bind_tcp(config.http.listen, "http.listen")?;
         let address = address_of(&listener)?;
         let beyond_loopback = !address.ip().to_canonical().is_loopback();
         if tls.is_none() && beyond_loopback {
@@ -57,8 +57,19 @@ impl Front {
     }
 }
 
-async fn bind_tcp(address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|error| {
+/// Connections that the system takes before the box does, if it takes so many: a whole fleet may dial at once, and who
+/// finds no room only tries again after a second, and then after two.
+const BACKLOG: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn bind_tcp(address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {
+    listen(address).map_err(|error| {
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "another process listens there: stop it, or choose another port (0 takes a free one)"
@@ -79,7 +90,7 @@ fn address_of(listener: &TcpListener) -> Result<SocketAddr, ServeError> {
 pub(super) async fn bind_admin(listen: &AdminListen) -> Result<(Listener, String), ServeError> {
     match listen {
         AdminListen::Tcp(address) => {
-            let listener = bind_tcp(*address, "admin.listen").await?;
+            let listener = bind_tcp(*address, "admin.listen")?;
             let address = format!("http://{}", address_of(&listener)?);
             Ok((Listener::Tcp(listener), address))
         }

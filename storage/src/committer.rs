@@ -81,7 +81,20 @@ struct Waiting<K, V> {
     urgent: Urgency,
     oldest_at: Option<Instant>,
     closed: Closed,
+    thread: Resting,
 }
+
+/// What the thread does while nothing waits.
+#[derive(PartialEq, Eq)]
+enum Resting {
+    /// It looks by itself, within the lazy delay: telling it of a lazy step would only take time.
+    Lightly,
+    /// It is to be told.
+    Deeply,
+}
+
+/// How often in a row the thread looks by itself and finds nothing before it wants to be told.
+const LOOKS_MAX: u32 = 20;
 
 struct Weighed<K, V> {
     group: Group<K, V>,
@@ -165,6 +178,7 @@ impl<K: Send + 'static, V: Send + 'static> Committer<K, V> {
             urgent: Urgency::Lazy,
             oldest_at: None,
             closed: Closed::No,
+            thread: Resting::Lightly,
         };
         let shared = Arc::new(Shared { waiting: Mutex::new(waiting), changed: Condvar::new() });
         let thread = {
@@ -192,8 +206,9 @@ impl<K: Send + 'static, V: Send + 'static> Committer<K, V> {
         waiting.bytes += bytes;
         waiting.groups.push_back(Weighed { group, bytes });
         let news = waiting.raise(urgency);
+        let is_deep = first && waiting.thread == Resting::Deeply;
         drop(waiting);
-        if first || news {
+        if is_deep || news {
             self.shared.changed.notify_one();
         }
     }
@@ -296,13 +311,23 @@ impl<K, V> Shared<K, V> {
     /// Waits until a commit is due and takes what goes into it; `None` when closed and empty.
     fn next_groups(&self, lazy_delay: Duration, bounds: Bounds) -> Option<Vec<Group<K, V>>> {
         let mut waiting = self.lock();
+        let mut looks = 0;
         loop {
             let due = waiting.oldest_at.map(|at| at + lazy_delay);
             let now = Instant::now();
             let closed = waiting.closed == Closed::Yes;
             match due {
                 None if closed => return None,
-                None => waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                None if looks < LOOKS_MAX => {
+                    looks += 1;
+                    let wait = self.changed.wait_timeout(waiting, lazy_delay);
+                    waiting = wait.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                None => {
+                    waiting.thread = Resting::Deeply;
+                    waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                    waiting.thread = Resting::Lightly;
+                }
                 Some(due) if closed || waiting.urgent == Urgency::Urgent || due <= now => {
                     return Some(waiting.take(bounds));
                 }
@@ -403,5 +428,17 @@ mod tests {
         committer.append(group(1, 1, Some(1)), Urgency::Lazy);
         assert_eq!(durable.recv(), Ok(1));
         assert_eq!(committer.backlog(), 0);
+    }
+
+    #[test]
+    fn a_thread_that_rests_deeply_is_told_of_a_lazy_step() {
+        let (committer, _, durable) = started(Duration::from_millis(1));
+        for lsn in 1..=3 {
+            while committer.shared.lock().thread == Resting::Lightly {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            committer.append(group(lsn, 1, Some(1)), Urgency::Lazy);
+            assert_eq!(durable.recv(), Ok(lsn));
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::harness::chat::{self, Event, Events};
 use crate::harness::peer::{Machine, offer, statement};
 use crate::harness::server::{Server, Setup, TempDir};
 use crate::harness::wait_for;
+use crate::harness::ws::Ws;
 
 /// A box whose own node runs nothing: what comes goes to others.
 fn box_of_others(config: &str) -> Server {
@@ -256,6 +257,22 @@ fn what_a_node_comes_back_without_runs_elsewhere() {
     });
     drop(other);
     assert_nothing_left(&server);
+}
+
+#[test]
+fn agents_that_dial_in_the_same_moment_are_all_taken() {
+    let server = nodes_only().start();
+    let mut here: Vec<Ws> = (0..300).map(|_| Ws::known(server.addr)).collect();
+    server.signal(Signal::STOP);
+    here.iter_mut().for_each(|agent| agent.ask(server.addr));
+    // More than these may come at once, before the box takes them.
+    here.extend((0..300).map(|_| {
+        let mut agent = Ws::open(server.addr);
+        agent.ask(server.addr);
+        agent
+    }));
+    server.signal(Signal::CONT);
+    here.iter_mut().for_each(Ws::upgraded);
 }
 
 #[test]

@@ -59,6 +59,18 @@ fn what_is_listed_goes_on_and_what_is_not_is_lost_at_once_with_its_place() {
 }
 
 #[test]
+fn the_word_that_a_result_is_kept_hurries_no_commit() {
+    let mut w = World::of(&["a"]);
+    w.submit(|_| {});
+    let reservation = w.begin_on("a");
+    w.write(reservation, 3);
+    let before = w.hurried;
+    w.succeed(reservation);
+    assert!(w.heard_by("a").contains(&NodeMessage::ResultAccepted(reservation)));
+    assert_eq!(w.hurried - before, 1, "its client's answer does");
+}
+
+#[test]
 fn listed_results_are_honoured_before_anything_is_lost() {
     let mut w = World::of(&["a"]);
     let job = w.submit(|_| {});

@@ -56,6 +56,8 @@ pub(super) struct World {
     pub(super) assigned: BTreeMap<ReservationId, (NodeId, Assignment)>,
     /// What nodes were told apart from work, in order.
     pub(super) told: Vec<(NodeId, NodeMessage)>,
+    /// How often a commit was to be made at once.
+    pub(super) hurried: u32,
     /// What was to be read from the store.
     pub(super) reads: Vec<Lookup>,
     pub(super) notices: Vec<Notice>,
@@ -108,6 +110,7 @@ impl World {
             kept_at: Vec::new(),
             assigned: BTreeMap::new(),
             told: Vec::new(),
+            hurried: 0,
             reads: Vec::new(),
             notices: Vec::new(),
             epoch,
@@ -155,7 +158,7 @@ impl World {
     fn publish(&mut self, effect: Effect) {
         match effect {
             Effect::Row(row) => self.keep(row),
-            Effect::Urgent => {}
+            Effect::Urgent => self.hurried += 1,
             Effect::Read { what, .. } => self.reads.push(what),
             Effect::Notice(notice) => self.notices.push(notice),
             Effect::ToNode { node, message, .. } => self.told.push((node, message)),

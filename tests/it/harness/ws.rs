@@ -33,21 +33,41 @@ pub struct Ws {
 impl Ws {
     /// Connects and upgrades.
     pub fn dial(addr: SocketAddr) -> Ws {
+        let mut ws = Ws::open(addr);
+        ws.ask(addr);
+        ws.upgraded();
+        ws
+    }
+
+    /// Connects, and hears that the box has the connection.
+    pub fn known(addr: SocketAddr) -> Ws {
+        let mut ws = Ws::open(addr);
+        ws.raw(format!("HEAD /readyz HTTP/1.1\r\nhost: {addr}\r\n\r\n").as_bytes()).expect("the box listens");
+        assert!(ws.head().starts_with("HTTP/1.1 200 "));
+        ws
+    }
+
+    /// Asks for the upgrade.
+    pub fn ask(&mut self, addr: SocketAddr) {
         let request = format!(
             "GET /v1/nodes/connect HTTP/1.1\r\nhost: {addr}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
              sec-websocket-protocol: switchbox.v1\r\n\r\n"
         );
-        let mut ws = Ws::open(addr);
-        ws.raw(request.as_bytes()).expect("the box listens");
-        let head = ws.head();
+        self.raw(request.as_bytes()).expect("the box listens");
+    }
+
+    /// The box does what was asked.
+    #[track_caller]
+    pub fn upgraded(&mut self) {
+        let head = self.head();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         assert!(head.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{head}");
         assert!(head.contains("sec-websocket-protocol: switchbox.v1\r\n"), "{head}");
-        ws
     }
 
-    fn open(addr: SocketAddr) -> Ws {
+    /// Connects.
+    pub fn open(addr: SocketAddr) -> Ws {
         let socket = TcpStream::connect(addr).expect("the box listens");
         socket.set_read_timeout(Some(SILENCE)).expect("a timeout can be set");
         socket.set_write_timeout(Some(SILENCE)).expect("a timeout can be set");
