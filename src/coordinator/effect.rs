@@ -13,6 +13,7 @@ use super::namespaces::NamespaceRow;
 use super::snapshot::Snapshot;
 use super::standing::{NodeRow, Standing};
 use super::subcloud::Subcloud;
+use crate::credits::Credits;
 use crate::ids::{
     ClientId, Digest, IdempotencyKey, JobId, Lsn, ModelName, NodeId, OperationId, ReservationId, SubcloudName,
 };
@@ -190,6 +191,8 @@ pub enum NodeMessage {
     },
     /// Where it stands now, and why.
     Standing(Standing, Arc<str>),
+    /// What its account has there now.
+    Earnings(Environment, Credits),
     /// It is through, and may leave: it drains and nothing is left.
     Drained,
     /// It isn't welcome.

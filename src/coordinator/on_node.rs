@@ -422,7 +422,7 @@ impl Coordinator {
     }
 
     /// The same, once that is on disk anyway.
-    fn mail_node(&mut self, node: NodeId, message: NodeMessage) {
+    pub(super) fn mail_node(&mut self, node: NodeId, message: NodeMessage) {
         if node == NodeId::local() {
             return;
         }

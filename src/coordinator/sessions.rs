@@ -5,9 +5,11 @@
 
 use super::effect::{Effect, NodeMessage, Usage};
 use super::event::{
-    Completion, Heartbeat, Held, ModelOffer, NodeGone, NodeHello, NodeWish, Offers, Verified, Wish,
+    Completion, Environment, Heartbeat, Held, ModelOffer, NodeGone, NodeHello, NodeWish, Offers, Verified,
+    Wish,
 };
 use super::fleet::{Began, Capacity, Deadline, Ending, Reservation, ReservationState, Serving};
+use super::ledger::{Account, Owner};
 use super::mutant::mutant;
 use super::names::{ModelKey, NodeKey};
 use super::standing::{Environments, Fault, MODELS_PER_NODE_MAX, NodeRow, Party, Standing, Trust};
@@ -237,6 +239,26 @@ impl Coordinator {
         }
         if self.fleet.node_mut(key).heard(beat, &warm, now) {
             self.fleet.touch(key);
+        }
+        self.tell_earnings(key);
+    }
+
+    /// With a sign of life, and not with each job: its owner wants to know, and nobody waits.
+    fn tell_earnings(&mut self, key: NodeKey) {
+        let id = self.fleet.node(key).id().clone();
+        if id == NodeId::local() {
+            return;
+        }
+        for environment in Environment::ALL {
+            if !self.fleet.node(key).works_in(environment) {
+                continue;
+            }
+            let account = Account { environment, owner: Owner::Node(id.clone()) };
+            let balance = self.ledger.statement(&account).balance;
+            let told = &mut self.fleet.node_mut(key).earned[environment as usize];
+            if told.replace(balance) != Some(balance) {
+                self.mail_node(id.clone(), NodeMessage::Earnings(environment, balance));
+            }
         }
     }
 

@@ -11,10 +11,11 @@ use super::session::{Begun, SessionTask};
 use super::socket::Socket;
 use crate::coordinator::effect::NodeMessage;
 use crate::coordinator::event::{Declined, Event};
+use crate::credits::Credits;
 use crate::ids::ReservationId;
 use crate::node::attempt::RemoteAttempt;
 use crate::node::remote::RemoteMail;
-use crate::wire::to_agent::{Assign, Configuration, Empty, Settled, Standing, Stop};
+use crate::wire::to_agent::{Assign, Configuration, Earnings, Empty, Settled, Standing, Stop};
 use crate::wire::{CloseCode, FromBox, Refusal};
 
 /// Bodies up to this are hashed once the hash is needed, in a few microseconds.
@@ -98,6 +99,9 @@ impl SessionTask {
             }
             NodeMessage::Standing(standing, cause) => {
                 FromBox::Standing(Standing { standing, cause: cause.to_string() })
+            }
+            NodeMessage::Earnings(environment, Credits(balance_microcredits)) => {
+                FromBox::Earnings(Earnings { environment, balance_microcredits })
             }
             NodeMessage::Drained => {
                 self.send(socket, FromBox::Drained(Empty {})).await?;

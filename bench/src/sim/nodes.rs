@@ -400,7 +400,7 @@ impl World<'_> {
                 let known = self.nodes[index].configurations.entry(*environment).or_default();
                 *known = (*known).max((*version, *digest));
             }
-            NodeMessage::Standing(..) => {}
+            NodeMessage::Standing(..) | NodeMessage::Earnings(..) => {}
         }
     }
 

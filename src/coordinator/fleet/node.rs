@@ -9,6 +9,7 @@ use super::super::subcloud::NodeFacts;
 use super::super::timers::TimerKey;
 use super::ready::Place;
 use super::speed::Pace;
+use crate::credits::Credits;
 use crate::ids::{
     Digest, GpuClass, ModelName, ModelVersion, NodeId, Region, ReservationId, RuntimeName, Session,
 };
@@ -60,6 +61,8 @@ pub(in crate::coordinator) struct Node {
     pub(in crate::coordinator) alone: Option<ReservationId>,
     /// Where it stood when it was last told, and its lanes were last made.
     pub(in crate::coordinator) stood: Standing,
+    /// What this connection was last told that it has earned, by environment.
+    pub(in crate::coordinator) earned: [Option<Credits>; 2],
 }
 
 /// A model that a node serves.
@@ -107,6 +110,7 @@ impl Node {
             test_not_before: Time::default(),
             alone: None,
             stood: Standing::Away,
+            earned: [None; 2],
         }
     }
 
@@ -149,6 +153,7 @@ impl Node {
         self.gpu.clone_from(&hello.gpu);
         self.region.clone_from(&hello.region);
         self.later = None;
+        self.earned = [None; 2];
     }
 
     /// Who it is.

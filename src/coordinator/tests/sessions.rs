@@ -6,6 +6,7 @@ use super::super::job::{AttemptOutcome, JobState};
 use super::super::standing::{Fault, Standing};
 use super::fleet::{STOP, held, open, remote};
 use super::world::World;
+use crate::credits::Credits;
 use crate::ids::{NodeId, ReservationId, Session};
 use crate::time::Span;
 
@@ -68,6 +69,32 @@ fn the_word_that_a_result_is_kept_hurries_no_commit() {
     w.succeed(reservation);
     assert!(w.heard_by("a").contains(&NodeMessage::ResultAccepted(reservation)));
     assert_eq!(w.hurried - before, 1, "its client's answer does");
+}
+
+#[test]
+fn a_node_hears_what_it_has_earned_when_that_changed() {
+    let mut w = World::of(&["a"]);
+    let earned = |w: &World| -> Vec<Credits> {
+        let of = |message: NodeMessage| match message {
+            NodeMessage::Earnings(Environment::Mainnet, balance) => Some(balance),
+            _ => None,
+        };
+        w.heard_by("a").into_iter().filter_map(of).collect()
+    };
+    w.beat("a", 1);
+    w.beat("a", 1);
+    let before = earned(&w);
+    assert_eq!(before.len(), 1, "once as long as it stays the same");
+    w.submit(|_| {});
+    let reservation = w.begin_on("a");
+    w.write(reservation, 3);
+    w.succeed(reservation);
+    assert_eq!(earned(&w), before, "not with each job");
+    w.beat("a", 1);
+    assert!(earned(&w)[1..].iter().all(|balance| *balance > before[0]) && earned(&w).len() == 2);
+    w.connect(remote("a", 2));
+    w.beat("a", 2);
+    assert_eq!(earned(&w).len(), 3, "a new connection hears it again");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! An agent serves a box: sync, streamed, cancelled; cut off and found again.
 
 use super::*;
+use crate::harness::cli;
 use crate::harness::server::TempDir;
 use rustix::process::Signal;
 
@@ -27,6 +28,19 @@ fn an_agent_joins_and_serves_sync_streams_and_cancels() {
     wait_for("the cancel", || (seen(&server, &job)["state"] == "cancelled").then_some(()));
     let cost = paid(&server) - before;
     assert!((5_001..9_000).contains(&cost), "input and some of the output: {cost}");
+    // With its next sign of life its owner sees what it has earned.
+    let earned = || {
+        let shown = node(&server, &name_of(&agent))["earnings"]["mainnet"].clone();
+        shown.as_str().and_then(|text| text.replace('.', "").parse::<i64>().ok())
+    };
+    let shown = || {
+        let data = agent.data.to_str().expect("UTF-8");
+        let ran = cli::run(["agent", "status", "--json", "--data-dir", data]);
+        let status: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+        status["environments"][0]["balance_microcredits"].as_i64()
+    };
+    assert!(earned().is_some_and(|earned| earned > 0));
+    wait_for("the earnings", || (shown() == earned()).then_some(()));
     agent.signal(Signal::TERM);
     agent.ends(0, &[]);
     server.assert_nothing_left();

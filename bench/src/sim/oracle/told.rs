@@ -157,6 +157,7 @@ impl Oracle {
                 self.coverage.count("standing", standing.word());
                 self.coverage.count("node messages", "standing");
             }
+            NodeMessage::Earnings(..) => self.coverage.count("node messages", "earnings"),
             NodeMessage::Drained => self.coverage.count("node messages", "drained"),
             NodeMessage::Banned => self.coverage.count("node messages", "banned"),
         }
