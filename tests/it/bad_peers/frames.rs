@@ -120,6 +120,7 @@ fn invalid_utf_8() {
         assert_closed(&server, peer, 1007, "text_invalid", "");
     });
     // Only the end is missing.
+    let machine = Machine::own(&server, 2, "echo");
     before_and_after_the_handshake(&server, &machine, |peer, _| {
         peer.ws.frame(false, TEXT, b"{\"type\":\"\xe7").expect("the box reads");
         peer.ws.frame(true, CONTINUATION, b"").expect("the box reads");
