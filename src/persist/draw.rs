@@ -6,6 +6,7 @@ use super::mirror::Unusual;
 use super::records::{NoteV1, OutputDigestV1};
 use super::values::{DEADLINES, DeadlineV1, EnvironmentV1, EnvironmentsV1, FinishReasonV1};
 use crate::credits::{Credits, Price};
+use crate::dice::Dice;
 use crate::ids::{
     Digest, GpuClass, IdempotencyKey, JobId, ModelVersion, Namespace, NodeId, OperationId, Region,
     ReservationId, SubcloudName,
@@ -13,23 +14,19 @@ use crate::ids::{
 use crate::time::{Span, Time};
 
 /// Numbers that follow from a seed.
-pub(crate) struct Source(u64);
+pub(crate) struct Source(Dice);
 
 impl Source {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Dice(seed))
     }
 
     pub(crate) fn number(&mut self) -> u64 {
-        // Splitmix: every seed is as good as another.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.bits()
     }
 
     pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (self.number() % bound as u64) as usize
+        self.0.roll(bound)
     }
 
     /// Small as often as large: encodings differ.
