@@ -119,6 +119,9 @@ pub(super) async fn serve<H, F>(
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
+        // What is being served gets its turn between two that come: a thousand agents that dial at once have thousands
+        // of steps to be let in, and a job would wait behind each batch of them.
+        tokio::task::yield_now().await;
     }
     drop(listener);
     let _ = closing.send(Phase::Closing);

@@ -31,7 +31,7 @@ pub struct HexError {
 
 impl<const N: usize> fmt::Display for Hex<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write_digits(&self.0, f)
     }
 }
 
@@ -75,7 +75,7 @@ pub struct HexBytes<const MAX: usize>(pub Vec<u8>);
 
 impl<const MAX: usize> fmt::Display for HexBytes<MAX> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write_digits(&self.0, f)
     }
 }
 
@@ -106,6 +106,18 @@ impl<'de, const MAX: usize> Deserialize<'de> for HexBytes<MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text::shown::deserialize(deserializer)
     }
+}
+
+/// Writes bytes as digits, many at a time: every result and every receipt has hundreds of them.
+fn write_digits(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+    let mut digits = [0; 64];
+    bytes.chunks(digits.len() / 2).try_for_each(|part| {
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(part) {
+            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+        }
+        f.write_str(std::str::from_utf8(&digits[..2 * part.len()]).unwrap_or_default())
+    })
 }
 
 /// The byte of two digits.

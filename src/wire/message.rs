@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr2_iter, memmem};
 use serde::{Deserialize, Serialize};
 
 use super::close::CloseCode;
@@ -98,13 +99,24 @@ struct Head<'a> {
     optional: bool,
 }
 
-fn head(text: &str, bytes_max: usize) -> Result<Head<'_>, ParseError> {
+fn check_bounds(text: &str, bytes_max: usize) -> Result<(), ParseError> {
     if text.len() > bytes_max {
         return Err(ParseError::TooLarge { bytes: text.len(), max: bytes_max });
     }
-    if is_too_deep(text) {
-        return Err(ParseError::TooDeep);
-    }
+    if is_too_deep(text) { Err(ParseError::TooDeep) } else { Ok(()) }
+}
+
+/// The kind of a message that begins with it and surely has nothing more that a head has, found without reading the
+/// rest as JSON. What our own sides write is like that.
+fn kind_in_front(text: &str) -> Option<&str> {
+    let (kind, rest) = text.strip_prefix(r#"{"type":""#)?.split_once('"')?;
+    let has = |part: &str| memmem::find(rest.as_bytes(), part.as_bytes()).is_some();
+    // As it stands, or as it may be written with escapes.
+    let may_have_more = [r#"type""#, r#"optional""#, r"\u"].into_iter().any(has);
+    (!may_have_more).then_some(kind)
+}
+
+fn head(text: &str) -> Result<Head<'_>, ParseError> {
     if !text.trim_start().starts_with('{') {
         return Err(ParseError::NotAMessage("it begins otherwise".to_owned()));
     }
@@ -113,6 +125,9 @@ fn head(text: &str, bytes_max: usize) -> Result<Head<'_>, ParseError> {
 
 /// Counts brackets outside strings; what isn't JSON may be counted wrongly, and is refused later.
 fn is_too_deep(text: &str) -> bool {
+    if memchr2_iter(b'{', b'[', text.as_bytes()).nth(DEPTH_MAX).is_none() {
+        return false;
+    }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
         match byte {
@@ -203,10 +218,21 @@ macro_rules! messages {
             /// # Errors
             /// When it isn't one; [`ParseError::code`] says how to close the connection.
             pub fn parse(text: &str, bytes_max: usize) -> Result<Parsed<Self>, ParseError> {
-                let head = head(text, bytes_max)?;
-                match &*head.kind {
-                    $($word => Ok(Parsed::Known(Self::$variant(body(text, $word)?))),)+
-                    _ => unknown(head),
+                check_bounds(text, bytes_max)?;
+                if let Some(kind) = kind_in_front(text)
+                    && let Some(message) = Self::of_kind(kind, text)
+                {
+                    return message.map(Parsed::Known);
+                }
+                let head = head(text)?;
+                Self::of_kind(&head.kind, text).map_or_else(|| unknown(head), |message| message.map(Parsed::Known))
+            }
+
+            /// The message of that kind; `None` where this side doesn't know it.
+            fn of_kind(kind: &str, text: &str) -> Option<Result<Self, ParseError>> {
+                match kind {
+                    $($word => Some(body(text, $word).map(Self::$variant)),)+
+                    _ => None,
                 }
             }
 

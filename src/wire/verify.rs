@@ -43,15 +43,21 @@ impl<T: Statement> Signed<T> {
     }
 
     /// What proves it to whoever knows the node's key: the layout and, behind it, the signature.
+    #[cfg(test)]
     pub fn proof(&self, parties: &Parties) -> Arc<[u8]> {
-        let mut proof = self.statement.layout(parties);
-        proof.extend_from_slice(&self.signature.0);
-        proof.into()
+        self.proof_of(self.statement.layout(parties))
     }
 
-    fn check(&self, parties: &Parties) -> Result<(), StatementError> {
-        let is_signed = parties.node_key.signed(&self.statement.layout(parties), &self.signature);
-        is_signed.then_some(()).ok_or(StatementError::Signature)
+    /// Checks the signature, and gives the layout that it is over.
+    fn check(&self, parties: &Parties) -> Result<Vec<u8>, StatementError> {
+        let layout = self.statement.layout(parties);
+        let is_signed = parties.node_key.signed(&layout, &self.signature);
+        is_signed.then_some(layout).ok_or(StatementError::Signature)
+    }
+
+    fn proof_of(&self, mut layout: Vec<u8>) -> Arc<[u8]> {
+        layout.extend_from_slice(&self.signature.0);
+        layout.into()
     }
 }
 
@@ -112,7 +118,7 @@ pub fn result(
     issued: Option<&Issued>,
     seen: Seen,
 ) -> Result<Verified<Completion>, StatementError> {
-    signed.check(parties)?;
+    let layout = signed.check(parties)?;
     let stated = &signed.statement;
     if let Some(issued) = issued {
         speaks_of(stated, issued)?;
@@ -130,7 +136,7 @@ pub fn result(
         output_tokens: stated.output_tokens,
         digest: Some(OutputDigest(stated.output_hash.0)),
         seen,
-        proof: Some(signed.proof(parties)),
+        proof: Some(signed.proof_of(layout)),
     }))
 }
 

@@ -91,6 +91,37 @@ fn connections_are_kept_and_reused() {
 }
 
 #[test]
+fn who_comes_with_many_others_lets_the_rest_of_the_box_work_in_between() {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    const COME: usize = 64;
+    run(async {
+        let answered = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&answered);
+        let served = start(Limits::default(), move |_, _| {
+            counting.fetch_add(1, Relaxed);
+            async { json("{}") }
+        })
+        .await;
+        // All of them are there before the first is looked at: this is the server's thread too.
+        let come = |_| {
+            let mut stream = std::net::TcpStream::connect(served.address).expect("connects");
+            stream.write_all(GET.as_bytes()).expect("sends");
+            stream
+        };
+        let _streams: Vec<_> = (0..COME).map(come).collect();
+        let mut most_in_a_turn = 0;
+        while answered.load(Relaxed) < COME {
+            let before = answered.load(Relaxed);
+            tokio::task::yield_now().await;
+            most_in_a_turn = most_in_a_turn.max(answered.load(Relaxed) - before);
+        }
+        assert!(most_in_a_turn <= COME / 8, "{most_in_a_turn} of {COME} in a row");
+    });
+}
+
+#[test]
 fn heads_are_bounded() {
     run(async {
         let served = start(Limits::default(), hello).await;
