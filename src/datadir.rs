@@ -44,6 +44,9 @@ const BOX_PUBLIC_KEY: &str = "box.pub";
 pub const TLS_CERTIFICATE: &str = "tls.crt";
 const TLS_KEY: &str = "tls.key";
 const ADMIN_TOKEN: &str = "admin.token";
+/// Digests of model files, by size and time.
+const DIGESTS: &str = "digests.json";
+const DIGESTS_BYTES_MAX: u64 = 256 << 10;
 const LISTEN_ADDR: &str = "listen.addr";
 const ADMIN_ADDR: &str = "admin.addr";
 /// In a backup that isn't whole yet.
@@ -222,6 +225,22 @@ impl DataDir {
         let line = Zeroizing::new(format!("{}\n", token.text()));
         self.dir.write(ADMIN_TOKEN, line.as_bytes())?;
         Ok(token)
+    }
+
+    /// Digests of model files, as an earlier start kept them.
+    ///
+    /// # Errors
+    /// When the system refuses something.
+    pub fn model_digests(&self) -> Result<Option<Zeroizing<Vec<u8>>>, DataDirError> {
+        self.dir.read_up_to(DIGESTS, Privacy::Tightened, DIGESTS_BYTES_MAX)
+    }
+
+    /// Keeps digests of model files for the next start.
+    ///
+    /// # Errors
+    /// When the system refuses something.
+    pub fn keep_model_digests(&self, bytes: &[u8]) -> Result<(), DataDirError> {
+        self.dir.write(DIGESTS, bytes)
     }
 
     /// Publishes the key that nodes and readers of receipts know the box by, in hexadecimal digits.

@@ -15,6 +15,7 @@ pub mod credits;
 pub mod datadir;
 #[cfg(test)]
 mod dice;
+pub mod digests;
 pub mod doctor;
 pub mod door;
 pub mod driver;

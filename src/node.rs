@@ -16,12 +16,14 @@ use crate::coordinator::effect::Assignment;
 use crate::coordinator::event::{
     Completion, Declined, ErrorClass, Event, JobError, Seen, Status, Stopped, Verified,
 };
+use crate::coordinator::integrity::OutputDigest;
 use crate::driver::{Attach, Envelope};
 use crate::ids::{NodeId, ReservationId};
 use crate::output::Output;
 use crate::queue::{Permit, Room};
 use crate::sender::Sender;
 use crate::time::Time;
+use crate::wire::OutputHasher;
 
 /// What a node of this process is sent.
 pub enum NodeMail {
@@ -178,8 +180,15 @@ impl Slot {
         }
     }
 
+    /// What the output's bytes are compared by.
+    fn digest(&self) -> OutputDigest {
+        let mut hasher = OutputHasher::new();
+        self.output.written().iter().for_each(|chunk| hasher.chunk(chunk));
+        OutputDigest(hasher.hash().0)
+    }
+
     fn completion(&self, result: SlotResult) -> Completion {
-        let SlotResult { status, input_tokens, cached_tokens, output_tokens, chunks } = result;
+        let SlotResult { status, input_tokens, cached_tokens, output_tokens, chunks, bytes } = result;
         let extent = self.output.extent();
         let at = |us: u64| (extent.chunks > 0).then_some(Time(us));
         let seen = Seen {
@@ -196,7 +205,7 @@ impl Slot {
             input_tokens,
             cached_tokens,
             output_tokens,
-            digest: None,
+            digest: (bytes == Bytes::Promised).then(|| self.digest()),
             seen,
             proof: None,
         }
@@ -229,11 +238,22 @@ pub struct SlotResult {
     pub output_tokens: u32,
     /// Chunks of output.
     pub chunks: u32,
+    /// Whether they may be compared with another node's.
+    pub bytes: Bytes,
+}
+
+/// What a runtime says of the bytes of its answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bytes {
+    /// Whoever computes with the same name gives the same to the same request, where it allows one answer only.
+    Promised,
+    /// They may be others the next time.
+    Any,
 }
 
 impl SlotResult {
     /// Of an attempt that came to nothing before it began.
     pub fn without_output(status: Status) -> Self {
-        Self { status, input_tokens: 0, cached_tokens: 0, output_tokens: 0, chunks: 0 }
+        Self { status, input_tokens: 0, cached_tokens: 0, output_tokens: 0, chunks: 0, bytes: Bytes::Any }
     }
 }

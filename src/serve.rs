@@ -76,6 +76,9 @@ pub enum ServeError {
     /// A model.
     #[error(transparent)]
     Model(#[from] models::LoadError),
+    /// A model's file.
+    #[error(transparent)]
+    Digest(#[from] crate::digests::Unreadable),
     /// A listener.
     #[error("can't listen on {address} ({key}): {error}; {remedy}")]
     Listen {
@@ -121,6 +124,10 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         tracing::info!("a new identity: this start makes an API key and secrets of its own");
     }
     let catalog = Arc::new(models::load(&config.served, &config.executor, &config.limits)?);
+    let kept = data_dir.model_digests()?;
+    if let Some(digests) = models::name_files(&catalog, &config.served, kept.as_deref().map(Vec::as_slice))? {
+        data_dir.keep_model_digests(&digests)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Of this runtime, only the blocking pool starts threads: long prompts, which may wait a little.

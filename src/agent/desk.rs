@@ -21,7 +21,7 @@ use super::results::{Record, Results};
 use crate::budget::Budget;
 use crate::coordinator::event::{Environment, ErrorClass, JobError, Status, Wish};
 use crate::ids::{ModelName, ReservationId};
-use crate::node::{Answer, Slot, SlotAnswer, SlotResult};
+use crate::node::{Answer, Bytes, Slot, SlotAnswer, SlotResult};
 use crate::output::Output;
 use crate::runtime::Attempts;
 use crate::wire::to_agent::{Assign, Resume, Verdict};
@@ -344,7 +344,14 @@ impl Desk {
                 let cached_tokens = 0;
                 self.complete(
                     reservation,
-                    SlotResult { status, input_tokens, cached_tokens, output_tokens, chunks },
+                    SlotResult {
+                        status,
+                        input_tokens,
+                        cached_tokens,
+                        output_tokens,
+                        chunks,
+                        bytes: Bytes::Any,
+                    },
                 );
             }
             (Answer::Stopped { input_tokens, output_tokens }, _) => {

@@ -253,10 +253,7 @@ impl Hold {
     fn hash(&mut self, index: u32, chunks: &[output::Chunk]) {
         for (chunk, at) in chunks.iter().zip(index..) {
             if at == self.hashed {
-                match chunk.kind {
-                    ChunkKind::Text => self.hasher.text(&chunk.text),
-                    ChunkKind::Json => self.hasher.json(&chunk.text),
-                }
+                self.hasher.chunk(chunk);
                 self.hashed += 1;
             }
         }

@@ -10,7 +10,6 @@ mod configuration;
 mod control;
 mod desk;
 mod dial;
-mod digest;
 mod hold;
 mod joined;
 mod link;
@@ -20,7 +19,6 @@ mod results;
 mod session;
 mod tls;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,14 +28,13 @@ use tokio::sync::{mpsc, watch};
 use crate::clock::Clock;
 use crate::coordinator::event::Environment;
 use crate::datadir::{AgentDir, DataDirError};
-use crate::ids::{ModelName, Region};
+use crate::ids::Region;
 use crate::runtime::{Attempts, Catalog};
-use crate::wire::{self, Hash, JoinString, Refusal};
+use crate::wire::{self, JoinString, Refusal};
 use configuration::Configurations;
 pub use control::{Ask, Reply};
 use desk::{Desk, Parties};
 use dial::Caller;
-pub use digest::{DigestError, digests};
 use joined::Joined;
 pub use joined::JoinedError;
 use offer::Offered;
@@ -54,8 +51,6 @@ pub struct Options {
     pub dir: AgentDir,
     /// What it runs.
     pub catalog: Arc<Catalog>,
-    /// Digests of its models' files.
-    pub digests: BTreeMap<ModelName, Hash>,
     /// Where it wants to work; at least one.
     pub environments: Vec<Environment>,
     /// Where it stands.
@@ -101,7 +96,7 @@ pub enum AgentError {
 /// # Errors
 /// When it can't start, or dialling again would be of no use.
 pub async fn run(options: Options, stop: watch::Receiver<()>) -> Result<(), AgentError> {
-    let Options { dir, catalog, digests, environments, region, join, drain_deadline, announce } = options;
+    let Options { dir, catalog, environments, region, join, drain_deadline, announce } = options;
     let identity = Arc::new(dir.identity()?);
     let joined = Joined::load(&dir, join)?;
     let tls = tls::client_config(joined.tls).map_err(AgentError::Tls)?;
@@ -120,7 +115,7 @@ pub async fn run(options: Options, stop: watch::Receiver<()>) -> Result<(), Agen
     let results = Results::start(files, kept).map_err(AgentError::Thread)?;
     let mut desk = Desk::new(
         parties,
-        Offered::of(&catalog, &digests, region.clone()),
+        Offered::of(&catalog, region.clone()),
         attempts,
         answering,
         results,
@@ -135,7 +130,7 @@ pub async fn run(options: Options, stop: watch::Receiver<()>) -> Result<(), Agen
     let (command, commands) = mpsc::channel(COMMANDS_MAX);
     tokio::spawn(leave_when_told(stop, command.clone()));
     tokio::spawn(control::serve(listener, command.clone()));
-    tokio::spawn(offer_what_changes(catalog, digests, region, command));
+    tokio::spawn(offer_what_changes(catalog, region, command));
     tracing::info!(node = %identity.public().node(), url = joined.url, "the agent of this node starts");
     let caller = Caller { identity, joined, environments, tls };
     Session::new(Parts { dir, caller, desk, answers, commands, drain_deadline, announce }).run().await
@@ -148,15 +143,10 @@ async fn leave_when_told(mut stop: watch::Receiver<()>, command: mpsc::Sender<Co
 }
 
 /// Models of other servers come, go, and stop being ready.
-async fn offer_what_changes(
-    catalog: Arc<Catalog>,
-    digests: BTreeMap<ModelName, Hash>,
-    region: Option<Region>,
-    command: mpsc::Sender<Command>,
-) {
+async fn offer_what_changes(catalog: Arc<Catalog>, region: Option<Region>, command: mpsc::Sender<Command>) {
     loop {
         catalog.changed().await;
-        let offered = Offered::of(&catalog, &digests, region.clone());
+        let offered = Offered::of(&catalog, region.clone());
         if command.send(Command::Offer(Box::new(offered))).await.is_err() {
             return;
         }

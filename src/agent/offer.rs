@@ -31,8 +31,8 @@ pub(super) struct Offered {
 }
 
 impl Offered {
-    /// The models of the catalog as they are now; `digests` has those that are known by one.
-    pub(super) fn of(catalog: &Catalog, digests: &BTreeMap<ModelName, Hash>, region: Option<Region>) -> Self {
+    /// The models of the catalog as they are now.
+    pub(super) fn of(catalog: &Catalog, region: Option<Region>) -> Self {
         let mut models = BTreeMap::new();
         for offer in catalog.offers().into_iter().take(MODELS_MAX) {
             let Some(entry) = catalog.find(&offer.model) else { continue };
@@ -40,8 +40,7 @@ impl Offered {
                 Runtime::Upstream(_) => Says::Json,
                 Runtime::Echo(_) | Runtime::Local(_) => Says::Text,
             };
-            let digest = digests.get(&offer.model).copied();
-            models.insert(offer.model.clone(), (offered(offer, digest), says));
+            models.insert(offer.model.clone(), (offered(offer), says));
         }
         Self { models, slots: catalog.slots(), memory_bytes: memory_bytes().min(NUMBER_MAX), region }
     }
@@ -79,9 +78,9 @@ impl Offered {
     }
 }
 
-fn offered(offer: ModelOffer, digest: Option<Hash>) -> OfferedModel {
-    let ModelOffer { model, version, runtime, slots, warmth, load, .. } = offer;
-    let warm = warmth == Warmth::Warm;
+fn offered(offer: ModelOffer) -> OfferedModel {
+    let ModelOffer { model, version, digest, runtime, slots, warmth, load } = offer;
+    let (warm, digest) = (warmth == Warmth::Warm, digest.map(Hash::from));
     OfferedModel { name: model, version, digest, runtime, slots, warm, load_ms: load.0 / 1_000 }
 }
 

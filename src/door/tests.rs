@@ -12,7 +12,7 @@ use crate::coordinator::limits::Limits;
 use crate::coordinator::{Boot, Coordinator};
 use crate::driver::{Driver, NodeLink};
 use crate::ids::{Namespace, NodeId};
-use crate::node::{EVENTS_PER_SLOT, NodeMail, Slot, SlotResult, SlotRoom};
+use crate::node::{Bytes, EVENTS_PER_SLOT, NodeMail, Slot, SlotResult, SlotRoom};
 use crate::output::{Chunk, Output, Take};
 
 /// A box without io: one model with two slots, whose commits wait for the test's leave.
@@ -86,7 +86,14 @@ impl Rig {
         let (output, slot) = self.assignment().await;
         output.append(0, Chunk::text("hi", 1), 1).expect("room");
         let status = Status::Succeeded(FinishReason::Stop);
-        slot.completed(SlotResult { status, input_tokens: 1, cached_tokens: 0, output_tokens: 1, chunks: 1 });
+        slot.completed(SlotResult {
+            status,
+            input_tokens: 1,
+            cached_tokens: 0,
+            output_tokens: 1,
+            chunks: 1,
+            bytes: Bytes::Any,
+        });
     }
 
     async fn counts(&self) -> crate::coordinator::Counts {
@@ -235,6 +242,7 @@ fn a_result_from_another_thread_is_stepped_on_the_io_thread() {
                     cached_tokens: 0,
                     output_tokens: 0,
                     chunks: 0,
+                    bytes: Bytes::Any,
                 });
             });
             assert_eq!(finished(&mut session).await.end, End::Succeeded(FinishReason::Length));

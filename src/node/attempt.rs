@@ -184,18 +184,14 @@ impl RemoteAttempt {
         // The box has seen at most as many tokens as bytes, whatever the node says.
         let seen = stated.min(bytes);
         let counted = u32::try_from(seen - received.tokens).unwrap_or(u32::MAX);
-        let kind = kind_of(kind);
-        let piece = Chunk { kind, text: Arc::clone(&text), tokens: counted };
-        match self.output.append(received.chunks, piece, now.0) {
+        let piece = Chunk { kind: kind_of(kind), text, tokens: counted };
+        match self.output.append(received.chunks, piece.clone(), now.0) {
             Ok(()) => {}
             Err(AppendError::Closed) => return Ok(Appended::Revoked),
             Err(AppendError::TooLarge { .. }) => return Err(OutputRefusal::TooLarge),
             Err(AppendError::Gap { .. }) => unreachable!("only this writes to the output, under its lock"),
         }
-        match kind {
-            ChunkKind::Text => received.hasher.text(&text),
-            ChunkKind::Json => received.hasher.json(&text),
-        }
+        received.hasher.chunk(&piece);
         received.chunks += 1;
         (received.bytes, received.tokens_stated, received.tokens) = (bytes, stated, seen);
         Ok(Appended::New)

@@ -12,7 +12,7 @@ use super::upstream::{Listed, NameThere, Server, Upstream};
 use super::{Local, Offered, Runtime, echo};
 use crate::coordinator::event::ModelOffer;
 use crate::executor::EngineCounters;
-use crate::ids::ModelName;
+use crate::ids::{Digest, ModelName};
 use crate::request::Request;
 use crate::sync::lock;
 
@@ -70,6 +70,13 @@ impl Catalog {
         }
     }
 
+    /// Names the file of a model that is computed here.
+    pub fn name_file(&self, model: &str, digest: Digest) {
+        if let Some(Runtime::Local(local)) = self.find(model).as_deref().map(|entry| &entry.runtime) {
+            local.name_file(digest);
+        }
+    }
+
     /// The model of that name.
     pub fn find(&self, name: &str) -> Option<Arc<Entry>> {
         lock(&self.entries).get(name).cloned()
@@ -108,13 +115,13 @@ impl Catalog {
     /// What this process offers now. A model that can't run at the moment has no slots.
     pub fn offers(&self) -> Vec<ModelOffer> {
         let offer = |entry: Arc<Entry>| {
-            let runtime = match &entry.runtime {
-                Runtime::Local(local) => local.runtime(),
+            let (digest, runtime) = match &entry.runtime {
+                Runtime::Local(local) => (local.digest(), local.runtime()),
                 // Which bytes another server gives is not for us to promise, and an echo has no weights.
-                Runtime::Upstream(_) | Runtime::Echo(_) => None,
+                Runtime::Upstream(_) | Runtime::Echo(_) => (None, None),
             };
             let slots = if entry.is_ready() { entry.slots } else { 0 };
-            ModelOffer { runtime, ..ModelOffer::warm(entry.name.clone(), slots) }
+            ModelOffer { digest, runtime, ..ModelOffer::warm(entry.name.clone(), slots) }
         };
         self.entries().into_iter().map(offer).collect()
     }

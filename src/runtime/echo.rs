@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Attempt, INLINE_BODY_BYTES_MAX};
 use crate::coordinator::event::{ErrorClass, FinishReason, JobError, Status};
-use crate::node::SlotResult;
+use crate::node::{Bytes, SlotResult};
 use crate::output::{AppendError, Chunk};
 use crate::request::{Prompt, Request, Role};
 
@@ -171,7 +171,14 @@ impl Answer {
 fn finish(attempt: Attempt, answer: &Answer, outcome: Result<(), AppendError>) {
     let input_tokens = attempt.assignment.input_tokens;
     let (output_tokens, chunks) = (answer.written_tokens, answer.chunks);
-    let result = |status| SlotResult { status, input_tokens, cached_tokens: 0, output_tokens, chunks };
+    let result = |status| SlotResult {
+        status,
+        input_tokens,
+        cached_tokens: 0,
+        output_tokens,
+        chunks,
+        bytes: Bytes::Any,
+    };
     match outcome {
         Err(error @ (AppendError::TooLarge { .. } | AppendError::Gap { .. })) => {
             let status = Status::Failed(JobError { class: ErrorClass::Node, message: error.to_string() });

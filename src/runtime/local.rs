@@ -1,8 +1,8 @@
 //! The built-in executor as a runtime: prompts are prepared here, computed on the engine's thread.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::{Attempt, INLINE_BODY_BYTES_MAX, Stop};
@@ -12,8 +12,8 @@ use crate::executor::{
     ChatMessage, Engine, EngineCounters, EngineOptions, Finish, Flow, IgnoreEos, Model, ModelError, Outcome,
     Sampling, SequenceRequest, Sink, SpecialTokens, runtime_name,
 };
-use crate::ids::RuntimeName;
-use crate::node::{Slot, SlotResult};
+use crate::ids::{Digest, RuntimeName};
+use crate::node::{Bytes, Slot, SlotResult};
 use crate::output::{AppendError, Chunk, Output};
 use crate::request::{Message, Prompt, Request};
 
@@ -24,6 +24,8 @@ pub struct Local {
 
 struct Shared {
     model: Arc<Model>,
+    /// SHA-256 of its file.
+    digest: OnceLock<Digest>,
     /// What computes it, to the byte.
     runtime: Option<RuntimeName>,
     engine: Engine,
@@ -39,7 +41,8 @@ impl Local {
         let model = Arc::new(Model::open(path)?);
         let engine = Engine::start(Arc::clone(&model), options);
         let runtime = runtime_name(options.numerics.arithmetic()).parse().ok();
-        Ok(Self { shared: Arc::new(Shared { model, runtime, engine, next_sequence: AtomicU64::new(1) }) })
+        let (digest, next_sequence) = (OnceLock::new(), AtomicU64::new(1));
+        Ok(Self { shared: Arc::new(Shared { model, digest, runtime, engine, next_sequence }) })
     }
 
     /// Renders a smallest chat, as a start does to see that the model's template comes to an end at all.
@@ -60,6 +63,16 @@ impl Local {
 
     pub(super) fn context_tokens(&self) -> u32 {
         self.shared.model.facts().context_length
+    }
+
+    /// Names its file. The first name counts: the file is mapped as it was then.
+    pub(super) fn name_file(&self, digest: Digest) {
+        let _ = self.shared.digest.set(digest);
+    }
+
+    /// SHA-256 of its file, once that is known.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.shared.digest.get().copied()
     }
 
     pub(super) fn runtime(&self) -> Option<RuntimeName> {
@@ -229,6 +242,13 @@ impl Sink for EngineSink {
             (Finish::Cancelled, _) => return slot.stopped(outcome.prompt_tokens, outcome.completion_tokens),
         };
         let (input_tokens, output_tokens) = (outcome.prompt_tokens, outcome.completion_tokens);
-        slot.completed(SlotResult { status, input_tokens, cached_tokens: 0, output_tokens, chunks });
+        slot.completed(SlotResult {
+            status,
+            input_tokens,
+            cached_tokens: 0,
+            output_tokens,
+            chunks,
+            bytes: Bytes::Promised,
+        });
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ServeError, give_way, models, raise_files_limit};
-use crate::agent::{self, AgentError, DigestError, JoinedError};
-use crate::config::{Executor, Limits, Model, ModelSpec, Served};
+use crate::agent::{self, AgentError, JoinedError};
+use crate::config::{Executor, Limits, Served};
 use crate::coordinator::event::Environment;
-use crate::datadir::{AgentDir, DataDirError};
-use crate::ids::{ModelName, Region};
+use crate::datadir::{AgentDir, DataDirError, Kept};
+use crate::ids::Region;
 use crate::wire::JoinString;
 
 /// Files that an agent may have open.
@@ -44,9 +44,6 @@ pub enum RunError {
     /// A model, or the system.
     #[error(transparent)]
     Serve(#[from] Box<ServeError>),
-    /// A model's file.
-    #[error(transparent)]
-    Digest(#[from] DigestError),
     /// Its box.
     #[error(transparent)]
     Agent(#[from] AgentError),
@@ -69,7 +66,11 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
     let refused = |error: ServeError| RunError::Serve(Box::new(error));
     let catalog = models::load(&settings.served, &settings.executor, &Limits::default());
     let catalog = Arc::new(catalog.map_err(|error| refused(error.into()))?);
-    let digests = agent::digests(&dir, &files_of(&settings.served.models))?;
+    let kept = dir.load(Kept::Digests)?;
+    let named = models::name_files(&catalog, &settings.served, kept.as_deref().map(Vec::as_slice));
+    if let Some(digests) = named.map_err(|error| refused(error.into()))? {
+        dir.keep(Kept::Digests, &digests)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .on_thread_start(give_way)
@@ -80,7 +81,6 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
     let options = agent::Options {
         dir,
         catalog: Arc::clone(&catalog),
-        digests,
         environments: settings.environments,
         region: settings.region,
         join: settings.join,
@@ -96,12 +96,4 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
     // The executor's threads may still be at it; the process ends right after this.
     std::mem::forget(runtime);
     Ok(outcome?)
-}
-
-fn files_of(models: &[Model]) -> Vec<(ModelName, PathBuf)> {
-    let file = |model: &Model| match &model.spec {
-        ModelSpec::Gguf(path) => Some((model.name.as_str().into(), path.clone())),
-        ModelSpec::Echo { .. } | ModelSpec::Upstream { .. } => None,
-    };
-    models.iter().filter_map(file).collect()
 }

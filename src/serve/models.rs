@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::{Executor, Limits, Model, ModelSpec, Served, UpstreamServer};
+use crate::digests::{Digests, Unreadable, digests};
 use crate::executor::{EngineOptions, ModelError, Numerics};
+use crate::ids::ModelName;
 use crate::runtime::upstream::{NameThere, Patience, Server};
 use crate::runtime::{Catalog, Echo, Entry, Local, Runtime, Source, TemplateStuck, Upstream};
 use crate::secrets::ServerKey;
@@ -79,6 +81,26 @@ pub fn load(served: &Served, executor: &Executor, limits: &Limits) -> Result<Cat
         });
     }
     Ok(catalog)
+}
+
+/// Names the models of files by their digests, and gives what is to be kept of them for the next start, if that isn't
+/// what an earlier one `kept`. Reading large files for the first time takes its time.
+///
+/// # Errors
+/// When a file can't be read.
+pub fn name_files(
+    catalog: &Catalog,
+    served: &Served,
+    kept: Option<&[u8]>,
+) -> Result<Option<Vec<u8>>, Unreadable> {
+    let file = |model: &Model| match &model.spec {
+        ModelSpec::Gguf(path) => Some((model.name.as_str().into(), path.clone())),
+        ModelSpec::Echo { .. } | ModelSpec::Upstream { .. } => None,
+    };
+    let files: Vec<(ModelName, PathBuf)> = served.models.iter().filter_map(file).collect();
+    let Digests { of, to_keep } = digests(kept, &files)?;
+    of.into_iter().for_each(|(model, digest)| catalog.name_file(&model, digest.into()));
+    Ok(to_keep)
 }
 
 /// Watches the servers that models are served of, and waits for the first look at each: a start is ready with what they

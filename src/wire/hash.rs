@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::keys::Hex;
 use crate::coordinator::event::Endpoint;
+use crate::output::{Chunk, ChunkKind};
 
 /// A SHA-256.
 pub type Hash = Hex<32>;
@@ -45,6 +46,14 @@ impl OutputHasher {
         self.0.update(FENCE);
         self.0.update(json.as_bytes());
         self.0.update(FENCE);
+    }
+
+    /// The next chunk, as an output holds it.
+    pub fn chunk(&mut self, chunk: &Chunk) {
+        match chunk.kind {
+            ChunkKind::Text => self.text(&chunk.text),
+            ChunkKind::Json => self.json(&chunk.text),
+        }
     }
 
     /// The hash of what came so far.

@@ -2,14 +2,16 @@
 
 use serde_json::{Value, json};
 use std::time::Duration;
+use switchbox::executor::{Numerics, runtime_name};
+use switchbox::wire::hash::plain_hash;
 use switchbox::wire::{FromBox, Parsed};
 
 use crate::harness::chat;
 use crate::harness::cli::said;
 use crate::harness::peer::{Machine, Peer, offer};
 use crate::harness::server::{Server, Setup};
-use crate::harness::wait_for;
 use crate::harness::ws::Got;
+use crate::harness::{model_path, wait_for};
 
 /// Jobs of clients within which a liar must be found out, of which every one is checked.
 const JOBS_MAX: usize = 200;
@@ -57,7 +59,8 @@ fn settle(server: &Server) {
 /// A job that nobody waits for.
 fn submit(server: &Server) {
     let body: Value =
-        serde_json::from_str(&chat::body("m", "what is it?", json!({"temperature": 0}))).expect("JSON");
+        serde_json::from_str(&chat::body("m", "what is it?", json!({"temperature": 0, "max_tokens": 8})))
+            .expect("JSON");
     let job = json!({"endpoint": "/v1/chat/completions", "body": body});
     assert_eq!(server.call("POST", "/v1/jobs", &job.to_string()).status, 202);
 }
@@ -152,6 +155,43 @@ fn a_node_that_fails_blind_jobs_is_excluded() {
             settle(&server);
         }
         assert_eq!(standing(&server, honest), "ready");
+        server.signal(rustix::process::Signal::TERM);
+        server.wait_exit();
+    });
+}
+
+/// The operator's own machine needs no third to be believed, and the box itself is one.
+#[test]
+fn who_answers_otherwise_than_the_box_itself_is_excluded() {
+    let mut server = Setup::open().model("m", model_path()).start();
+    let path = server.data.with_extension("nodes.toml");
+    let all = "[participation]\nprobation_check_rate_ppm = 1_000_000\n";
+    std::fs::write(&path, all).expect("written");
+    said(&server, &["snapshot", "apply", path.to_str().expect("UTF-8")]);
+    said(&server, &["namespaces", "set", "default", "--trust", "open"]);
+    said(&server, &["credits", "price", "1000000", "1000000"]);
+    said(&server, &["credits", "deposit", "--integrity", "100000"]);
+    let own = server.admin("GET", "/admin/nodes/node_local").value();
+    let digest = plain_hash(&std::fs::read(model_path()).expect("the model was fetched"));
+    assert_eq!(own["models"][0]["digest"], digest.to_string());
+    assert!(server.data.join("digests.json").exists(), "the next start needn't read it all");
+    let mut liar = stranger(&server, 1);
+    liar.offer.models[0].digest = Some(digest);
+    liar.offer.models[0].runtime = runtime_name(Numerics::Auto.arithmetic()).parse().ok();
+    std::thread::scope(|scope| {
+        scope.spawn(|| serve(liar.join(), &WRONG));
+        wait_for("the node", || (standing(&server, &liar) == "ready").then_some(()));
+        let mut asked = 0;
+        while standing(&server, &liar) != "excluded" {
+            assert!(asked < JOBS_MAX, "it still takes work after {asked} jobs: {}", server.stderr());
+            // More at once than the box takes, so the stranger is given some.
+            for _ in 0..AT_ONCE {
+                submit(&server);
+            }
+            asked += AT_ONCE;
+            settle(&server);
+        }
+        assert!(server.metrics().total("switchbox_lies_proven_total") >= 2);
         server.signal(rustix::process::Signal::TERM);
         server.wait_exit();
     });

@@ -19,7 +19,7 @@ use super::server::Server;
 use crate::clock::Clock;
 use crate::coordinator::effect::Assignment;
 use crate::coordinator::event::{Endpoint, ErrorClass, FinishReason, JobError, Status};
-use crate::node::{Slot, SlotResult};
+use crate::node::{Bytes, Slot, SlotResult};
 use crate::output::{AppendError, Chunk, Output};
 use crate::runtime::{Attempt, INLINE_BODY_BYTES_MAX};
 
@@ -252,6 +252,7 @@ impl Course {
             cached_tokens: used.cached_tokens,
             output_tokens: used.output_tokens,
             chunks: self.chunks,
+            bytes: Bytes::Any,
         };
         if self.usage.is_none() && matches!(ended, Ended::Succeeded(_) | Ended::Stopped | Ended::Full(_)) {
             self.server.count_estimate();

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::datadir::{AgentDir, DataDirError, Kept};
 use crate::ids::ModelName;
 use crate::wire::Hash;
 use crate::wire::keys::Hex;
@@ -18,20 +17,21 @@ use crate::wire::keys::Hex;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;
 
-/// Why a model's digest isn't known.
+/// A model's file can't be read.
 #[derive(Debug, thiserror::Error)]
-pub enum DigestError {
-    /// The file can't be read.
-    #[error("can't read `{}`: {source}; see to the file and to who may read it", path.display())]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The agent's directory.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
+#[error("can't read `{}`: {source}; see to the file and to who may read it", path.display())]
+pub struct Unreadable {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Digests of models' files.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Digests {
+    /// Of each model.
+    pub of: BTreeMap<ModelName, Hash>,
+    /// What is to be kept for the next start, if it isn't what was kept.
+    pub to_keep: Option<Vec<u8>>,
 }
 
 /// A digest that was made, and of what.
@@ -44,31 +44,23 @@ struct Known {
     digest: Hash,
 }
 
-/// The digests of models' files; those that are known are believed.
+/// The digests of models' files. Those that an earlier start kept are believed; what isn't readable there is made again.
 ///
 /// # Errors
-/// When a file can't be read, or the directory can't be used.
-pub fn digests(
-    dir: &AgentDir,
-    files: &[(ModelName, PathBuf)],
-) -> Result<BTreeMap<ModelName, Hash>, DigestError> {
-    let kept = dir.load(Kept::Digests)?;
-    // What isn't readable is made again.
-    let before: Vec<Known> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+/// When a file can't be read.
+pub fn digests(kept: Option<&[u8]>, files: &[(ModelName, PathBuf)]) -> Result<Digests, Unreadable> {
+    let before: Vec<Known> = kept.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
     let mut now: Vec<Known> = Vec::new();
-    let mut digests = BTreeMap::new();
+    let mut of = BTreeMap::new();
     for (model, path) in files {
-        let unreadable = |source| DigestError::Unreadable { path: path.clone(), source };
-        let known = known(path, &before).map_err(unreadable)?;
-        digests.insert(model.clone(), known.digest);
+        let known = known(path, &before).map_err(|source| Unreadable { path: path.clone(), source })?;
+        of.insert(model.clone(), known.digest);
         if !now.contains(&known) {
             now.push(known);
         }
     }
-    if now != before {
-        dir.keep(Kept::Digests, &serde_json::to_vec(&now).unwrap_or_default())?;
-    }
-    Ok(digests)
+    let to_keep = (now != before).then(|| serde_json::to_vec(&now).unwrap_or_default());
+    Ok(Digests { of, to_keep })
 }
 
 fn known(path: &Path, before: &[Known]) -> io::Result<Known> {
@@ -106,13 +98,14 @@ mod tests {
     fn a_digest_is_made_again_only_when_the_file_changed() {
         let root = std::env::temp_dir().join(format!("switchbox-digest-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&root);
-        let dir = AgentDir::open(&root.join("agent")).expect("a directory");
+        std::fs::create_dir_all(&root).expect("a directory");
         let path = root.join("model.gguf");
         std::fs::write(&path, b"abc").expect("room");
         let files = [("one".into(), path.clone()), ("two".into(), path.clone())];
-        let made = digests(&dir, &files).expect("readable");
+        let made = digests(None, &files).expect("readable");
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert!(made.len() == 2 && made.values().all(|digest| digest.to_string() == abc), "{made:?}");
+        assert!(made.of.len() == 2 && made.of.values().all(|digest| digest.to_string() == abc), "{made:?}");
+        let kept = made.to_keep.expect("nothing was kept");
         // The same size and time: what is known is believed.
         let changed = std::fs::metadata(&path).and_then(|meta| meta.modified()).expect("a time");
         std::fs::write(&path, b"abd").expect("room");
@@ -121,11 +114,14 @@ mod tests {
             .open(&path)
             .and_then(|file| file.set_modified(changed))
             .expect("settable");
-        assert_eq!(digests(&dir, &files).expect("readable"), made);
+        let believed = digests(Some(&kept), &files).expect("readable");
+        assert_eq!((&believed.of, believed.to_keep), (&made.of, None));
         std::fs::write(&path, b"abcd").expect("room");
-        assert_ne!(digests(&dir, &files).expect("readable"), made);
+        let again = digests(Some(&kept), &files).expect("readable");
+        assert!(again.of != made.of && again.to_keep.is_some(), "{again:?}");
+        assert_eq!(digests(Some(b"no JSON"), &files).expect("readable").of, again.of);
         std::fs::remove_file(&path).expect("there");
-        let error = digests(&dir, &files).expect_err("gone").to_string();
+        let error = digests(Some(&kept), &files).expect_err("gone").to_string();
         assert!(error.contains("model.gguf"), "{error}");
         let _ = std::fs::remove_dir_all(&root);
     }
