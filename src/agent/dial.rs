@@ -101,10 +101,16 @@ async fn connect(caller: &Caller) -> Result<Link, Ended> {
     upgrade(uri, wire).await
 }
 
-const TLS_REMEDY: &str = "if the box was given another certificate, join again with a new invite";
+const TLS_REMEDY: &str = "if the box was given another certificate, join again with a new invite; if it speaks no TLS \
+                          there, its URL begins with `http`";
 
 async fn upgrade(uri: Uri, wire: Box<dyn Wire>) -> Result<Link, Ended> {
-    let refused = |error: tokio_websockets::Error| broken(format!("it refused the WebSocket: {error}"));
+    let remedy = match uri.scheme_str() {
+        Some("wss") => "is it the box's port for clients?",
+        _ => "is it the box's port for clients, and does it speak TLS (then its URL begins with `https`)?",
+    };
+    let refused =
+        |error: tokio_websockets::Error| broken(format!("it refused the WebSocket: {error}; {remedy}"));
     let upgrade = ClientBuilder::from_uri(uri)
         .add_header(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL))
         .map_err(refused)?

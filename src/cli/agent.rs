@@ -23,7 +23,7 @@ stops at once.
 
 Examples:
   switchbox agent --join STRING --model tiny=models/tiny.gguf
-  switchbox agent --upstream http://127.0.0.1:11434 all models of an Ollama, a vLLM or a llama.cpp server
+  switchbox agent --upstream http://127.0.0.1:11434  # all models of an Ollama, a vLLM or a llama.cpp server
   switchbox agent --model tiny=models/tiny.gguf --environment testnet --region eu-west
   switchbox agent status                            how it is, and why no work comes
   switchbox agent pause                             no new work, until `switchbox agent resume`";
@@ -33,7 +33,7 @@ Examples:
 enum Device {
     /// This machine's processor
     Cpu,
-    /// An NVIDIA GPU
+    /// An NVIDIA GPU: not built yet, an agent before a server that uses one does it
     Cuda,
 }
 
@@ -115,7 +115,7 @@ pub(super) fn run(args: AgentArgs) -> Result<(), CliError> {
 /// Checks what was said, starts logging, serves.
 fn start(args: StartArgs) -> Result<(), CliError> {
     if args.device == Device::Cuda {
-        let remedy = "leave it out to compute on the CPU, or put a server that uses the GPU in front of it";
+        let remedy = "leave it out to compute on the CPU, or run a server that uses the GPU and name it with `--upstream URL`";
         return Err(CliError::Usage(format!(
             "`--device cuda`: the built-in executor computes on CPUs only; {remedy}"
         )));

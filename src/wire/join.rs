@@ -76,6 +76,21 @@ fn check_url(url: &str) -> Result<(), String> {
     if !rest.bytes().all(allowed) {
         return Err("holds characters that it may not: letters, digits and `-._~:/[]%`".to_owned());
     }
+    // Behind the last colon, but not within an IPv6 address.
+    let port = host.rsplit(']').next().and_then(|behind| behind.rsplit_once(':'));
+    match port {
+        Some((_, port)) if !port.parse::<u16>().is_ok_and(|port| port > 0) => {
+            Err(format!("has the port `{port}`, which is none of 1 to 65535"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A certificate's fingerprint is for a connection that shows one: without TLS nothing would be held to it.
+fn check_tls(url: &str, tls: Option<&Hash>) -> Result<(), String> {
+    if tls.is_some() && url.starts_with("http://") {
+        return Err("begins with `http://`, and the box speaks TLS: `https://`".to_owned());
+    }
     Ok(())
 }
 
@@ -93,7 +108,7 @@ impl JoinString {
     /// # Errors
     /// When the URL is none that a join string can carry.
     pub fn check(&self) -> Result<(), JoinError> {
-        check_url(&self.url).map_err(part_error("URL"))
+        check_url(&self.url).and_then(|()| check_tls(&self.url, self.tls.as_ref())).map_err(part_error("URL"))
     }
 
     /// Where the agent's WebSocket goes: `wss://...` or `ws://...`.
@@ -155,6 +170,7 @@ impl FromStr for JoinString {
                 _ => {}
             }
         }
+        check_tls(&url, tls.as_ref()).map_err(part_error("URL"))?;
         let box_key = key.ok_or(JoinError::Partial("the key of the box is missing"))?;
         let token = token.ok_or(JoinError::Partial("its token is missing"))?;
         Ok(Self { url, box_key, tls, token })

@@ -184,10 +184,20 @@ where
     of_text(from, |text| bounded::<MAX>(text).map(T::from))
 }
 
-/// A model's name: not empty.
+/// Whether a character stands for itself where it is shown.
+fn is_shown(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !c.is_control() && !turns
+}
+
+/// A model's name: not empty, and nothing that a terminal or a list would show as something else.
 pub(super) fn model<'de, D: Deserializer<'de>>(from: D) -> Result<std::sync::Arc<str>, D::Error> {
     of_text(from, |text| match text {
         "" => Err("is empty".to_owned()),
+        text if !text.chars().all(is_shown) => {
+            Err("holds control characters or marks of direction".to_owned())
+        }
         text => bounded::<{ super::MODEL_NAME_BYTES_MAX }>(text).map(Into::into),
     })
 }

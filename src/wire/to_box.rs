@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::keys::{InviteToken, Nonce, PublicKey, Signature};
 use super::statement::{ResultStatement, StoppedStatement};
@@ -65,7 +66,7 @@ pub struct Ready {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Offer {
     /// What it serves, each name once.
-    #[serde(deserialize_with = "text::list::<_, _, MODELS_MAX>")]
+    #[serde(deserialize_with = "models")]
     pub models: Vec<OfferedModel>,
     /// Jobs that it runs at once, over all models.
     pub slots: u32,
@@ -81,6 +82,15 @@ pub struct Offer {
     /// Where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<Region>,
+}
+
+/// Models, each name once.
+fn models<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<OfferedModel>, D::Error> {
+    let models: Vec<OfferedModel> = text::list::<_, _, MODELS_MAX>(from)?;
+    let mut names: Vec<&str> = models.iter().map(|model| &*model.name).collect();
+    names.sort_unstable();
+    let twice = names.windows(2).any(|pair| pair[0] == pair[1]);
+    if twice { Err(D::Error::custom("names a model twice")) } else { Ok(models) }
 }
 
 /// The GPUs of a node, all of one kind.

@@ -6,6 +6,11 @@ use crate::harness::server::{Server, Setup};
 use crate::harness::wait_for;
 use serde_json::{Value, json};
 
+/// Names that nodes could have.
+const NEW: &str = "node_00000000000000000000000000000001";
+const M: &str = "node_00000000000000000000000000000002";
+const MINE: &str = "node_00000000000000000000000000000003";
+
 fn node(server: &Server, name: &str) -> Value {
     server.admin("GET", &format!("/admin/nodes/{name}")).value()
 }
@@ -51,27 +56,30 @@ fn a_node_is_shown_with_everything_and_settled_piece_by_piece() {
     ] {
         assert!(shown.contains(line), "{line:?} in\n{shown}");
     }
-    assert_eq!(said(&server, &["nodes", "admit", "node_new", "approved", "--owner", "team"]), "done\n");
+    assert_eq!(said(&server, &["nodes", "admit", NEW, "approved", "--owner", "team"]), "done\n");
     let list = said(&server, &["nodes", "list"]);
-    assert!(list.contains("node_new    away"), "{list}");
-    on(&server, &["nodes", "admit", "node_new", "open"]).check(1, &["node_exists", "knows node_new already"]);
+    assert!(list.contains(&format!("{NEW}  away")), "{list}");
+    for wrong in ["node_new", "node_ABCDEF00000000000000000000000000", "local"] {
+        on(&server, &["nodes", "admit", wrong, "open"]).check(1, &["32 digits"]);
+    }
+    on(&server, &["nodes", "admit", NEW, "open"]).check(1, &["node_exists", &format!("knows {NEW} already")]);
     // What isn't said stays.
-    said(&server, &["nodes", "trust", "node_new", "open", "--environment", "testnet"]);
-    let view = node(&server, "node_new");
+    said(&server, &["nodes", "trust", NEW, "open", "--environment", "testnet"]);
+    let view = node(&server, NEW);
     let settled = |view: &Value| ["trust", "environments", "owner"].map(|key| view[key].clone());
     assert_eq!(settled(&view), [json!("open"), json!(["testnet"]), json!("team")], "{view}");
-    said(&server, &["nodes", "trust", "node_new", "open", "--no-owner"]);
-    assert_eq!(settled(&node(&server, "node_new")), [json!("open"), json!(["testnet"]), Value::Null]);
+    said(&server, &["nodes", "trust", NEW, "open", "--no-owner"]);
+    assert_eq!(settled(&node(&server, NEW)), [json!("open"), json!(["testnet"]), Value::Null]);
     // Each cause with who set it; ending one ends no other.
     for verb in ["pause", "freeze", "ban", "drain"] {
-        said(&server, &["nodes", verb, "node_new"]);
+        said(&server, &["nodes", verb, NEW]);
     }
     let causes = |view: &Value| -> Vec<(Value, Value)> {
         let all = view["because"].as_array().expect("causes");
         all.iter().map(|cause| (cause["standing"].clone(), cause["by"].clone())).collect()
     };
     let pair = |standing: &str, by: &str| (json!(standing), json!(by));
-    let view = node(&server, "node_new");
+    let view = node(&server, NEW);
     assert_eq!(
         (&view["standing"], causes(&view)),
         (
@@ -87,14 +95,14 @@ fn a_node_is_shown_with_everything_and_settled_piece_by_piece() {
         "{view}"
     );
     assert_eq!(view["earnings_locked"], true);
-    said(&server, &["nodes", "unban", "node_new"]);
-    said(&server, &["nodes", "unfreeze", "node_new"]);
-    assert_eq!(node(&server, "node_new")["standing"], "away");
+    said(&server, &["nodes", "unban", NEW]);
+    said(&server, &["nodes", "unfreeze", NEW]);
+    assert_eq!(node(&server, NEW)["standing"], "away");
     // It is on disk.
     server.signal(rustix::process::Signal::KILL);
     server.wait_exit();
     let server = Setup::open().model("echo", "echo:").start_in(&server.data);
-    assert_eq!(settled(&node(&server, "node_new")), [json!("open"), json!(["testnet"]), Value::Null]);
+    assert_eq!(settled(&node(&server, NEW)), [json!("open"), json!(["testnet"]), Value::Null]);
 }
 
 #[test]
@@ -183,8 +191,8 @@ fn a_subcloud_belongs_to_its_environment() {
     assert_eq!(job(&server, &submit(&server))["state"], "succeeded", "isolated in testnet only");
     let view = server.admin("GET", "/admin/subclouds/lab?environment=testnet").value();
     assert_eq!(view["nodes"][0]["node"], "node_local", "{view}");
-    said(&server, &["nodes", "admit", "node_m", "open"]);
-    on(&server, &["subclouds", "add", "lab", "node_m", "--environment", "testnet"])
+    said(&server, &["nodes", "admit", M, "open"]);
+    on(&server, &["subclouds", "add", "lab", M, "--environment", "testnet"])
         .check(1, &["subcloud_refused", "register it there first"]);
 }
 
@@ -193,7 +201,7 @@ fn an_owner_changes_its_subcloud_with_a_key_and_nothing_else() {
     let server = Setup::keyed().model("echo", "echo:").start();
     said(&server, &["subclouds", "create", "ours", "--owner", "default"]);
     said(&server, &["subclouds", "create", "theirs", "--owner", "team"]);
-    said(&server, &["nodes", "admit", "node_mine", "open", "--owner", "default"]);
+    said(&server, &["nodes", "admit", MINE, "open", "--owner", "default"]);
     let list = with_key(&server, &["subclouds", "list"]);
     list.check(0, &["ours"]);
     assert!(!list.stdout.contains("theirs"), "{}", list.stdout);
@@ -201,13 +209,13 @@ fn an_owner_changes_its_subcloud_with_a_key_and_nothing_else() {
         .check(0, &["done"]);
     let view = subcloud(&server, "ours");
     assert_eq!((&view["trust_min"], &view["allowed"]), (&json!("own"), &json!(["guest"])), "{view}");
-    with_key(&server, &["subclouds", "add", "ours", "node_mine"]).check(0, &["done"]);
+    with_key(&server, &["subclouds", "add", "ours", MINE]).check(0, &["done"]);
     with_key(&server, &["subclouds", "show", "ours"])
-        .check(0, &["node node_mine: doesn't meet the policy's trust"]);
+        .check(0, &[&format!("node {MINE}: doesn't meet the policy's trust")]);
     // Others' nodes are the operator's to add: an owner could take the whole pool otherwise.
     with_key(&server, &["subclouds", "add", "ours", "node_local"])
         .check(1, &["not_allowed", "ask the operator"]);
-    with_key(&server, &["subclouds", "remove", "ours", "node_mine"]).check(0, &["done"]);
+    with_key(&server, &["subclouds", "remove", "ours", MINE]).check(0, &["done"]);
     for args in [["subclouds", "show", "theirs"], ["subclouds", "show", "nobodys"]] {
         with_key(&server, &args).check(1, &["subcloud_not_found"]);
     }

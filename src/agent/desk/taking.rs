@@ -19,6 +19,27 @@ const OUTPUT_BYTES: (u64, u64) = (64 << 10, 16 << 20);
 pub(super) struct Decline(pub(super) DeclineCause, pub(super) String);
 
 impl Desk {
+    /// Whether any of its models can run just now.
+    pub(in crate::agent) fn offers_any(&self) -> bool {
+        self.offered.models().any(|model| model.slots > 0)
+    }
+
+    /// Why the configurations in force leave the node nothing to do, if they do.
+    pub(in crate::agent) fn disallowed(&self) -> Option<String> {
+        let mut first = None;
+        for environment in &self.environments {
+            for model in self.offered.models() {
+                let Err(disallowed) = self.configurations.allows(*environment, &model.name, model.digest)
+                else {
+                    return None;
+                };
+                let Decline(_, reason) = not_configured(disallowed);
+                first.get_or_insert_with(|| format!("`{}` in {}: {reason}", model.name, environment.word()));
+            }
+        }
+        first
+    }
+
     /// Takes the memory that an assignment needs, if the node may run it.
     pub(super) fn check(&self, assign: &Assign) -> Result<Share, Decline> {
         let decline = |cause, reason: &str| Err(Decline(cause, reason.to_owned()));

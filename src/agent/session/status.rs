@@ -139,6 +139,11 @@ impl Session {
             },
             (_, Mode::Paused, _) => "you paused it: `switchbox agent resume`".to_owned(),
             (_, Mode::Draining, _) => "it is draining".to_owned(),
+            _ if !self.desk.offers_any() => {
+                "none of its models can run just now: the servers that it names don't answer, or list none (its log says \
+                 more)"
+                    .to_owned()
+            }
             (.., Some(said)) if said.standing != Stands::Ready => {
                 let what = match said.standing {
                     Stands::Ready => "it waits for a job",
@@ -152,6 +157,7 @@ impl Session {
                 };
                 because(said, what)
             }
+            _ if let Some(reason) = self.desk.disallowed() => format!("the box gives it no work: {reason}"),
             _ => "no job that it could run waits: clients ask for other models, or the operator's trust in this node \
                   isn't what their prompts need"
                 .to_owned(),

@@ -34,9 +34,19 @@ struct Admitted {
     owner: Option<String>,
 }
 
+/// Whether a key can have that name: another would be one that nobody ever has, and is kept for ever.
+fn is_name_of_a_key(name: &str) -> bool {
+    let digits = name.strip_prefix("node_").unwrap_or_default();
+    digits.len() == 32 && digits.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
+}
+
 /// Makes a node known before it comes.
 pub(super) async fn admit(context: &AdminContext, body: &[u8]) -> Result<Answer, ApiError> {
     let Admitted { node: named, trust: word, environments, owner } = parsed(body)?;
+    if !is_name_of_a_key(&named) {
+        let message = "`node` must be the name that the agent says: `node_` and 32 digits of 0-9 and a-f.";
+        return Err(ApiError::command_malformed("node", message.to_owned()));
+    }
     let node = node(&named)?;
     let settings = Settings { trust: Some(word), environments, owner: Some(owner) };
     let new = NodeSettings {

@@ -1,6 +1,5 @@
 //! `/v1/models`: what can be asked for, here or on a node that is here.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hyper::Response;
@@ -28,12 +27,13 @@ impl Shown {
     }
 }
 
-/// All models.
+/// All models: the box's own first, so that no stranger's is what a client finds at the top.
 pub(in crate::api) fn list(catalog: &Catalog) -> Response<Body> {
-    let mut models: BTreeMap<ModelName, Shown> =
-        catalog.offered().all().into_iter().map(|(name, since)| (name, Shown::on_nodes(since))).collect();
-    // What is known of a model that is here too is better.
-    models.extend(catalog.entries().iter().map(|entry| (Arc::clone(&entry.name), Shown::of(entry))));
+    let here = catalog.entries();
+    let mut models: Vec<(ModelName, Shown)> =
+        here.iter().map(|entry| (Arc::clone(&entry.name), Shown::of(entry))).collect();
+    let on_nodes = catalog.offered().all().into_iter().filter(|(name, _)| catalog.find(name).is_none());
+    models.extend(on_nodes.map(|(name, since)| (name, Shown::on_nodes(since))));
     let mut out = b"{\"object\":\"list\",\"data\":[".to_vec();
     for (index, (name, shown)) in models.iter().enumerate() {
         if index > 0 {

@@ -232,7 +232,7 @@ fn list(answer: &Answer) -> String {
 fn policy(subcloud: &Value) -> String {
     let mut parts = vec![format!("trust {}", text(&subcloud["trust_min"]))];
     for (word, key) in [("models", "models"), ("regions", "regions")] {
-        if subcloud[key].is_array() {
+        if subcloud[key].as_array().is_some_and(|list| !list.is_empty()) {
             parts.push(format!("{word} {}", words(&subcloud[key])));
         }
     }
@@ -248,10 +248,10 @@ fn policy(subcloud: &Value) -> String {
 fn shown(subcloud: &Answer) -> String {
     let value = Value::Object(subcloud.clone());
     let isolated = value["isolate"].as_bool() == Some(true);
-    let allowed = if value["allowed"].is_array() {
-        format!("owners and {}", words(&value["allowed"]))
-    } else {
-        "everyone".to_owned()
+    let allowed = match value["allowed"].as_array().map(Vec::len) {
+        Some(0) => "its owners only".to_owned(),
+        Some(_) => format!("owners and {}", words(&value["allowed"])),
+        None => "everyone".to_owned(),
     };
     let mut lines = vec![
         format!("{}  {}", text(&value["name"]), text(&value["environment"])),

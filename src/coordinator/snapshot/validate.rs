@@ -6,9 +6,13 @@ use super::{FALLBACKS_MAX, MODELS_MAX, ModelSpec, Participation, SIGNATURE_BYTES
 use crate::coordinator::noise::PPM;
 use crate::coordinator::subcloud::SUBCLOUDS_MAX;
 use crate::ids::ModelName;
+use crate::time::Span;
 
 /// Flaws that are stated at once; the rest shows after these are mended.
 pub const FLAWS_MAX: usize = 16;
+
+/// The shortest time without a heartbeat after which a node may count as away (as of `limits.heartbeat_ttl_ms`).
+const HEARTBEAT_TTL_MIN: Span = Span::from_ms(100);
 
 /// A sentence on what is wrong with a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +153,12 @@ impl Timeouts {
                     "timeouts.{field} is longer than timeouts.attempt and would never end: lower it"
                 ));
             }
+        }
+        if self.heartbeat_ttl.0 > 0 && self.heartbeat_ttl < HEARTBEAT_TTL_MIN {
+            let min = HEARTBEAT_TTL_MIN.as_ms();
+            flaws.push(format!(
+                "timeouts.heartbeat_ttl is shorter than {min} ms: three heartbeats of a node must fit in, raise it"
+            ));
         }
         if self.cold_first_output < self.first_output {
             flaws.push(

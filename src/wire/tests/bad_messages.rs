@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::identity;
+use crate::wire::hash::plain_hash;
 use crate::wire::{
     CloseCode, FromAgent, FromBox, HANDSHAKE_BYTES_MAX, HOLDS_MAX, JoinError, JoinString, MESSAGE_BYTES_MAX,
     ParseError, Parsed,
@@ -34,6 +35,9 @@ fn what_is_no_message_is_refused_by_name() {
         r#"{"type":"heartbeat","running":1,"\u0074ype":"heartbeat"}"#,
         r#"{"type":"heartbeat","running":1,"optional":1}"#,
         r#"{"type": "heartbeat", "running": 1, "warm": [""]}"#,
+        r#"{"type": "heartbeat", "running": 1, "warm": ["a\u0000b"]}"#,
+        r#"{"type": "heartbeat", "running": 1, "warm": ["a\u001b[31m"]}"#,
+        r#"{"type": "heartbeat", "running": 1, "warm": ["\u202eabc"]}"#,
         r#"{"type": "accepted", "reservation": "job_000000010000000001"}"#,
         r#"{"type": "wish", "wish": "dance"}"#,
         r#"{"type": "stopped", "statement": {}, "signature": "00"}"#,
@@ -47,6 +51,22 @@ fn what_is_no_message_is_refused_by_name() {
     }
     let error = refusal(r#"{"type": "wish", "wish": "dance"}"#).to_string();
     assert!(error.contains("`wish`") && error.contains("pause, resume, drain"), "{error}");
+}
+
+#[test]
+fn each_model_is_offered_once() {
+    let offer = |names: [&str; 2]| {
+        let models = names
+            .map(|name| format!(r#"{{"name": "{name}", "slots": 1, "warm": true, "load_ms": 0}}"#))
+            .join(",");
+        let text = format!(
+            r#"{{"type": "offer", "models": [{models}], "slots": 1, "kv_tokens": 1, "memory_bytes": 1}}"#
+        );
+        FromAgent::parse(&text, MESSAGE_BYTES_MAX)
+    };
+    offer(["a", "b"]).expect("two models");
+    let error = offer(["a", "a"]).expect_err("one model twice");
+    assert!(error.to_string().contains("`models`: names a model twice"), "{error}");
 }
 
 #[test]
@@ -142,6 +162,20 @@ fn join_strings_that_were_changed_are_refused_in_words() {
         let changed = String::from_utf8(changed).expect("ASCII");
         let error = changed.parse::<JoinString>().expect_err("it was changed").to_string();
         assert!(!error.contains("t0ken"), "{error}");
+    }
+    for url in ["http://a:99999", "http://[::1]:0", "https://a:b", "https://a:"] {
+        let wrong = JoinString { url: url.into(), ..join.clone() };
+        assert!(wrong.check().expect_err(url).to_string().contains("port"), "{url}");
+    }
+    let pinned = JoinString { tls: Some(plain_hash(b"a key")), ..join.clone() };
+    assert_eq!(pinned.check(), Ok(()));
+    // As somebody would write it who wants the fingerprint to hold nobody.
+    let bare = JoinString { url: "http://box.example.org:8443".into(), ..pinned };
+    for refused in [bare.check().expect_err("plain"), bare.text().parse::<JoinString>().expect_err("plain")] {
+        assert!(refused.to_string().contains("TLS"), "{refused}");
+    }
+    for url in ["http://[::1]", "http://[::1]:80/x:y", "https://a/b:c"] {
+        assert_eq!(JoinString { url: url.into(), ..join.clone() }.check(), Ok(()), "{url}");
     }
     for url in ["box:8443", "https://", "https://a,b", "http://a b", "ftp://x", "https://:80", "https://a\"b"]
     {

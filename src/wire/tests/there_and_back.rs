@@ -29,7 +29,7 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn model() -> impl Strategy<Value = ModelName> {
-    ".{1,30}".prop_map(|name| name.into())
+    "[ -~À-ÿа-я一-龥😀-🙏]{1,30}".prop_map(|name| name.into())
 }
 
 fn reservation() -> impl Strategy<Value = ReservationId> {
