@@ -17,7 +17,7 @@ use super::dial::{Caller, Dialled, closing, dial};
 use super::link::{Ended, Inbound, Link};
 use super::offer::{Offered, Says};
 use crate::datadir::AgentDir;
-use crate::node::SlotAnswer;
+use crate::node::{Answer, SlotAnswer};
 use crate::wire::version::JSON_CHUNKS;
 use crate::wire::{CloseCode, PING_INTERVAL_MS, Refusal, SILENCE_MAX_MS};
 use status::Heard;
@@ -174,6 +174,7 @@ impl Session {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
         if let Poll::Ready(Some(answer)) = self.answers.poll_recv(cx) {
+            self.send_output_before(&answer, cx);
             return Poll::Ready(Happening::Answer(answer));
         }
         if let Poll::Ready(Some(command)) = self.commands.poll_recv(cx) {
@@ -193,6 +194,17 @@ impl Session {
             },
         }
         self.timer.as_mut().poll(cx).map(|()| Happening::TimeUp)
+    }
+
+    /// The last of the attempts that run is signed once all that there is goes out: the box works at it meanwhile. (Without
+    /// this a tenth fewer jobs are done with 16 clients; with one it makes no difference.)
+    fn send_output_before(&mut self, said: &SlotAnswer, cx: &mut Context<'_>) {
+        if let (Answer::Completed(_), State::Open(open)) = (&said.answer, &mut self.state)
+            && self.desk.running() == 1
+        {
+            // A connection that is gone is found out when it is looked at next.
+            let _ = open.write(&mut self.desk, cx);
+        }
     }
 
     fn on(&mut self, happening: Happening) -> Flow {
