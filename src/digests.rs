@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ids::ModelName;
 use crate::wire::Hash;
+use crate::wire::hash::plain_hash;
 use crate::wire::keys::Hex;
 
 /// Bytes that are read at once.
@@ -34,6 +35,14 @@ pub struct Digests {
     pub to_keep: Option<Vec<u8>>,
 }
 
+/// What is kept: a digest with a flipped bit would make the node another's liar.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    /// SHA-256 of the rest, as JSON.
+    sum: Hash,
+    known: Vec<Known>,
+}
+
 /// A digest that was made, and of what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
@@ -49,7 +58,7 @@ struct Known {
 /// # Errors
 /// When a file can't be read.
 pub fn digests(kept: Option<&[u8]>, files: &[(ModelName, PathBuf)]) -> Result<Digests, Unreadable> {
-    let before: Vec<Known> = kept.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
+    let before = kept.and_then(before).unwrap_or_default();
     let mut now: Vec<Known> = Vec::new();
     let mut of = BTreeMap::new();
     for (model, path) in files {
@@ -59,8 +68,22 @@ pub fn digests(kept: Option<&[u8]>, files: &[(ModelName, PathBuf)]) -> Result<Di
             now.push(known);
         }
     }
-    let to_keep = (now != before).then(|| serde_json::to_vec(&now).unwrap_or_default());
+    let to_keep = (now != before).then(|| to_keep(now));
     Ok(Digests { of, to_keep })
+}
+
+/// What an earlier start kept, if it is as it was written.
+fn before(bytes: &[u8]) -> Option<Vec<Known>> {
+    let Kept { sum, known } = serde_json::from_slice(bytes).ok()?;
+    (sum_of(&known) == sum).then_some(known)
+}
+
+fn to_keep(known: Vec<Known>) -> Vec<u8> {
+    serde_json::to_vec(&Kept { sum: sum_of(&known), known }).unwrap_or_default()
+}
+
+fn sum_of(known: &[Known]) -> Hash {
+    plain_hash(&serde_json::to_vec(known).unwrap_or_default())
 }
 
 fn known(path: &Path, before: &[Known]) -> io::Result<Known> {
@@ -120,6 +143,13 @@ mod tests {
         let again = digests(Some(&kept), &files).expect("readable");
         assert!(again.of != made.of && again.to_keep.is_some(), "{again:?}");
         assert_eq!(digests(Some(b"no JSON"), &files).expect("readable").of, again.of);
+        // So is one that isn't as it was written, wherever.
+        let kept = again.to_keep.expect("it was made again");
+        for at in 0..kept.len() {
+            let mut rotten = kept.clone();
+            rotten[at] ^= 1;
+            assert_eq!(digests(Some(&rotten), &files).expect("readable").of, again.of, "byte {at}");
+        }
         std::fs::remove_file(&path).expect("there");
         let error = digests(Some(&kept), &files).expect_err("gone").to_string();
         assert!(error.contains("model.gguf"), "{error}");
