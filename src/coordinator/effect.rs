@@ -370,7 +370,9 @@ impl Why {
     /// In words, for the client.
     pub fn sentence(self) -> &'static str {
         match self {
-            Why::NoNodeServesModel => "no node serves the model",
+            Why::NoNodeServesModel => {
+                "no node serves the model, or only another file than the configuration in force names"
+            }
             Why::NoNodeInEnvironment => "no node that serves the model works in this environment",
             Why::NoNodeWithVersion => "no node has this version of the model",
             Why::NoNodeTrustedEnough => "no node that serves the model is trusted enough",
