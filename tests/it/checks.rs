@@ -65,6 +65,31 @@ fn submit(server: &Server) {
     assert_eq!(server.call("POST", "/v1/jobs", &job.to_string()).status, 202);
 }
 
+/// Strangers may have the jobs, each of which is checked, and that is paid for.
+fn check_everything(server: &Server) {
+    let path = server.data.with_extension("nodes.toml");
+    let all = "[participation]\nprobation_check_rate_ppm = 1_000_000\n";
+    std::fs::write(&path, all).expect("written");
+    said(server, &["snapshot", "apply", path.to_str().expect("UTF-8")]);
+    said(server, &["namespaces", "set", "default", "--trust", "open"]);
+    said(server, &["credits", "price", "1000000", "1000000"]);
+    said(server, &["credits", "deposit", "--integrity", "100000"]);
+}
+
+/// Submits jobs until a machine that lies is excluded: more at once than the others take, so that it is given some.
+fn find_out(server: &Server, liar: &Machine) {
+    let mut asked = 0;
+    while standing(server, liar) != "excluded" {
+        assert!(asked < JOBS_MAX, "it still takes work after {asked} jobs: {}", server.stderr());
+        for _ in 0..AT_ONCE {
+            submit(server);
+        }
+        asked += AT_ONCE;
+        settle(server);
+    }
+    assert!(server.metrics().total("switchbox_lies_proven_total") >= 2);
+}
+
 /// Whether it was answered, and by whom.
 fn ask(server: &Server) -> Option<String> {
     let answer = chat::ask(server, "m", "what is it?", json!({"temperature": 0}));
@@ -75,13 +100,7 @@ fn ask(server: &Server) -> Option<String> {
 #[test]
 fn a_node_that_answers_otherwise_than_its_like_is_excluded_and_they_are_not() {
     let mut server = Setup::open().arg("--nodes-only").start();
-    let path = server.data.with_extension("nodes.toml");
-    let all = "[participation]\nprobation_check_rate_ppm = 1_000_000\n";
-    std::fs::write(&path, all).expect("written");
-    said(&server, &["snapshot", "apply", path.to_str().expect("UTF-8")]);
-    said(&server, &["namespaces", "set", "default", "--trust", "open"]);
-    said(&server, &["credits", "price", "1000000", "1000000"]);
-    said(&server, &["credits", "deposit", "--integrity", "100000"]);
+    check_everything(&server);
     let machines = [1, 2, 3].map(|seed| stranger(&server, seed));
     let [honest_a, honest_b, liar] = &machines;
     std::thread::scope(|scope| {
@@ -90,17 +109,7 @@ fn a_node_that_answers_otherwise_than_its_like_is_excluded_and_they_are_not() {
         scope.spawn(|| serve(liar.join(), &WRONG));
         let ready = |machine| standing(&server, machine) == "ready";
         wait_for("the nodes", || machines.iter().all(ready).then_some(()));
-        let mut asked = 0;
-        while standing(&server, liar) != "excluded" {
-            assert!(asked < JOBS_MAX, "it still takes work after {asked} jobs: {}", server.stderr());
-            // More at once than two nodes take, so the third is given some.
-            for _ in 0..AT_ONCE {
-                submit(&server);
-            }
-            asked += AT_ONCE;
-            settle(&server);
-        }
-        assert!(server.metrics().total("switchbox_lies_proven_total") >= 2);
+        find_out(&server, liar);
         assert!(ready(honest_a) && ready(honest_b));
         for _ in 0..10 {
             assert_ne!(ask(&server), Some(liar.name()), "it is given no work any more");
@@ -164,13 +173,7 @@ fn a_node_that_fails_blind_jobs_is_excluded() {
 #[test]
 fn who_answers_otherwise_than_the_box_itself_is_excluded() {
     let mut server = Setup::open().model("m", model_path()).start();
-    let path = server.data.with_extension("nodes.toml");
-    let all = "[participation]\nprobation_check_rate_ppm = 1_000_000\n";
-    std::fs::write(&path, all).expect("written");
-    said(&server, &["snapshot", "apply", path.to_str().expect("UTF-8")]);
-    said(&server, &["namespaces", "set", "default", "--trust", "open"]);
-    said(&server, &["credits", "price", "1000000", "1000000"]);
-    said(&server, &["credits", "deposit", "--integrity", "100000"]);
+    check_everything(&server);
     let own = server.admin("GET", "/admin/nodes/node_local").value();
     let digest = plain_hash(&std::fs::read(model_path()).expect("the model was fetched"));
     assert_eq!(own["models"][0]["digest"], digest.to_string());
@@ -181,17 +184,7 @@ fn who_answers_otherwise_than_the_box_itself_is_excluded() {
     std::thread::scope(|scope| {
         scope.spawn(|| serve(liar.join(), &WRONG));
         wait_for("the node", || (standing(&server, &liar) == "ready").then_some(()));
-        let mut asked = 0;
-        while standing(&server, &liar) != "excluded" {
-            assert!(asked < JOBS_MAX, "it still takes work after {asked} jobs: {}", server.stderr());
-            // More at once than the box takes, so the stranger is given some.
-            for _ in 0..AT_ONCE {
-                submit(&server);
-            }
-            asked += AT_ONCE;
-            settle(&server);
-        }
-        assert!(server.metrics().total("switchbox_lies_proven_total") >= 2);
+        find_out(&server, &liar);
         server.signal(rustix::process::Signal::TERM);
         server.wait_exit();
     });
