@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::coordinator::event::Seen;
 use crate::datadir::{DataDirError, ResultFiles};
 use crate::ids::ReservationId;
-use crate::wire::to_box::{Chunk, ChunkKind, Hold};
+use crate::wire::to_box::{Chunk, Hold};
 use crate::wire::verify::{self, Parties};
 use crate::wire::{HOLDS_MAX, OutputHasher, PublicKey};
 
@@ -56,12 +56,7 @@ impl Record {
         verify::result(result, parties, None, Seen::default())
             .map_err(|_| "its signature isn't this node's")?;
         let mut hasher = OutputHasher::new();
-        for chunk in &self.chunks {
-            match chunk.kind {
-                ChunkKind::Text => hasher.text(&chunk.text),
-                ChunkKind::Json => hasher.json(&chunk.text),
-            }
-        }
+        self.chunks.iter().for_each(|chunk| chunk.add_to(&mut hasher));
         let is_whole = hasher.hash() == result.statement.output_hash
             && u32::try_from(self.chunks.len()) == Ok(self.hold.chunks);
         is_whole.then_some(()).ok_or("its output isn't the one that was signed")
