@@ -72,7 +72,7 @@ fn each_flaw_names_its_field_and_its_remedy() {
     fn model(s: &mut Snapshot) -> &mut ModelSpec {
         s.models.get_mut("m").expect("it is there")
     }
-    let table: [(Change, &str, &str); 21] = [
+    let table: [(Change, &str, &str); 22] = [
         (|s| s.version = 0, "version is 0", "from 1"),
         (|s| s.signature = [].into(), "signature", "sign"),
         (|s| s.signature = [0; 257].into(), "signature has 257", "at most 256"),
@@ -107,6 +107,7 @@ fn each_flaw_names_its_field_and_its_remedy() {
         (|s| s.penalties.half_life = Span(0), "penalties.half_life is 0", "at least 1"),
         (|s| s.penalties.quality_min = 1_001, "penalties.quality_min is 1001", "at most 1000"),
         (|s| s.timeouts.stop = Span(0), "timeouts.stop is 0", "raise"),
+        (|s| s.timeouts.heartbeat_ttl = Span::from_ms(99), "timeouts.heartbeat_ttl is shorter", "raise"),
         (|s| s.timeouts.progress = Span::from_secs(9_999), "timeouts.progress", "lower"),
         (|s| s.timeouts.first_output = Span::from_secs(601), "timeouts.cold_first_output", "raise"),
         (
